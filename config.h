@@ -1,0 +1,190 @@
+/* config.h - every limit of sshmux: what it is, what a user sees when it is
+ * reached, and what it costs in bytes of static memory.
+ *
+ * Two profiles.  PROFILE=router (make PROFILE=router) is for devices with
+ * 32 MB of memory, the default is for everything larger.  Any name may be set
+ * on the compiler's command line instead (-DCHANNELS=200); sshmux.c refuses to
+ * compile when settings contradict each other.  `make ram` prints the bill.
+ */
+#ifndef SSHMUX_CONFIG_H
+#define SSHMUX_CONFIG_H
+
+#define SSHMUX_VERSION "0.1.0"
+
+#ifdef PROFILE_ROUTER
+#define BY_PROFILE(router, large) (router)
+#define PROFILE_NAME "router"
+#else
+#define BY_PROFILE(router, large) (large)
+#define PROFILE_NAME "default"
+#endif
+
+/* --- how many ------------------------------------------------------------ */
+
+/* Programs connected to the control socket at once.  Further ones wait in the
+ * kernel's queue (LISTEN_BACKLOG) until a place is free.
+ * Range 2..1024.  Cost: CLIENTS * sizeof(struct client), about 300 bytes each. */
+#ifndef CLIENTS
+#define CLIENTS BY_PROFILE(64, 256)
+#endif
+
+/* SSH channels at once: sessions, forwarded connections, proxied channels.
+ * Beyond it sessions wait (SESSION_WAIT_MS), forwarded connections are closed.
+ * Range 2..2048.  Cost: CHANNELS * (sizeof(struct channel) + WINDOW_MIN_BLOCKS *
+ * WINDOW_BLOCK), about 200 + 384 bytes each. */
+#ifndef CHANNELS
+#define CHANNELS BY_PROFILE(96, 512)
+#endif
+
+/* Of those, sessions at once.  Beyond it they wait, then are refused with
+ * "Session open refused by peer".  Range 1..CHANNELS.  Costs nothing more. */
+#ifndef SESSIONS
+#define SESSIONS BY_PROFILE(32, 256)
+#endif
+
+/* --- requests ------------------------------------------------------------- */
+
+/* Longest request body: command + environment + TERM with their lengths.
+ * A longer one is answered with FAILURE "request too long".
+ * Range 1024..262144.  Cost: see REQUEST_POOL. */
+#ifndef REQUEST_MAX
+#define REQUEST_MAX 25088
+#endif
+
+/* Where request bodies wait until their channel is open, each in as many bytes
+ * as it has.  While it is full, further requests stay unread in their sockets.
+ * Range REQUEST_MAX..1 MiB.  Cost: REQUEST_POOL bytes. */
+#ifndef REQUEST_POOL
+#define REQUEST_POOL (BY_PROFILE(2, 8) * REQUEST_MAX)
+#endif
+
+/* Requests held in REQUEST_POOL at once.  Range 2..CLIENTS.
+ * Cost: 8 bytes each. */
+#ifndef REQUESTS
+#define REQUESTS BY_PROFILE(16, 64)
+#endif
+
+/* Environment variables sent to a session, the master's own SetEnv included;
+ * further ones are dropped.  Costs nothing. */
+#ifndef ENV_VARIABLES
+#define ENV_VARIABLES 256
+#endif
+
+/* --- windows -------------------------------------------------------------- */
+
+/* The window pool: bytes received for readers that are not ready, and the
+ * promise (advertised window) to take more.  One busy channel alone gets about
+ * half of it; its throughput is at most window / round-trip time.
+ * Range 32 KiB..4 MiB, a multiple of WINDOW_BLOCK.
+ * Cost: WINDOW_POOL + 2 bytes a block. */
+#ifndef WINDOW_POOL
+#define WINDOW_POOL (BY_PROFILE(96, 1280) * 1024)
+#endif
+
+/* Grain of the pool.  Smaller wastes less per channel, larger costs fewer
+ * system calls.  Range 64..4096. */
+#ifndef WINDOW_BLOCK
+#define WINDOW_BLOCK 128
+#endif
+
+/* Blocks that every channel can always have.  Two streams of a session may
+ * each leave one block partly filled, so the smallest window is
+ * WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1) = 130 bytes.
+ * Range 3..64.  Cost: taken out of the pool, CHANNELS times. */
+#ifndef WINDOW_MIN_BLOCKS
+#define WINDOW_MIN_BLOCKS 3
+#endif
+
+/* Window that a new channel starts with if the pool has it; it doubles while
+ * its reader keeps up.  Costs nothing. */
+#ifndef WINDOW_START
+#define WINDOW_START BY_PROFILE(8 * 1024, 64 * 1024)
+#endif
+
+/* --- transport (port/dropbear) -------------------------------------------- */
+
+/* Everything dropbear allocates.  When it is full the connection ends with
+ * "out of transport memory".  An RSA-4096 user key needs 172 KB, RSA-2048 or a
+ * finite-field group 65 KB.  Range 48 KiB..1 MiB.  Cost: ARENA_SIZE. */
+#ifndef ARENA_SIZE
+#define ARENA_SIZE (BY_PROFILE(72, 192) * 1024)
+#endif
+
+/* Longest message we send.  Bounds the command (an 8 KB one must fit).
+ * Range 10240..32768.  Cost: inside the arena, about twice. */
+#ifndef PAYLOAD_MAX
+#define PAYLOAD_MAX BY_PROFILE(10240, 16384)
+#endif
+
+/* Bytes read from the network at once.  Range 2048..65536.
+ * Cost: NET_READ_SIZE. */
+#ifndef NET_READ_SIZE
+#define NET_READ_SIZE BY_PROFILE(4 * 1024, 16 * 1024)
+#endif
+
+/* Encrypted bytes that wait for the network's socket before channels stop
+ * reading their input.  Short, so that what goes next is decided late.
+ * Range 4096..262144.  Cost: inside the arena. */
+#ifndef NET_QUEUE
+#define NET_QUEUE BY_PROFILE(12 * 1024, 32 * 1024)
+#endif
+
+/* Longest line of a known_hosts file; a longer one is skipped.
+ * Range 1024..16384.  Cost: KNOWN_HOSTS_LINE. */
+#ifndef KNOWN_HOSTS_LINE
+#define KNOWN_HOSTS_LINE 4096
+#endif
+
+/* --- time, milliseconds --------------------------------------------------- */
+
+/* From the first byte of a request to its last descriptor; then the client is
+ * dropped. */
+#ifndef REQUEST_MS
+#define REQUEST_MS 10000
+#endif
+
+/* From accept to the client's HELLO. */
+#ifndef HELLO_MS
+#define HELLO_MS 10000
+#endif
+
+/* How long a session waits for a free channel (-o SessionWait). */
+#ifndef SESSION_WAIT_MS
+#define SESSION_WAIT_MS 15000
+#endif
+
+/* Connect and login together when ConnectTimeout is not given. */
+#ifndef LOGIN_MS
+#define LOGIN_MS 120000
+#endif
+
+/* How long output is flushed to clients and goodbyes are said at the end. */
+#ifndef FAREWELL_MS
+#define FAREWELL_MS 2000
+#endif
+
+/* --- the rest ------------------------------------------------------------- */
+
+#ifndef LISTEN_BACKLOG
+#define LISTEN_BACKLOG 128
+#endif
+
+/* Private keys (-i), known_hosts files, pins, environment patterns and
+ * variables that options can name.  Further ones are an error at start.
+ * Cost: 8 bytes each. */
+#ifndef OPTION_LIST
+#define OPTION_LIST 16
+#endif
+
+/* Addresses of one host that are tried.  Cost: 28 bytes each. */
+#ifndef ADDRESSES
+#define ADDRESSES 8
+#endif
+
+/* Answer to one client that is being written.  A client that does not read
+ * its answers is not read from.  Range 128..4096.  Cost: CLIENTS times. */
+#ifndef REPLY_MAX
+#define REPLY_MAX 192
+#endif
+
+#endif

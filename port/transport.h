@@ -1,0 +1,153 @@
+/* transport.h - the seam between sshmux.c and whatever carries SSH packets.
+ *
+ * One SSH connection at a time, as a client.  The transport owns the socket,
+ * the packet buffers, the key exchange, the host key's verdict and the user's
+ * authentication (RFC 4253, RFC 4252).  Its caller owns every message of type
+ * 80..127 (RFC 4254) and the time.  port/dropbear/ implements this file with
+ * dropbear's client code, tests/fake.c with a script.
+ *
+ * Rules that hold for every function below:
+ *  - None blocks, but for a prompt at the user's terminal while a login with
+ *    `interactive` runs, and for the arithmetic of a key exchange.
+ *  - None ends the process.  Whatever goes wrong ends the connection alone:
+ *    tp_state() is TP_FAILED from then on, tp_error() says why, and calls that
+ *    need a connection do nothing.
+ *  - Times are milliseconds of CLOCK_MONOTONIC; sizes are bytes.
+ *  - Strings handed in stay the caller's and outlive the transport; strings
+ *    handed out are valid until the next tp_start().
+ *  - Memory comes from a static arena that tp_stop() empties; after tp_init()
+ *    libc's allocator is not called.
+ */
+#ifndef SSHMUX_TRANSPORT_H
+#define SSHMUX_TRANSPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct pollfd;
+
+/* What a connection is doing.  TP_LOGIN covers identification, key exchange
+ * and authentication; messages flow in TP_UP only. */
+enum tp_state { TP_IDLE, TP_LOGIN, TP_UP, TP_FAILED };
+
+/* Why a connection failed, as far as the caller acts on it. */
+enum tp_cause {
+	TP_CAUSE_NONE,
+	TP_CAUSE_LOST,		/* peer closed, I/O error, protocol error */
+	TP_CAUSE_HOSTKEY,	/* unknown, changed, revoked or not the pinned one */
+	TP_CAUSE_AUTH,		/* every method refused */
+	TP_CAUSE_LIMIT,		/* the arena or another limit of ours is exhausted */
+	TP_CAUSE_CANCELLED	/* cancel_fd became readable during a prompt */
+};
+
+/* StrictHostKeyChecking, ssh_config(5). */
+enum tp_strict { TP_STRICT_ASK, TP_STRICT_YES, TP_STRICT_ACCEPT_NEW, TP_STRICT_NO };
+
+enum tp_level { TP_ERROR, TP_INFO, TP_VERBOSE, TP_DEBUG };
+
+/* Everything a login depends on.  Lists are arrays of `n_…` strings; algorithm
+ * lists are comma-separated names in order of preference, NULL for the default
+ * (an unknown name in one is an error of tp_init). */
+struct tp_config {
+	const char *user;
+	const char *host;		/* for messages: the name as the user typed it */
+	const char *host_key_name;	/* looked up in known_hosts: HostKeyAlias or HostName */
+	bool host_key_alias;		/* host_key_name is an alias: never "[name]:port" */
+	uint16_t port;
+	const char *const *identity;	/* private key files, OpenSSH or dropbear format */
+	size_t n_identity;
+	bool identity_default;		/* the list is a default: a missing file is no error */
+	bool identities_only;		/* of the agent's keys use only those in `identity` */
+	const char *agent;		/* path of the agent's socket or NULL */
+	const char *password;		/* from the environment, kept for every login, or NULL */
+	const char *const *known_hosts;	/* files, the first is the one new keys are added to */
+	size_t n_known_hosts;
+	enum tp_strict strict;
+	const char *const *pin;		/* "SHA256:…" fingerprints; if any, only these hold */
+	size_t n_pin;
+	const char *ciphers, *macs, *kex, *host_key_algorithms;
+	uint64_t rekey_bytes;		/* RekeyLimit; 0: the transport's own default */
+	uint32_t rekey_seconds;		/* 0: no limit by time beyond the default */
+	bool batch;			/* BatchMode: never ask anything */
+	int cancel_fd;			/* readable when the user wants to stop; -1 for none */
+};
+
+/* What a connection turned out to be, for logs and `-O conninfo`.  Names are
+ * never NULL ("" when not known yet). */
+struct tp_info {
+	const char *peer_version;	/* "SSH-2.0-OpenSSH_9.2p1 Debian-2" */
+	const char *kex, *host_key_algorithm, *cipher, *mac;
+	const char *host_key_fingerprint;	/* "SHA256:…" */
+	const char *auth_method;	/* "publickey", "password", … */
+	uint64_t packets_in, packets_out, bytes_in, bytes_out;
+	uint32_t key_exchanges;
+};
+
+/* Descriptors that tp_poll() asks for at most: the socket and the agent. */
+#define TP_POLLFDS 2
+
+/* Longest message that tp_send() takes, type byte included. */
+extern const size_t tp_payload_max;
+
+/* "dropbear 2026.94", for --version. */
+extern const char tp_version[];
+
+/* Checks `c` and prepares what every connection needs.  Called once, before
+ * the first tp_start(); `c` is kept.  On error returns false with a one-line
+ * reason in tp_error(). */
+bool tp_init(const struct tp_config *c);
+
+/* Begins a login over `fd`, a connected non-blocking descriptor that the
+ * transport owns until tp_stop().  `interactive` allows prompts at /dev/tty
+ * (never when `batch` is set).  Precondition: TP_IDLE. */
+void tp_start(int fd, bool interactive, int64_t now);
+
+/* Ends a connection in whatever state: says goodbye if the peer still listens
+ * (one attempt, never waits), closes the descriptor, empties the arena.
+ * Afterwards TP_IDLE; tp_error() and tp_cause() are kept. */
+void tp_stop(void);
+
+enum tp_state tp_state(void);
+enum tp_cause tp_cause(void);
+const char *tp_error(void);		/* one line, names the thing; "" if none */
+const struct tp_info *tp_info(void);	/* never NULL, updated in place */
+
+/* Fills `p` (TP_POLLFDS entries) with what to wait for, returns how many, and
+ * lowers *timeout (ms, -1 for none) to the next timer of the transport. */
+size_t tp_poll(struct pollfd *p, int64_t now, int *timeout);
+
+/* Moves bytes and runs timers after a poll(); `p` and `n` as tp_poll() gave
+ * them, with revents.  Messages become available to tp_recv(). */
+void tp_service(const struct pollfd *p, size_t n, int64_t now);
+
+/* The next message of type 80..127, from its type byte on, or NULL if there is
+ * none yet.  The bytes are valid until the next call of tp_recv() or tp_stop()
+ * and may be changed by the caller.  Reads from the socket as needed, a bounded
+ * amount a call; never stops for lack of room to write. */
+uint8_t *tp_recv(size_t *len);
+
+/* Where the next outgoing message is built: tp_payload_max bytes, valid until
+ * tp_send().  Precondition: TP_UP or TP_FAILED. */
+uint8_t *tp_payload(void);
+
+/* Queues the first `len` bytes of tp_payload() as one message.  Takes short
+ * messages even when tp_room() is 0 (a reply must not be lost); they wait
+ * while keys are exchanged.  len in 1..tp_payload_max. */
+void tp_send(size_t len);
+
+/* How many bytes of channel data the caller should still queue: 0 while keys
+ * are exchanged or enough is waiting.  Advice that keeps the queue short, so
+ * that what goes next stays the caller's choice. */
+size_t tp_room(void);
+
+/* Writes what is queued as far as the socket takes it now. */
+void tp_flush(void);
+
+/* Starts a key re-exchange now, unless one runs. */
+void tp_rekey(void);
+
+/* Provided by the caller: one line for people, without newline. */
+void tp_log(enum tp_level level, const char *line);
+
+#endif
