@@ -1,0 +1,151 @@
+# sshmux - `make help` lists the targets, README.md tells the rest.
+#
+# Every variant has its own object directory below build/, so switching back
+# and forth never mixes objects; ./sshmux (./sshmux-static) is always the
+# binary of the variant asked for last.
+
+DROPBEAR_VERSION ?= 2026.94
+PROFILE ?= default
+PREFIX ?= /usr/local
+AR ?= ar
+empty :=
+space := $(empty) $(empty)
+
+ifneq ($(STATIC),)
+ifeq ($(origin CC),default)
+CC = musl-gcc
+endif
+PROGRAM = sshmux-static
+VARIANT_FLAGS = -fno-asynchronous-unwind-tables -fno-unwind-tables \
+	-fno-stack-protector -fno-pie
+LINK_FLAGS = -static -no-pie -s
+else
+ifeq ($(origin CC),default)
+CC = gcc
+endif
+PROGRAM = sshmux
+endif
+PROFILE_CPPFLAGS = $(if $(filter router,$(PROFILE)),-DPROFILE_ROUTER)
+ifneq ($(SANITIZE),)
+OPT ?= -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
+	-fno-sanitize-recover=all
+endif
+OPT ?= -Os -ffunction-sections -fdata-sections $(VARIANT_FLAGS)
+
+# build/2026.94-gcc[-static][-router][-sanitize][-TARGET]
+O := build/$(DROPBEAR_VERSION)-$(subst $(space),_,$(subst /,_,$(strip $(CC))))$(if \
+	$(STATIC),-static)$(patsubst %,-%,$(filter-out default,$(PROFILE)))$(if \
+	$(SANITIZE),-sanitize)$(patsubst %,-%,$(TARGET))
+
+OWN = $(CC) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE $(OPT) \
+	$(PROFILE_CPPFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP
+LINK = $(CC) $(OPT) $(CFLAGS) -Wl,--gc-sections $(LINK_FLAGS) $(LDFLAGS)
+
+# The binary under test: ours, unless another one is named.
+UNDER_TEST = $(if $(SSHMUX),$(SSHMUX),./$(PROGRAM))
+RUN = SSHMUX="$(UNDER_TEST)" UNIT="$(O)/unit" MUXC="$(O)/muxc"
+TESTS ?=
+AGAIN = $(MAKE) --no-print-directory
+SETUP = @tests/setup
+
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
+endif
+
+all:
+	$(SETUP) build
+	@$(AGAIN) $(PROGRAM)
+
+static:
+	$(SETUP) build static
+	@$(AGAIN) STATIC=1 sshmux-static
+
+help:
+	@echo 'make              ./sshmux'
+	@echo 'make static       ./sshmux-static, one stripped binary (musl)'
+	@echo 'make demo         the main job on a private server, with its costs'
+	@echo 'make check        the tests; make check TESTS="20-sessions" for some'
+	@echo 'make check-more   sanitizers, static, router profile, ordinary user, ...'
+	@echo 'make check-stock  the live tests against the master of OpenSSH'
+	@echo 'make unit         the unit tests alone'
+	@echo 'make bench        side by side with the master and client of OpenSSH'
+	@echo 'make ram          the static memory of the binary, largest first'
+	@echo 'make install      PREFIX=/usr/local DESTDIR='
+	@echo 'make clean'
+	@echo
+	@echo 'PROFILE=router  SANITIZE=1  CC=clang  SSHMUX=binary to test'
+	@echo 'DROPBEAR_VERSION=2025.89  DROPBEAR_TARBALL=file  DROPBEAR_SRC=dir'
+
+check:
+	$(SETUP) build check
+	@$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(O)/unit $(O)/muxc
+	@$(RUN) tests/run $(TESTS)
+
+check-stock:
+	$(SETUP) build check
+	@$(AGAIN) $(O)/muxc
+	@$(RUN) MASTER=stock UNIT= tests/run $(TESTS)
+
+check-more:
+	$(SETUP) build static check more
+	@.ci/more
+
+unit:
+	$(SETUP) build
+	@$(AGAIN) $(O)/unit
+	@$(O)/unit
+
+demo:
+	$(SETUP) build demo
+	@$(AGAIN) $(if $(SSHMUX),,$(PROGRAM))
+	@$(RUN) tests/demo
+
+bench:
+	$(SETUP) build check static
+	@$(AGAIN) STATIC=1 sshmux-static
+	@SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" tests/bench/run
+
+ram: $(O)/sshmux
+	@nm -S -t d --size-sort -r $< | awk '$$3 ~ /[bBdD]/ { t += $$2; \
+		if (n++ < 25) printf "%9d  %s\n", $$2, $$4 } \
+		END { printf "%9d  bytes of static memory in all\n", t }'
+
+install: all
+	install -D -m 755 $(UNDER_TEST) $(DESTDIR)$(PREFIX)/bin/sshmux
+	for f in $(wildcard sshmux.1); do \
+		install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/man/man1/$$f; done
+	for f in $(wildcard LICENSE README.md); do \
+		install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/doc/sshmux/$$f; done
+
+clean:
+	rm -rf build sshmux sshmux-static
+
+include port/dropbear/dropbear.mk
+
+$(PROGRAM): $(O)/sshmux FORCE
+	@cmp -s $< $@ || { cp $< $@.new && mv $@.new $@; }
+
+$(O)/sshmux: $(O)/sshmux.o $(O)/libtransport.a
+	$(LINK) -o $@ $^
+
+$(O)/sshmux.o: sshmux.c | $(O)
+	$(OWN) -c -o $@ $<
+
+$(O)/unit: $(O)/unit.o $(O)/fake.o
+	$(LINK) -o $@ $^
+
+$(O)/unit.o $(O)/fake.o: $(O)/%.o: tests/%.c | $(O)
+	$(OWN) -c -o $@ $<
+
+# The scripted client of the tests: always a plain native program.
+$(O)/muxc: tests/muxc.c | $(O)
+	$(if $(STATIC)$(TARGET),gcc,$(CC)) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -g -o $@ $<
+
+$(O):
+	@mkdir -p $@
+
+-include $(wildcard $(O)/*.d)
+
+.PHONY: all static help check check-stock check-more unit demo bench ram install clean FORCE
+FORCE:
+.DELETE_ON_ERROR:
