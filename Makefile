@@ -27,8 +27,8 @@ PROGRAM = sshmux
 endif
 PROFILE_CPPFLAGS = $(if $(filter router,$(PROFILE)),-DPROFILE_ROUTER)
 ifneq ($(SANITIZE),)
-OPT ?= -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined \
-	-fno-sanitize-recover=all
+override SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
+OPT ?= -O1 -g -fno-omit-frame-pointer
 endif
 OPT ?= -Os -ffunction-sections -fdata-sections $(VARIANT_FLAGS)
 
@@ -37,9 +37,9 @@ O := build/$(DROPBEAR_VERSION)-$(subst $(space),_,$(subst /,_,$(strip $(CC))))$(
 	$(STATIC),-static)$(patsubst %,-%,$(filter-out default,$(PROFILE)))$(if \
 	$(SANITIZE),-sanitize)$(patsubst %,-%,$(TARGET))
 
-OWN = $(CC) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE $(OPT) \
+OWN = $(CC) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE $(OPT) $(SANITIZE) \
 	$(PROFILE_CPPFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP
-LINK = $(CC) $(OPT) $(CFLAGS) -Wl,--gc-sections $(LINK_FLAGS) $(LDFLAGS)
+LINK = $(CC) $(OPT) $(SANITIZE) $(CFLAGS) -Wl,--gc-sections $(LINK_FLAGS) $(LDFLAGS)
 
 # The binary under test: ours, unless another one is named.
 UNDER_TEST = $(if $(SSHMUX),$(SSHMUX),./$(PROGRAM))
@@ -147,5 +147,4 @@ $(O):
 -include $(wildcard $(O)/*.d)
 
 .PHONY: all static help check check-stock check-more unit demo bench ram install clean FORCE
-FORCE:
 .DELETE_ON_ERROR:
