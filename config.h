@@ -122,6 +122,18 @@
 #define NET_READ_SIZE BY_PROFILE(4 * 1024, 16 * 1024)
 #endif
 
+/* Longest channel data we let the server send in one message.
+ * Range 1024..32700.  Cost: inside the arena, twice. */
+#ifndef PACKET_MAX
+#define PACKET_MAX BY_PROFILE(8 * 1024, 32 * 1024 - 64)
+#endif
+
+/* Unsent bytes in the kernel's queue before it says it is full
+ * (TCP_NOTSENT_LOWAT).  Range 2048..1 MiB.  Cost: kernel memory. */
+#ifndef NET_UNSENT
+#define NET_UNSENT BY_PROFILE(8 * 1024, 32 * 1024)
+#endif
+
 /* Encrypted bytes that wait for the network's socket before channels stop
  * reading their input.  Short, so that what goes next is decided late.
  * Range 4096..262144.  Cost: inside the arena. */
@@ -174,6 +186,12 @@
  * Cost: 8 bytes each. */
 #ifndef OPTION_LIST
 #define OPTION_LIST 16
+#endif
+
+/* Option texts that are kept: users, paths with the home directory put in.
+ * Cost: OPTION_TEXT. */
+#ifndef OPTION_TEXT
+#define OPTION_TEXT 4096
 #endif
 
 /* Addresses of one host that are tried.  Cost: 28 bytes each. */

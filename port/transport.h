@@ -82,6 +82,7 @@ struct tp_info {
 	const char *auth_method;	/* "publickey", "password", … */
 	uint64_t packets_in, packets_out, bytes_in, bytes_out;
 	uint32_t key_exchanges;
+	bool exchanging;		/* keys are exchanged just now: messages are held back */
 };
 
 /* Descriptors that tp_poll() asks for at most: the socket and the agent. */

@@ -1,0 +1,3671 @@
+/* sshmux.c - one SSH connection, shared by many local commands.
+ *
+ * A master logs in to a server once (port/transport.h), keeps the connection
+ * and serves OpenSSH's ControlMaster protocol (PROTOCOL.mux) on a unix socket.
+ * Local programs, stock `ssh -S` or this same binary as a client, hand it
+ * their stdio and get a session of their own on the shared connection.
+ *
+ * Map.  A section calls only sections above it; what a lower section must
+ * learn (a channel opened, a session ended) it finds as an event bit on the
+ * slot.  The prefix of a name is its section.
+ *
+ *   types      limits checked, protocol numbers, the one state struct `g`
+ *   log_       messages for people, the clock
+ *   buf_       bounds-checked cursors over messages
+ *   pool_      the window pool: blocks of received bytes, and their account
+ *   req_       request bodies that wait for their channel
+ *   fd_        descriptors: flags, reading, writing, passing
+ *   cn_        connecting: resolver child, addresses in turn
+ *   tx_        SSH messages we send
+ *   ch_        channels and their flow control
+ *   tt_        terminals: modes and sizes
+ *   rx_        SSH messages we receive, one handler each, and their table
+ *   mx_        mux messages of our clients, one handler each, and their table
+ *   us_        the control socket
+ *   lk_        the link: connect, log in, keepalive, loss
+ *   lp_        the poll loop
+ *   cl_        the mux client
+ *   op_        options
+ *   main
+ *
+ * Invariants.
+ *  1. After start-up nothing allocates; every table and buffer is in `g`.
+ *  2. Only poll() blocks.  Our own descriptors are non-blocking; the flags of
+ *     passed descriptors, which their owners share, are put back on every way
+ *     out.
+ *  3. Handlers mark, only lp_reap() frees.
+ *  4. The bytes buffered for readers plus the windows advertised never exceed
+ *     the window pool (see pool_): a reader that stops harms nobody.
+ *  5. Local input is read only when the network has a place for it.
+ *  6. A bad client loses its own connection.  A bad server loses the link.  A
+ *     broken invariant aborts.
+ *  7. Every loop has a bound, every wait a deadline on the monotonic clock.
+ *  8. Answers that SSH does not label are matched through one queue each.
+ *
+ * Sources: RFC 4254 (connection protocol), OpenSSH's PROTOCOL.mux; rules that
+ * neither states are rows of tests/protocol.tsv and cited by their id.
+ */
+
+/* ===== types ==============================================================
+ * Owns the limits' checks, the protocols' numbers and the state.  Everybody
+ * reads it; a field is written by the section named beside it. */
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <limits.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "port/transport.h"
+
+#define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
+#define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
+#define POLLFDS (3 + TP_POLLFDS + CLIENTS + 3 * CHANNELS)
+#define FD_LIMIT (64 + CLIENTS + 3 * CHANNELS)
+
+_Static_assert(CLIENTS >= 2 && CLIENTS <= 1024, "CLIENTS out of range");
+_Static_assert(CHANNELS >= 2 && CHANNELS <= 2048, "CHANNELS out of range");
+_Static_assert(SESSIONS >= 1 && SESSIONS <= CHANNELS, "more SESSIONS than CHANNELS");
+_Static_assert(SESSIONS <= CLIENTS, "every session has a client: more SESSIONS than CLIENTS");
+_Static_assert(REQUEST_MAX >= 1024 && REQUEST_MAX <= 262144, "REQUEST_MAX out of range");
+_Static_assert(REQUEST_POOL >= REQUEST_MAX && REQUEST_POOL <= 1 << 20, "REQUEST_POOL out of range");
+_Static_assert(REQUESTS >= 2 && REQUESTS <= CLIENTS, "REQUESTS out of range");
+_Static_assert(WINDOW_BLOCK >= 64 && WINDOW_BLOCK <= 4096, "WINDOW_BLOCK out of range");
+_Static_assert(WINDOW_POOL % WINDOW_BLOCK == 0, "WINDOW_POOL must be whole blocks");
+_Static_assert(WINDOW_BLOCKS < 0xffff, "more window blocks than their numbers");
+_Static_assert(WINDOW_MIN_BLOCKS >= 3, "a channel needs three blocks: two streams, one more");
+_Static_assert(WINDOW_RESERVED <= WINDOW_BLOCKS * 3 / 4, "WINDOW_POOL too small for CHANNELS");
+_Static_assert(PAYLOAD_MAX >= 10240, "an 8 KB command must fit in PAYLOAD_MAX");
+_Static_assert(REPLY_MAX >= 128, "REPLY_MAX must hold two replies with their reasons");
+
+/* PROTOCOL.mux */
+#define MUX_VERSION 4
+#define MUX_FRAME_MAX 262144
+enum mux_type {
+	MUX_MSG_HELLO = 0x00000001,
+	MUX_C_NEW_SESSION = 0x10000002,
+	MUX_C_ALIVE_CHECK = 0x10000004,
+	MUX_C_TERMINATE = 0x10000005,
+	MUX_C_STOP_LISTENING = 0x10000009,
+	MUX_S_OK = 0x80000001,
+	MUX_S_PERMISSION_DENIED = 0x80000002,
+	MUX_S_FAILURE = 0x80000003,
+	MUX_S_EXIT_MESSAGE = 0x80000004,
+	MUX_S_ALIVE = 0x80000005,
+	MUX_S_SESSION_OPENED = 0x80000006,
+	MUX_S_TTY_ALLOC_FAIL = 0x80000008,
+};
+
+/* RFC 4250, 4.1.2 */
+enum ssh_type {
+	SSH_GLOBAL_REQUEST = 80,
+	SSH_REQUEST_SUCCESS = 81,
+	SSH_REQUEST_FAILURE = 82,
+	SSH_CHANNEL_OPEN = 90,
+	SSH_CHANNEL_OPEN_CONFIRMATION = 91,
+	SSH_CHANNEL_OPEN_FAILURE = 92,
+	SSH_CHANNEL_WINDOW_ADJUST = 93,
+	SSH_CHANNEL_DATA = 94,
+	SSH_CHANNEL_EXTENDED_DATA = 95,
+	SSH_CHANNEL_EOF = 96,
+	SSH_CHANNEL_CLOSE = 97,
+	SSH_CHANNEL_REQUEST = 98,
+	SSH_CHANNEL_SUCCESS = 99,
+	SSH_CHANNEL_FAILURE = 100,
+};
+#define SSH_EXTENDED_DATA_STDERR 1
+#define SSH_OPEN_ADMINISTRATIVELY_PROHIBITED 1
+#define SSH_DATA_HEADER 9	/* type, recipient channel, length */
+
+/* A cursor over `len` bytes at `p`, for reading or for writing.  The first
+ * access out of bounds sets `bad`, which sticks: reads give 0 and empty
+ * strings, writes nothing, so that a message is checked once, at its end. */
+struct buf {
+	uint8_t *p;
+	size_t len, pos;
+	bool bad;
+};
+
+/* Bytes inside somebody else's message, not terminated. */
+struct str {
+	const uint8_t *p;
+	uint32_t len;
+};
+
+/* Bytes that wait for one descriptor: a chain of window blocks. */
+#define NO_BLOCK 0xffff
+struct queue {
+	uint32_t len;		/* bytes waiting */
+	uint16_t head, tail;	/* block numbers; meaningless while len is 0 */
+	uint16_t off;		/* bytes of the head block that are gone */
+	uint16_t end;		/* bytes of the tail block that are used */
+};
+
+/* A descriptor that a client lent us.  It shares its open file description,
+ * O_NONBLOCK included, with the client and often with the client's shell. */
+struct passed {
+	int fd;			/* -1 when closed */
+	bool tty;		/* left blocking: only touched after poll() said so */
+	bool nonblock;		/* we count on O_NONBLOCK */
+	bool restore;		/* we set O_NONBLOCK and owe taking it back */
+	uint32_t inode;		/* narrows the search for who shares the description */
+};
+
+enum ch_state { CH_FREE, CH_OPENING, CH_OPEN, CH_DEAD };
+
+enum ch_flag {
+	CH_EOF_SENT = 1 << 0,
+	CH_EOF_RCVD = 1 << 1,
+	CH_CLOSE_SENT = 1 << 2,
+	CH_CLOSE_RCVD = 1 << 3,
+	CH_EOW_SENT = 1 << 4,
+	CH_STATUS = 1 << 5,	/* `status` holds the remote exit status */
+	CH_ABANDONED = 1 << 6,	/* its client left: close as soon as possible */
+	CH_TTY = 1 << 7,	/* a pty was asked for */
+	CH_READABLE = 1 << 8,	/* poll() found input; until a read comes back short */
+	CH_REFUSED = 1 << 9,	/* the server refused to start the command */
+};
+
+/* What has happened to a channel and its client has not seen yet. */
+enum ch_event {
+	CH_EV_CONFIRMED = 1 << 0,
+	CH_EV_REFUSED = 1 << 1,
+	CH_EV_TTY_FAILED = 1 << 2,
+	CH_EV_ENDED = 1 << 3,
+};
+
+/* Channel requests of ours that want a reply, in the order sent (RFC 4254,
+ * 5.4: the replies come in that order and carry no name). */
+enum ch_request { CH_RQ_NONE, CH_RQ_PTY, CH_RQ_START };
+#define CH_REQUESTS 4
+
+enum stream { CH_OUT, CH_ERR, CH_STREAMS };
+
+struct channel {
+	uint8_t state;			/* enum ch_state */
+	uint8_t events;			/* enum ch_event */
+	uint16_t flags;			/* enum ch_flag */
+	int16_t client;			/* index, -1 when it left */
+	uint16_t charge;		/* pool_: blocks accounted to this channel */
+	uint32_t remote_id;
+	uint32_t remote_window;		/* bytes we may still send */
+	uint32_t remote_packet;		/* longest data the peer takes */
+	uint32_t window;		/* bytes the peer may still send */
+	uint32_t window_target;		/* what `window` is filled up to */
+	uint32_t consumed;		/* bytes taken since the target last grew */
+	uint32_t status;
+	int32_t deficit;		/* lp_: bytes it may send in this round */
+	uint8_t request[CH_REQUESTS];	/* enum ch_request, oldest first */
+	struct queue queue[CH_STREAMS];
+	struct passed in, out[CH_STREAMS];
+	struct winsize size;		/* last size told to the server */
+};
+
+/* A frame is read in these steps.  MX_QUEUED and MX_OPENING read nothing:
+ * the next frame waits until this one is answered (PROTOCOL.mux: replies
+ * come in order). */
+enum mx_phase {
+	MX_FREE, MX_HEADER, MX_BODY_WAIT, MX_BODY, MX_SKIP, MX_DESCRIPTORS,
+	MX_QUEUED, MX_OPENING
+};
+
+#define MX_HEADER_SIZE 12	/* length, type, request id (version in HELLO) */
+#define MX_SMALL 64		/* a body up to this size never waits for memory */
+#define MX_DESCRIPTOR_MAX 3
+
+struct client {
+	int fd;
+	uint8_t phase;			/* enum mx_phase */
+	bool dead;			/* to be reaped */
+	bool closing;			/* to be dropped when its replies are written */
+	bool greeted;			/* its HELLO came */
+	bool ours;			/* its HELLO carried sshmux=1 */
+	bool too_long;			/* the body did not fit and was skipped */
+	int16_t channel;		/* its session, -1 for none */
+	int16_t request;		/* req_ slot that holds the body, -1 for none */
+	uint8_t n_fds;
+	int fds[MX_DESCRIPTOR_MAX];
+	uint32_t ticket;		/* order of arrival of the present request */
+	uint32_t type, rid;
+	uint32_t body_len, got;		/* of the header, then of the body */
+	int64_t deadline;		/* ms, 0 for none */
+	uint16_t out_len, out_pos;
+	uint8_t out[REPLY_MAX];
+	uint8_t header[MX_HEADER_SIZE];
+	uint8_t small[MX_SMALL];
+};
+
+/* Global requests of ours that want a reply, oldest first (RFC 4254, 4). */
+enum global_request { GLOBAL_KEEPALIVE };
+#define GLOBAL_REQUESTS 16
+
+/* One attempt to connect to a host: a resolver child, then each address. */
+enum cn_state { CN_IDLE, CN_RESOLVING, CN_CONNECTING, CN_DONE, CN_FAILED };
+struct connector {
+	enum cn_state state;
+	int fd;				/* resolver's pipe, then the socket */
+	pid_t pid;			/* resolver child, 0 for none */
+	uint16_t port;
+	uint8_t n, next;		/* addresses, the next one to try */
+	int64_t deadline;		/* of all */
+	int64_t attempt_deadline;	/* of the present address */
+	size_t got;			/* bytes of `reply` that came */
+	struct cn_reply {
+		int32_t error;		/* getaddrinfo's */
+		int32_t n;
+		struct cn_address {
+			sa_family_t family;
+			uint32_t scope;
+			uint8_t bytes[16];
+		} address[ADDRESSES];
+	} reply;
+	char why[160];			/* last error, for people */
+};
+
+enum lk_state { LK_DOWN, LK_CONNECTING, LK_LOGIN, LK_UP };
+enum lp_stop { LP_RUN, LP_WHEN_IDLE, LP_NOW };
+
+static const char *const default_env[] = { "LANG", "LC_*" };
+
+static struct {
+	/* op_ */
+	struct {
+		int64_t log_level;		/* enum tp_level */
+		int64_t master, session_type;	/* ControlMaster; 0 default, 1 none, 2 subsystem */
+		const char *control_path, *mux_command, *host_name;
+		int64_t port;
+		const char *const *command;	/* words */
+		int n_command;
+		struct list { const char *at[OPTION_LIST]; size_t n; }
+			identity, known_hosts, pin, send_env, set_env;
+		int64_t connect_timeout, alive_interval, alive_count;	/* s, s, count */
+		int64_t family;			/* AF_… */
+		int64_t batch, identities_only, strict;
+		const char *user, *host_key_alias;
+		struct tp_config tp;
+	} op;
+
+	/* log_ */
+	uint32_t log_lost;
+
+	/* pool_ */
+	uint16_t pool_next[WINDOW_BLOCKS];
+	uint16_t pool_free;		/* chain of blocks that were used once */
+	uint16_t pool_fresh;		/* blocks from here on never were */
+	uint32_t pool_shared;		/* blocks charged beyond the channels' minimum */
+
+	/* req_ */
+	struct req { uint32_t at, len; } req[REQUESTS];	/* len 0: free */
+
+	/* ch_ */
+	struct channel channel[CHANNELS];
+	int channels;			/* all slots from here on are free */
+	int sessions;
+	uint8_t global[GLOBAL_REQUESTS];
+	int n_global;
+
+	/* mx_ */
+	struct client client[CLIENTS];
+	int clients;			/* all slots from here on are free */
+	uint32_t ticket;
+
+	/* us_ */
+	int listener;
+	int64_t accept_after;		/* accept() failed for want of descriptors */
+	bool bound;
+	dev_t socket_dev;
+	ino_t socket_ino;
+
+	/* lk_ */
+	enum lk_state link;
+	struct connector uplink;
+	int64_t login_deadline, alive_at, connected_at;
+	uint64_t alive_bytes;
+	int alive_unanswered;
+	char link_error[200];
+	char address[INET6_ADDRSTRLEN + 8];
+
+	/* lp_ */
+	int signal_pipe[2];
+	enum lp_stop stop;
+	int exit_code;
+	int64_t now, stop_deadline;
+	int n_poll;
+	int next_channel;		/* whose turn it is to send */
+	struct pollfd poll[POLLFDS];
+	struct lp_owner { uint8_t kind; uint8_t stream; uint16_t index; } owner[POLLFDS];
+
+	/* the big ones last: their untouched pages cost nothing */
+	uint8_t scratch[4096];
+	uint8_t req_memory[REQUEST_POOL];
+	uint8_t pool[WINDOW_BLOCKS][WINDOW_BLOCK];
+} g;	/* all zeros at start: main() sets what is not */
+
+/* ===== log_ ===============================================================
+ * Messages for people on stderr, and the clock.  Anybody may call it. */
+
+/* One line, at most 512 bytes.  Never blocks: a line that stderr does not take
+ * at once is counted and lost. */
+static void log_line(enum tp_level level, const char *text)
+{
+	if ((int)level > g.op.log_level)
+		return;
+	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
+	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT)) {
+		g.log_lost++;
+		return;
+	}
+	char line[512];
+	int n = g.log_lost == 0
+		? snprintf(line, sizeof line, "sshmux: %s", text)
+		: snprintf(line, sizeof line, "sshmux: (%u lines lost) %s", (unsigned)g.log_lost, text);
+	size_t len = n < (int)sizeof line - 1 ? (size_t)n : sizeof line - 2;
+	line[len++] = '\n';
+	if (write(STDERR_FILENO, line, len) == (ssize_t)len)
+		g.log_lost = 0;
+}
+
+static void log_at(enum tp_level level, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+static void log_at(enum tp_level level, const char *format, ...)
+{
+	if ((int)level > g.op.log_level)
+		return;
+	char text[480];
+	va_list ap;
+	va_start(ap, format);
+	vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	log_line(level, text);
+}
+
+/* The transport speaks through here (port/transport.h). */
+void tp_log(enum tp_level level, const char *line)
+{
+	log_line(level, line);
+}
+
+/* A broken invariant: nothing that this program can mend. */
+static void log_abort(const char *what)
+{
+	log_at(TP_ERROR, "internal error: %s", what);
+	abort();
+}
+
+/* Milliseconds of the monotonic clock; never 0. */
+static int64_t log_clock(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000 + 1;
+}
+
+/* ===== buf_ ===============================================================
+ * Cursors over messages, big-endian as SSH and mux have it.  Calls nobody. */
+
+static struct buf buf_over(void *p, size_t len)
+{
+	return (struct buf){ .p = p, .len = len };
+}
+
+/* The place of the next n bytes, or NULL if there are not that many. */
+static uint8_t *buf_take(struct buf *b, size_t n)
+{
+	if (b->bad || n > b->len - b->pos) {
+		b->bad = true;
+		return NULL;
+	}
+	b->pos += n;
+	return b->p + b->pos - n;
+}
+
+static uint32_t buf_u32_at(const uint8_t *p)
+{
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static void buf_set_u32(uint8_t *p, uint32_t v)
+{
+	p[0] = v >> 24;
+	p[1] = v >> 16;
+	p[2] = v >> 8;
+	p[3] = v;
+}
+
+static uint8_t buf_get_u8(struct buf *b)
+{
+	const uint8_t *p = buf_take(b, 1);
+	return p ? *p : 0;
+}
+
+static uint32_t buf_get_u32(struct buf *b)
+{
+	const uint8_t *p = buf_take(b, 4);
+	return p ? buf_u32_at(p) : 0;
+}
+
+static struct str buf_get_str(struct buf *b)
+{
+	uint32_t len = buf_get_u32(b);
+	const uint8_t *p = buf_take(b, len);
+	return p ? (struct str){ p, len } : (struct str){ (const uint8_t *)"", 0 };
+}
+
+/* A string of a mux message: an embedded NUL makes the message malformed. */
+static struct str buf_get_text(struct buf *b)
+{
+	struct str s = buf_get_str(b);
+	if (memchr(s.p, 0, s.len))
+		b->bad = true;
+	return s;
+}
+
+static void buf_put_u8(struct buf *b, uint8_t v)
+{
+	uint8_t *p = buf_take(b, 1);
+	if (p)
+		*p = v;
+}
+
+static void buf_put_u32(struct buf *b, uint32_t v)
+{
+	uint8_t *p = buf_take(b, 4);
+	if (p)
+		buf_set_u32(p, v);
+}
+
+static void buf_put_bytes(struct buf *b, const void *from, size_t n)
+{
+	uint8_t *p = buf_take(b, n);
+	if (p)
+		memcpy(p, from, n);
+}
+
+static void buf_put_str(struct buf *b, struct str s)
+{
+	buf_put_u32(b, s.len);
+	buf_put_bytes(b, s.p, s.len);
+}
+
+static struct str str_of(const char *s)
+{
+	return (struct str){ (const uint8_t *)s, (uint32_t)strlen(s) };
+}
+
+static void buf_put_text(struct buf *b, const char *s)
+{
+	buf_put_str(b, str_of(s));
+}
+
+static bool str_is(struct str s, const char *t)
+{
+	return s.len == strlen(t) && memcmp(s.p, t, s.len) == 0;
+}
+
+/* ===== pool_ ==============================================================
+ * The window pool: WINDOW_BLOCKS blocks that hold what readers have not taken
+ * yet.  SSH lets us advertise a window only if we can always keep its promise,
+ * so a channel is charged in blocks for what is buffered and for what may
+ * still come:
+ *
+ *	bytes  = buffered + gone bytes of head blocks + advertised + 2 (B - 1)
+ *	charge = bytes / B, rounded down
+ *
+ * 2 (B - 1) is what two streams may waste in partly filled tail blocks.  Bytes
+ * that arrive move from `advertised` to `buffered`: `bytes`, hence the charge,
+ * stays as it is, and never are more than `charge` blocks in use.  So as long
+ * as all charges fit into the pool, pool_put() cannot fail.
+ *
+ * Every channel may always charge WINDOW_MIN_BLOCKS.  Beyond them it may
+ * charge as much as would then remain free: a lone channel gets half, the
+ * next one half of the rest, and a newcomer always finds something.
+ * Calls log_abort() only. */
+
+static uint32_t pool_bytes(const struct channel *c)
+{
+	uint32_t n = c->window + 2 * (WINDOW_BLOCK - 1);
+	for (int s = 0; s < CH_STREAMS; s++)
+		if (c->queue[s].len)
+			n += c->queue[s].len + c->queue[s].off;
+	return n;
+}
+
+static uint32_t pool_extra(uint32_t charge)
+{
+	return charge > WINDOW_MIN_BLOCKS ? charge - WINDOW_MIN_BLOCKS : 0;
+}
+
+/* Brings the account up to date after c's window or queues changed. */
+static void pool_account(struct channel *c)
+{
+	uint32_t charge = c->state == CH_FREE ? 0 : pool_bytes(c) / WINDOW_BLOCK;
+	g.pool_shared += pool_extra(charge) - pool_extra(c->charge);
+	c->charge = (uint16_t)charge;
+	if (g.pool_shared > WINDOW_BLOCKS - WINDOW_RESERVED)
+		log_abort("window pool overdrawn");
+}
+
+/* Bytes that c may hold, buffered and advertised together, by the rule above. */
+static uint32_t pool_limit(const struct channel *c)
+{
+	uint32_t others = g.pool_shared - pool_extra(c->charge);
+	uint32_t blocks = WINDOW_MIN_BLOCKS + (WINDOW_BLOCKS - WINDOW_RESERVED - others) / 2;
+	return blocks * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1);
+}
+
+/* How many more bytes c may promise or buffer. */
+static uint32_t pool_room(const struct channel *c)
+{
+	uint32_t held = pool_bytes(c) - 2 * (WINDOW_BLOCK - 1), limit = pool_limit(c);
+	return limit > held ? limit - held : 0;
+}
+
+static uint16_t pool_take_block(void)
+{
+	uint16_t b = g.pool_free;
+	if (b != NO_BLOCK)
+		g.pool_free = g.pool_next[b];
+	else if (g.pool_fresh < WINDOW_BLOCKS)
+		b = g.pool_fresh++;
+	else
+		log_abort("window pool empty");
+	return b;
+}
+
+/* Appends n bytes that are accounted for. */
+static void pool_put(struct queue *q, const uint8_t *p, size_t n)
+{
+	while (n > 0) {
+		if (q->len == 0) {
+			q->head = q->tail = pool_take_block();
+			q->off = q->end = 0;
+		} else if (q->end == WINDOW_BLOCK) {
+			uint16_t b = pool_take_block();
+			g.pool_next[q->tail] = b;
+			q->tail = b;
+			q->end = 0;
+		}
+		size_t part = WINDOW_BLOCK - q->end;
+		if (part > n)
+			part = n;
+		memcpy(g.pool[q->tail] + q->end, p, part);
+		q->end += part;
+		q->len += part;
+		p += part;
+		n -= part;
+	}
+}
+
+/* Points iov at the oldest bytes, at most `max` pieces; returns their number. */
+static int pool_iov(const struct queue *q, struct iovec *iov, int max)
+{
+	int n = 0;
+	uint32_t left = q->len;
+	uint16_t b = q->head, off = q->off;
+	for (; left > 0 && n < max; off = 0) {
+		uint32_t part = WINDOW_BLOCK - off;
+		if (part > left)
+			part = left;
+		uint8_t *p = g.pool[b] + off;
+		if (n > 0 && (uint8_t *)iov[n - 1].iov_base + iov[n - 1].iov_len == p)
+			iov[n - 1].iov_len += part;	/* neighbours go as one */
+		else
+			iov[n++] = (struct iovec){ p, part };
+		left -= part;
+		if (left > 0)
+			b = g.pool_next[b];
+	}
+	return n;
+}
+
+/* Forgets the oldest n bytes. */
+static void pool_drop(struct queue *q, uint32_t n)
+{
+	while (n > 0) {
+		uint32_t part = WINDOW_BLOCK - q->off;
+		if (part > q->len)
+			part = q->len;
+		if (part > n)
+			part = n;
+		q->off += part;
+		q->len -= part;
+		n -= part;
+		if (q->off == WINDOW_BLOCK || q->len == 0) {
+			uint16_t b = q->head;
+			q->head = g.pool_next[b];
+			q->off = 0;
+			g.pool_next[b] = g.pool_free;
+			g.pool_free = b;
+		}
+	}
+}
+
+/* ===== req_ ===============================================================
+ * Request bodies, each in as many bytes as it has, until their channel is
+ * open.  Few are long and none lives long, so first fit without moving. */
+
+static uint8_t *req_data(int slot)
+{
+	return g.req_memory + g.req[slot].at;
+}
+
+/* A slot for len bytes (1..REQUEST_MAX), or -1 while there is no room. */
+static int req_alloc(uint32_t len)
+{
+	int slot = -1;
+	for (int i = 0; i < REQUESTS && slot < 0; i++)
+		if (g.req[i].len == 0)
+			slot = i;
+	uint32_t at = 0;
+	for (int i = 0; slot >= 0 && i < REQUESTS; i++) {
+		const struct req *r = &g.req[i];
+		if (r->len > 0 && r->at < at + len && at < r->at + r->len) {
+			at = r->at + r->len;
+			i = -1;		/* moved up: look at all again, at most REQUESTS times */
+		}
+	}
+	if (slot < 0 || len > REQUEST_POOL - at)
+		return -1;
+	g.req[slot] = (struct req){ .at = at, .len = len };
+	return slot;
+}
+
+static void req_free(int16_t *slot)
+{
+	if (*slot >= 0)
+		g.req[*slot].len = 0;
+	*slot = -1;
+}
+
+/* ===== fd_ ================================================================
+ * Descriptors.  Results of reading and writing: > 0 bytes, FD_AGAIN for "not
+ * now", FD_END for end of file, FD_ERROR with errno set. */
+
+enum { FD_AGAIN = -1, FD_END = 0, FD_ERROR = -2 };
+#define FD_INTERRUPTS 8		/* EINTR in a row before it counts as "not now" */
+#define FD_TTY_CHUNK 512	/* what a terminal takes at once after POLLOUT */
+
+static ssize_t fd_result(ssize_t n)
+{
+	if (n >= 0)
+		return n;
+	return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? FD_AGAIN : FD_ERROR;
+}
+
+static ssize_t fd_read(int fd, void *p, size_t len)
+{
+	ssize_t n = -1;
+	for (int i = 0; i < FD_INTERRUPTS; i++)
+		if ((n = read(fd, p, len)) >= 0 || errno != EINTR)
+			break;
+	return fd_result(n);
+}
+
+static ssize_t fd_writev(int fd, const struct iovec *iov, int pieces)
+{
+	ssize_t n = -1;
+	for (int i = 0; i < FD_INTERRUPTS; i++)
+		if ((n = writev(fd, iov, pieces)) >= 0 || errno != EINTR)
+			break;
+	return n == 0 ? FD_AGAIN : fd_result(n);
+}
+
+static ssize_t fd_write(int fd, const void *p, size_t len)
+{
+	struct iovec iov = { (void *)(uintptr_t)p, len };
+	return fd_writev(fd, &iov, 1);
+}
+
+static void fd_close(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void fd_nonblock(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	if (flags >= 0)
+		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
+/* Takes over a descriptor that a client lent. */
+static void fd_lend(struct passed *d, int fd)
+{
+	struct stat st;
+	*d = (struct passed){ .fd = fd, .tty = isatty(fd) };
+	if (fstat(fd, &st) == 0)
+		d->inode = (uint32_t)st.st_ino;
+	int flags = d->tty ? -1 : fcntl(fd, F_GETFL);
+	if (flags < 0)
+		return;
+	d->nonblock = true;
+	if (!(flags & O_NONBLOCK))
+		d->restore = fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
+}
+
+/* d has just taken O_NONBLOCK off its description.  Whoever shares that
+ * description sees it gone: the first one sets it again and inherits the debt. */
+static void fd_inherit(const struct passed *d)
+{
+	for (int i = 0; i < g.channels; i++) {
+		struct passed *lent[] = { &g.channel[i].in, &g.channel[i].out[CH_OUT], &g.channel[i].out[CH_ERR] };
+		for (size_t k = 0; k < sizeof lent / sizeof lent[0]; k++) {
+			struct passed *o = lent[k];
+			if (g.channel[i].state == CH_FREE || o == d || o->fd < 0 || !o->nonblock || o->inode != d->inode)
+				continue;
+			int flags = fcntl(o->fd, F_GETFL);
+			if (flags < 0 || flags & O_NONBLOCK)
+				continue;
+			o->restore = fcntl(o->fd, F_SETFL, flags | O_NONBLOCK) == 0;
+			return;
+		}
+	}
+}
+
+/* Gives a lent descriptor back: its flags as they were, our copy closed. */
+static void fd_give_back(struct passed *d)
+{
+	if (d->fd >= 0 && d->restore) {
+		int flags = fcntl(d->fd, F_GETFL);
+		if (flags >= 0)
+			fcntl(d->fd, F_SETFL, flags & ~O_NONBLOCK);
+		fd_inherit(d);
+	}
+	d->restore = false;
+	fd_close(&d->fd);
+}
+
+/* On every way out of the process. */
+static void fd_give_all_back(void)
+{
+	for (int i = 0; i < g.channels; i++)
+		if (g.channel[i].state != CH_FREE) {
+			fd_give_back(&g.channel[i].in);
+			fd_give_back(&g.channel[i].out[CH_OUT]);
+			fd_give_back(&g.channel[i].out[CH_ERR]);
+		}
+}
+
+/* One message of one byte with one descriptor, as PROTOCOL.mux passes them.
+ * Returns 1 with *fd, FD_AGAIN, FD_END; FD_ERROR if bytes came without exactly
+ * one descriptor. */
+static ssize_t fd_receive(int from, int *fd)
+{
+	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
+	uint8_t byte;
+	struct iovec iov = { &byte, 1 };
+	struct msghdr m = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = &control, .msg_controllen = CMSG_LEN(sizeof(int)),
+	};
+	ssize_t n = -1;
+	for (int i = 0; i < FD_INTERRUPTS; i++)
+		if ((n = recvmsg(from, &m, MSG_CMSG_CLOEXEC)) >= 0 || errno != EINTR)
+			break;
+	if (n <= 0)
+		return fd_result(n);
+	const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int)))
+		return FD_ERROR;
+	memcpy(fd, CMSG_DATA(c), sizeof *fd);
+	if (m.msg_flags & MSG_CTRUNC) {		/* there were more: the kernel closed those */
+		fd_close(fd);
+		return FD_ERROR;
+	}
+	return 1;
+}
+
+/* The other side of it; blocks.  Used by the client only. */
+static bool fd_send(int to, int fd)
+{
+	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
+	memset(&control, 0, sizeof control);
+	uint8_t byte = 0;
+	struct iovec iov = { &byte, 1 };
+	struct msghdr m = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = &control, .msg_controllen = CMSG_SPACE(sizeof(int)),
+	};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof fd);
+	ssize_t n;
+	for (int i = 0; (n = sendmsg(to, &m, MSG_NOSIGNAL)) < 0 && errno == EINTR && i < FD_INTERRUPTS; i++)
+		;
+	return n == 1;
+}
+
+/* ===== cn_ ================================================================
+ * Connecting to host:port without ever waiting: names are resolved in a child
+ * (getaddrinfo() blocks and allocates), addresses are tried one after the
+ * other.  The owner polls `fd` for cn_events() and calls cn_service(). */
+
+/* The child: everything of ours is closed, so that a slow name server does
+ * not keep clients' descriptors open. */
+static void cn_child(const char *host, int family, int out)
+{
+	for (int fd = 3; fd < FD_LIMIT; fd++)
+		if (fd != out)
+			close(fd);
+	struct addrinfo hints = { .ai_family = family, .ai_socktype = SOCK_STREAM }, *list = NULL;
+	struct cn_reply r = { 0 };
+	r.error = getaddrinfo(host, NULL, &hints, &list);
+	for (struct addrinfo *a = list; r.error == 0 && a && r.n < ADDRESSES; a = a->ai_next) {
+		struct cn_address *to = &r.address[r.n];
+		to->family = (sa_family_t)a->ai_family;
+		if (a->ai_family == AF_INET6) {
+			const struct sockaddr_in6 *s = (const void *)a->ai_addr;
+			memcpy(to->bytes, &s->sin6_addr, 16);
+			to->scope = s->sin6_scope_id;
+			r.n++;
+		} else if (a->ai_family == AF_INET) {
+			memcpy(to->bytes, &((const struct sockaddr_in *)(const void *)a->ai_addr)->sin_addr, 4);
+			r.n++;
+		}
+	}
+	ssize_t n = write(out, &r, sizeof r);	/* less than PIPE_BUF: whole or not at all */
+	_exit(n == (ssize_t)sizeof r ? 0 : 1);
+}
+
+static void cn_fail(struct connector *c, const char *why)
+{
+	fd_close(&c->fd);
+	c->state = CN_FAILED;
+	snprintf(c->why, sizeof c->why, "%s", why);
+}
+
+/* Stops whatever runs.  The child, if any, is reaped by lp_'s SIGCHLD. */
+static void cn_stop(struct connector *c)
+{
+	fd_close(&c->fd);
+	if (c->pid > 0 && c->state == CN_RESOLVING)
+		kill(c->pid, SIGKILL);
+	c->pid = 0;
+	c->state = CN_IDLE;
+}
+
+static void cn_resolve(struct connector *c, const char *host, int family)
+{
+	int p[2];
+	if (pipe(p) != 0) {
+		cn_fail(c, strerror(errno));
+		return;
+	}
+	for (int i = 0; i < 2; i++)
+		fcntl(p[i], F_SETFD, FD_CLOEXEC);
+	fd_nonblock(p[0]);
+	c->pid = fork();
+	if (c->pid == 0)
+		cn_child(host, family, p[1]);
+	close(p[1]);
+	c->fd = p[0];
+	c->got = 0;
+	c->state = CN_RESOLVING;
+	if (c->pid < 0)
+		cn_fail(c, strerror(errno));
+}
+
+static socklen_t cn_address(const struct connector *c, int i, struct sockaddr_storage *to)
+{
+	const struct cn_address *a = &c->reply.address[i];
+	memset(to, 0, sizeof *to);
+	to->ss_family = a->family;
+	if (a->family == AF_INET6) {
+		struct sockaddr_in6 *s = (void *)to;
+		memcpy(&s->sin6_addr, a->bytes, 16);
+		s->sin6_scope_id = a->scope;
+		s->sin6_port = htons(c->port);
+		return sizeof *s;
+	}
+	struct sockaddr_in *s = (void *)to;
+	memcpy(&s->sin_addr, a->bytes, 4);
+	s->sin_port = htons(c->port);
+	return sizeof *s;
+}
+
+/* Begins with the next address; CN_FAILED with the last reason when there is
+ * none left.  Each gets its share of the time that remains. */
+static void cn_next(struct connector *c, int64_t now)
+{
+	fd_close(&c->fd);
+	while (c->next < c->n) {
+		struct sockaddr_storage to;
+		c->attempt_deadline = now + (c->deadline - now) / (c->n - c->next);
+		socklen_t len = cn_address(c, c->next++, &to);
+		c->fd = socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		c->state = CN_CONNECTING;
+		if (c->fd >= 0 && (connect(c->fd, (struct sockaddr *)&to, len) == 0 || errno == EINPROGRESS))
+			return;
+		snprintf(c->why, sizeof c->why, "%s", strerror(errno));
+		fd_close(&c->fd);
+	}
+	c->state = CN_FAILED;
+}
+
+/* Begins to connect; result CN_DONE with `fd` (non-blocking, the caller's from
+ * then on) or CN_FAILED with `why`, not later than `deadline`. */
+static void cn_start(struct connector *c, const char *host, uint16_t port, int family, int64_t deadline, int64_t now)
+{
+	memset(c, 0, sizeof *c);
+	c->fd = -1;
+	c->port = port;
+	c->deadline = c->attempt_deadline = deadline;
+	struct cn_address *a = &c->reply.address[0];
+	if (family != AF_INET6 && inet_pton(AF_INET, host, a->bytes) == 1)
+		a->family = AF_INET;
+	else if (family != AF_INET && inet_pton(AF_INET6, host, a->bytes) == 1)
+		a->family = AF_INET6;
+	if (a->family == 0) {
+		cn_resolve(c, host, family);
+		return;
+	}
+	c->n = 1;
+	cn_next(c, now);
+}
+
+static short cn_events(const struct connector *c)
+{
+	return c->state == CN_RESOLVING ? POLLIN : c->state == CN_CONNECTING ? POLLOUT : 0;
+}
+
+static void cn_read_reply(struct connector *c, int64_t now)
+{
+	ssize_t n = fd_read(c->fd, (uint8_t *)&c->reply + c->got, sizeof c->reply - c->got);
+	if (n == FD_AGAIN)
+		return;
+	if (n > 0)
+		c->got += (size_t)n;
+	if (n > 0 && c->got < sizeof c->reply)
+		return;
+	c->pid = 0;
+	if (c->got < sizeof c->reply)
+		cn_fail(c, "Could not resolve hostname: resolver ended");
+	else if (c->reply.error != 0 || c->reply.n <= 0) {
+		cn_fail(c, "");
+		snprintf(c->why, sizeof c->why, "Could not resolve hostname: %s",
+			 c->reply.error ? gai_strerror(c->reply.error) : "no address");
+	} else {
+		c->n = (uint8_t)(c->reply.n < ADDRESSES ? c->reply.n : ADDRESSES);
+		cn_next(c, now);
+	}
+}
+
+static void cn_check_connect(struct connector *c, int64_t now)
+{
+	int error = 0;
+	socklen_t len = sizeof error;
+	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
+		error = errno;
+	if (error == 0) {
+		c->state = CN_DONE;
+		return;
+	}
+	snprintf(c->why, sizeof c->why, "%s", strerror(error));
+	cn_next(c, now);
+}
+
+/* After poll(): `revents` of fd, 0 if only time has passed. */
+static void cn_service(struct connector *c, short revents, int64_t now)
+{
+	if (revents && c->state == CN_RESOLVING)
+		cn_read_reply(c, now);
+	else if (revents && c->state == CN_CONNECTING)
+		cn_check_connect(c, now);
+	else if (c->state == CN_RESOLVING && now >= c->deadline) {
+		cn_stop(c);
+		cn_fail(c, "Could not resolve hostname: timed out");
+	} else if (c->state == CN_CONNECTING && now >= c->attempt_deadline) {
+		snprintf(c->why, sizeof c->why, "Connection timed out");
+		cn_next(c, now);
+	}
+}
+
+/* ===== tx_ ================================================================
+ * The SSH messages we send.  Each is built in the transport's own buffer and
+ * queued; callers ensure that the link is up.  RFC 4254 names the fields. */
+
+static struct buf *tx_begin(enum ssh_type type)
+{
+	static struct buf b;
+	b = buf_over(tp_payload(), tp_payload_max);
+	buf_put_u8(&b, (uint8_t)type);
+	return &b;
+}
+
+static void tx_end(const struct buf *b)
+{
+	if (b->bad)
+		log_abort("message longer than the payload buffer");
+	tp_send(b->pos);
+}
+
+/* Messages that are a recipient channel and nothing else. */
+static void tx_channel(enum ssh_type type, const struct channel *c)
+{
+	struct buf *b = tx_begin(type);
+	buf_put_u32(b, c->remote_id);
+	tx_end(b);
+}
+
+static void tx_channel_open(const char *type, int id, uint32_t window, uint32_t packet)
+{
+	struct buf *b = tx_begin(SSH_CHANNEL_OPEN);
+	buf_put_text(b, type);
+	buf_put_u32(b, (uint32_t)id);
+	buf_put_u32(b, window);
+	buf_put_u32(b, packet);
+	tx_end(b);
+}
+
+static void tx_channel_open_failure(uint32_t remote_id, uint32_t code, const char *text)
+{
+	struct buf *b = tx_begin(SSH_CHANNEL_OPEN_FAILURE);
+	buf_put_u32(b, remote_id);
+	buf_put_u32(b, code);
+	buf_put_text(b, text);
+	buf_put_text(b, "");
+	tx_end(b);
+}
+
+static void tx_window_adjust(const struct channel *c, uint32_t bytes)
+{
+	struct buf *b = tx_begin(SSH_CHANNEL_WINDOW_ADJUST);
+	buf_put_u32(b, c->remote_id);
+	buf_put_u32(b, bytes);
+	tx_end(b);
+}
+
+/* Begins a channel request; the caller adds what its type needs. */
+static struct buf *tx_request(const struct channel *c, const char *name, bool want_reply)
+{
+	struct buf *b = tx_begin(SSH_CHANNEL_REQUEST);
+	buf_put_u32(b, c->remote_id);
+	buf_put_text(b, name);
+	buf_put_u8(b, want_reply);
+	return b;
+}
+
+static void tx_global_request(const char *name, bool want_reply)
+{
+	struct buf *b = tx_begin(SSH_GLOBAL_REQUEST);
+	buf_put_text(b, name);
+	buf_put_u8(b, want_reply);
+	tx_end(b);
+}
+
+/* ===== ch_ ================================================================
+ * Channels: what is between one SSH channel and the descriptors of one local
+ * program.  Output goes from the packet straight to the descriptor, and into
+ * the window pool only when that takes no more; input is read straight into
+ * the outgoing packet.  Calls pool_, fd_, tx_. */
+
+static int ch_index(const struct channel *c)
+{
+	return (int)(c - g.channel);
+}
+
+/* A fresh slot in state CH_OPENING, its window promised and accounted; NULL if
+ * all are taken. */
+static struct channel *ch_alloc(void)
+{
+	int i = 0;
+	while (i < CHANNELS && g.channel[i].state != CH_FREE)
+		i++;
+	if (i == CHANNELS)
+		return NULL;
+	struct channel *c = &g.channel[i];
+	memset(c, 0, sizeof *c);
+	c->state = CH_OPENING;
+	c->client = -1;
+	c->in.fd = c->out[CH_OUT].fd = c->out[CH_ERR].fd = -1;
+	uint32_t limit = pool_limit(c);
+	c->window = c->window_target = WINDOW_START < limit ? WINDOW_START : limit;
+	pool_account(c);
+	if (i >= g.channels)
+		g.channels = i + 1;
+	return c;
+}
+
+/* The reaper's part. */
+static void ch_free(struct channel *c)
+{
+	fd_give_back(&c->in);
+	for (int s = 0; s < CH_STREAMS; s++) {
+		fd_give_back(&c->out[s]);
+		pool_drop(&c->queue[s], c->queue[s].len);
+	}
+	c->state = CH_FREE;
+	pool_account(c);
+	while (g.channels > 0 && g.channel[g.channels - 1].state == CH_FREE)
+		g.channels--;
+}
+
+static bool ch_empty(const struct channel *c)
+{
+	return c->queue[CH_OUT].len == 0 && c->queue[CH_ERR].len == 0;
+}
+
+/* Ends one direction of output: what waits is dropped, what still comes is
+ * taken and forgotten. */
+static void ch_end_output(struct channel *c, enum stream s)
+{
+	pool_drop(&c->queue[s], c->queue[s].len);
+	fd_give_back(&c->out[s]);
+	pool_account(c);
+}
+
+static void ch_end_input(struct channel *c)
+{
+	fd_give_back(&c->in);
+	c->flags &= (uint16_t)~CH_READABLE;
+}
+
+/* Its local program is gone: nobody reads or writes any more. */
+static void ch_abandon(struct channel *c)
+{
+	c->client = -1;
+	c->flags |= CH_ABANDONED;
+	c->events = 0;
+	ch_end_input(c);
+	ch_end_output(c, CH_OUT);
+	ch_end_output(c, CH_ERR);
+}
+
+/* The connection is lost: no message will come or go, but what has come is
+ * still delivered. */
+static void ch_lose(struct channel *c)
+{
+	if (c->state == CH_OPENING)
+		c->events |= CH_EV_REFUSED;
+	ch_end_input(c);
+	c->flags |= CH_EOF_SENT | CH_EOF_RCVD | CH_CLOSE_SENT | CH_CLOSE_RCVD;
+	if (c->state == CH_OPENING && c->flags & CH_ABANDONED)
+		c->state = CH_DEAD;
+}
+
+/* Remembers a request that wants a reply. */
+static void ch_expect(struct channel *c, enum ch_request kind)
+{
+	for (int i = 0; i < CH_REQUESTS; i++)
+		if (c->request[i] == CH_RQ_NONE) {
+			c->request[i] = (uint8_t)kind;
+			return;
+		}
+	log_abort("more channel requests than CH_REQUESTS");
+}
+
+/* The request that a reply belongs to; CH_RQ_NONE if there is none. */
+static enum ch_request ch_answered(struct channel *c)
+{
+	enum ch_request first = c->request[0];
+	memmove(c->request, c->request + 1, CH_REQUESTS - 1);
+	c->request[CH_REQUESTS - 1] = CH_RQ_NONE;
+	return first;
+}
+
+/* Writes what waits for stream s as far as its reader takes it. */
+static void ch_write(struct channel *c, enum stream s)
+{
+	struct iovec iov[64];
+	struct passed *d = &c->out[s];
+	int pieces = pool_iov(&c->queue[s], iov, 64);
+	if (d->tty) {
+		pieces = 1;
+		if (iov[0].iov_len > FD_TTY_CHUNK)
+			iov[0].iov_len = FD_TTY_CHUNK;
+	}
+	ssize_t n = fd_writev(d->fd, iov, pieces);
+	if (n > 0) {
+		pool_drop(&c->queue[s], (uint32_t)n);
+		c->consumed += (uint32_t)n;
+		pool_account(c);
+	} else if (n == FD_ERROR)
+		ch_end_output(c, s);
+}
+
+/* Takes len bytes for stream s, which the caller has already subtracted from
+ * the window: to the descriptor at once, the rest into the pool. */
+static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint32_t len)
+{
+	struct passed *d = &c->out[s];
+	ssize_t n = 0;
+	if (d->fd >= 0 && c->queue[s].len == 0 && d->nonblock)
+		n = fd_write(d->fd, p, len);
+	if (n == FD_ERROR)
+		ch_end_output(c, s);
+	uint32_t taken = d->fd < 0 ? len : n > 0 ? (uint32_t)n : 0;
+	c->consumed += taken;
+	if (taken < len)
+		pool_put(&c->queue[s], p + taken, len - taken);
+	pool_account(c);
+}
+
+/* A line of ours to the session's stderr; dropped if the pool has no room. */
+static void ch_tell(struct channel *c, const char *text)
+{
+	uint32_t len = (uint32_t)strlen(text);
+	if (c->out[CH_ERR].fd < 0 || pool_room(c) < len)
+		return;
+	ch_deliver(c, CH_ERR, (const uint8_t *)text, len);
+}
+
+static bool ch_wants_write(const struct channel *c, enum stream s)
+{
+	return c->queue[s].len > 0;
+}
+
+/* Input is welcome when the network has a place for it; the transport's room
+ * is asked once by the caller. */
+static bool ch_wants_read(const struct channel *c)
+{
+	return c->state == CH_OPEN && c->in.fd >= 0 && c->remote_window > 0 &&
+	       !(c->flags & (CH_EOF_SENT | CH_CLOSE_SENT | CH_READABLE));
+}
+
+/* Reads at most `max` bytes of input into one message.  Returns how many; less
+ * than asked means that there is no more now. */
+static uint32_t ch_read(struct channel *c, uint32_t max)
+{
+	uint8_t *p = tp_payload();
+	uint32_t most = (uint32_t)tp_payload_max - SSH_DATA_HEADER;
+	if (max > most)
+		max = most;
+	if (max > c->remote_window)
+		max = c->remote_window;
+	if (max > c->remote_packet)
+		max = c->remote_packet;
+	ssize_t n = fd_read(c->in.fd, p + SSH_DATA_HEADER, max);
+	if (n == FD_END || n == FD_ERROR)
+		ch_end_input(c);
+	if (n < (ssize_t)max)
+		c->flags &= (uint16_t)~CH_READABLE;
+	if (n <= 0)
+		return 0;
+	p[0] = SSH_CHANNEL_DATA;
+	buf_set_u32(p + 1, c->remote_id);
+	buf_set_u32(p + 5, (uint32_t)n);
+	tp_send(SSH_DATA_HEADER + (size_t)n);
+	c->remote_window -= (uint32_t)n;
+	return (uint32_t)n;
+}
+
+/* Promises the peer more once an eighth of the target is free.  The target
+ * doubles each time the reader has kept up with a whole one. */
+static void ch_credit(struct channel *c)
+{
+	if (c->flags & (CH_EOF_RCVD | CH_CLOSE_RCVD | CH_CLOSE_SENT))
+		return;
+	if (c->consumed >= c->window_target && ch_empty(c)) {
+		c->consumed = 0;
+		if (c->window_target < WINDOW_POOL)
+			c->window_target *= 2;
+	}
+	uint32_t target = c->window_target, room = pool_room(c);
+	uint32_t held = c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
+	if (room > target || held + room > target)
+		room = target > held ? target - held : 0;
+	if (room == 0 || (room < target / 8 && c->window > target / 8))
+		return;
+	c->window += room;
+	pool_account(c);
+	tx_window_adjust(c, room);
+}
+
+/* The output's reader went away: an OpenSSH server likes to know, so that the
+ * remote program gets SIGPIPE ("eow@openssh.com"). */
+static void ch_tell_eow(struct channel *c)
+{
+	if (c->out[CH_OUT].fd >= 0 || c->flags & (CH_EOF_RCVD | CH_CLOSE_SENT | CH_EOW_SENT))
+		return;
+	c->flags |= CH_EOW_SENT;
+	if (strncmp(tp_info()->peer_version, "SSH-2.0-OpenSSH", 15) == 0)
+		tx_end(tx_request(c, "eow@openssh.com", false));
+}
+
+/* Whatever the channel's state asks to be sent or closed now. */
+static void ch_settle(struct channel *c)
+{
+	if (c->state != CH_OPEN || c->events & CH_EV_CONFIRMED)
+		return;
+	if (c->flags & (CH_EOF_RCVD | CH_CLOSE_RCVD) && ch_empty(c) && c->out[CH_OUT].fd >= 0)
+		ch_end_output(c, CH_OUT);
+	if (c->flags & CH_CLOSE_RCVD)
+		ch_end_input(c);
+	if (!(c->flags & CH_CLOSE_SENT)) {
+		ch_tell_eow(c);
+		if (c->in.fd < 0 && !(c->flags & CH_EOF_SENT)) {
+			c->flags |= CH_EOF_SENT;
+			tx_channel(SSH_CHANNEL_EOF, c);
+		}
+		if (c->flags & (CH_CLOSE_RCVD | CH_ABANDONED | CH_REFUSED)) {
+			c->flags |= CH_CLOSE_SENT;
+			tx_channel(SSH_CHANNEL_CLOSE, c);
+		}
+		ch_credit(c);
+	}
+	if (c->flags & CH_CLOSE_SENT && c->flags & CH_CLOSE_RCVD && ch_empty(c)) {
+		if (c->flags & CH_ABANDONED)
+			c->state = CH_DEAD;
+		else
+			c->events |= CH_EV_ENDED;
+	}
+}
+
+/* ===== tt_ ================================================================
+ * Terminals: the modes and the size that a pty request carries (RFC 4254, 6.2
+ * and 8).  Modes are never changed here; the client does that. */
+
+static const struct tt_mode {
+	uint8_t opcode;
+	enum { TT_CHAR, TT_IFLAG, TT_LFLAG, TT_OFLAG, TT_CFLAG } in;
+	tcflag_t what;			/* index of c_cc, or mask */
+} tt_modes[] = {
+	{ 1, TT_CHAR, VINTR }, { 2, TT_CHAR, VQUIT }, { 3, TT_CHAR, VERASE },
+	{ 4, TT_CHAR, VKILL }, { 5, TT_CHAR, VEOF }, { 6, TT_CHAR, VEOL },
+	{ 7, TT_CHAR, VEOL2 }, { 8, TT_CHAR, VSTART }, { 9, TT_CHAR, VSTOP },
+	{ 10, TT_CHAR, VSUSP }, { 12, TT_CHAR, VREPRINT }, { 13, TT_CHAR, VWERASE },
+	{ 14, TT_CHAR, VLNEXT }, { 18, TT_CHAR, VDISCARD },
+	{ 30, TT_IFLAG, IGNPAR }, { 31, TT_IFLAG, PARMRK }, { 32, TT_IFLAG, INPCK },
+	{ 33, TT_IFLAG, ISTRIP }, { 34, TT_IFLAG, INLCR }, { 35, TT_IFLAG, IGNCR },
+	{ 36, TT_IFLAG, ICRNL }, { 37, TT_IFLAG, IUCLC }, { 38, TT_IFLAG, IXON },
+	{ 39, TT_IFLAG, IXANY }, { 40, TT_IFLAG, IXOFF }, { 41, TT_IFLAG, IMAXBEL },
+	{ 42, TT_IFLAG, IUTF8 },
+	{ 50, TT_LFLAG, ISIG }, { 51, TT_LFLAG, ICANON }, { 52, TT_LFLAG, XCASE },
+	{ 53, TT_LFLAG, ECHO }, { 54, TT_LFLAG, ECHOE }, { 55, TT_LFLAG, ECHOK },
+	{ 56, TT_LFLAG, ECHONL }, { 57, TT_LFLAG, NOFLSH }, { 58, TT_LFLAG, TOSTOP },
+	{ 59, TT_LFLAG, IEXTEN }, { 60, TT_LFLAG, ECHOCTL }, { 61, TT_LFLAG, ECHOKE },
+	{ 62, TT_LFLAG, PENDIN },
+	{ 70, TT_OFLAG, OPOST }, { 71, TT_OFLAG, OLCUC }, { 72, TT_OFLAG, ONLCR },
+	{ 73, TT_OFLAG, OCRNL }, { 74, TT_OFLAG, ONOCR }, { 75, TT_OFLAG, ONLRET },
+	{ 90, TT_CFLAG, CS7 }, { 91, TT_CFLAG, CS8 }, { 92, TT_CFLAG, PARENB },
+	{ 93, TT_CFLAG, PARODD },
+};
+#define TT_OP_ISPEED 128
+#define TT_OP_OSPEED 129
+#define TT_OP_END 0
+#define TT_MODES_MAX (5 * (sizeof tt_modes / sizeof tt_modes[0] + 2) + 1)
+
+static uint32_t tt_speed(speed_t s)
+{
+	static const struct { speed_t code; uint32_t baud; } speeds[] = {
+		{ B300, 300 }, { B1200, 1200 }, { B2400, 2400 }, { B4800, 4800 }, { B9600, 9600 },
+		{ B19200, 19200 }, { B38400, 38400 }, { B57600, 57600 }, { B115200, 115200 },
+		{ B230400, 230400 }, { B460800, 460800 }, { B921600, 921600 },
+	};
+	for (size_t i = 0; i < sizeof speeds / sizeof speeds[0]; i++)
+		if (speeds[i].code == s)
+			return speeds[i].baud;
+	return 9600;
+}
+
+static uint32_t tt_value(const struct termios *t, const struct tt_mode *m)
+{
+	switch (m->in) {
+	case TT_CHAR:	return t->c_cc[m->what] == _POSIX_VDISABLE ? 255 : t->c_cc[m->what];
+	case TT_IFLAG:	return (t->c_iflag & m->what) != 0;
+	case TT_LFLAG:	return (t->c_lflag & m->what) != 0;
+	case TT_OFLAG:	return (t->c_oflag & m->what) != 0;
+	case TT_CFLAG:	return (t->c_cflag & m->what) == m->what;
+	}
+	return 0;
+}
+
+/* The encoded modes of terminal fd; nothing but the end mark if it has none. */
+static void tt_put_modes(struct buf *to, int fd)
+{
+	uint8_t bytes[TT_MODES_MAX];
+	struct buf b = buf_over(bytes, sizeof bytes);
+	struct termios t;
+	if (tcgetattr(fd, &t) == 0) {
+		buf_put_u8(&b, TT_OP_OSPEED);
+		buf_put_u32(&b, tt_speed(cfgetospeed(&t)));
+		buf_put_u8(&b, TT_OP_ISPEED);
+		buf_put_u32(&b, tt_speed(cfgetispeed(&t)));
+		for (size_t i = 0; i < sizeof tt_modes / sizeof tt_modes[0]; i++) {
+			buf_put_u8(&b, tt_modes[i].opcode);
+			buf_put_u32(&b, tt_value(&t, &tt_modes[i]));
+		}
+	}
+	buf_put_u8(&b, TT_OP_END);
+	buf_put_str(to, (struct str){ bytes, (uint32_t)b.pos });
+}
+
+static void tt_put_size(struct buf *b, const struct winsize *w)
+{
+	buf_put_u32(b, w->ws_col);
+	buf_put_u32(b, w->ws_row);
+	buf_put_u32(b, w->ws_xpixel);
+	buf_put_u32(b, w->ws_ypixel);
+}
+
+static void tt_request_pty(struct channel *c, struct str term)
+{
+	memset(&c->size, 0, sizeof c->size);
+	if (ioctl(c->in.fd, TIOCGWINSZ, &c->size) != 0)
+		memset(&c->size, 0, sizeof c->size);
+	struct buf *b = tx_request(c, "pty-req", true);
+	buf_put_str(b, term);
+	tt_put_size(b, &c->size);
+	tt_put_modes(b, c->in.fd);
+	tx_end(b);
+	ch_expect(c, CH_RQ_PTY);
+	c->flags |= CH_TTY;
+}
+
+/* Tells the server where a terminal's size has changed. */
+static void tt_resize(void)
+{
+	for (int i = 0; i < g.channels; i++) {
+		struct channel *c = &g.channel[i];
+		struct winsize w;
+		if (c->state != CH_OPEN || !(c->flags & CH_TTY) || c->flags & CH_CLOSE_SENT || c->in.fd < 0)
+			continue;
+		if (ioctl(c->in.fd, TIOCGWINSZ, &w) != 0 || memcmp(&w, &c->size, sizeof w) == 0)
+			continue;
+		c->size = w;
+		struct buf *b = tx_request(c, "window-change", false);
+		tt_put_size(b, &w);
+		tx_end(b);
+	}
+}
+
+/* ===== rx_ ================================================================
+ * The SSH messages we receive (RFC 4254), one handler each, and their table.
+ * A message that breaks the protocol loses the link, nothing else. */
+
+static void rx_bad(const char *why)
+{
+	if (!g.link_error[0])
+		snprintf(g.link_error, sizeof g.link_error, "protocol error by the server: %s", why);
+}
+
+/* The channel that a message is for; NULL, and the link is lost, if the server
+ * means one that it cannot know. */
+static struct channel *rx_channel(struct buf *b)
+{
+	uint32_t id = buf_get_u32(b);
+	if (!b->bad && id < (uint32_t)g.channels) {
+		struct channel *c = &g.channel[id];
+		if (c->state == CH_OPEN && !(c->flags & CH_CLOSE_RCVD))
+			return c;
+	}
+	rx_bad("message for a channel that is not open");
+	return NULL;
+}
+
+static void rx_channel_open(struct buf *b)
+{
+	buf_get_str(b);
+	uint32_t remote_id = buf_get_u32(b);
+	if (!b->bad)
+		tx_channel_open_failure(remote_id, SSH_OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed");
+}
+
+static struct channel *rx_opening(struct buf *b)
+{
+	uint32_t id = buf_get_u32(b);
+	if (!b->bad && id < (uint32_t)g.channels && g.channel[id].state == CH_OPENING)
+		return &g.channel[id];
+	rx_bad("answer for a channel that is not opening");
+	return NULL;
+}
+
+static void rx_channel_open_confirmation(struct buf *b)
+{
+	struct channel *c = rx_opening(b);
+	if (!c)
+		return;
+	c->remote_id = buf_get_u32(b);
+	c->remote_window = buf_get_u32(b);
+	c->remote_packet = buf_get_u32(b);
+	if (b->bad || c->remote_packet == 0) {
+		rx_bad("channel open confirmation");
+		return;
+	}
+	c->state = CH_OPEN;
+	if (!(c->flags & CH_ABANDONED))
+		c->events |= CH_EV_CONFIRMED;
+}
+
+static void rx_channel_open_failure(struct buf *b)
+{
+	struct channel *c = rx_opening(b);
+	if (!c)
+		return;
+	uint32_t code = buf_get_u32(b);
+	struct str text = buf_get_str(b);
+	log_at(TP_VERBOSE, "channel %d: open refused by the server (%u): %.*s",
+	       ch_index(c), (unsigned)code, (int)(text.len > 100 ? 100 : text.len), (const char *)text.p);
+	if (c->flags & CH_ABANDONED)
+		c->state = CH_DEAD;
+	else
+		c->events |= CH_EV_REFUSED;
+}
+
+static void rx_channel_window_adjust(struct buf *b)
+{
+	struct channel *c = rx_channel(b);
+	uint32_t more = buf_get_u32(b);
+	if (!c)
+		return;
+	if (more > UINT32_MAX - c->remote_window)
+		rx_bad("window beyond 2^32-1");
+	else
+		c->remote_window += more;
+}
+
+/* Received data of one stream; CH_STREAMS for data that nobody reads. */
+static void rx_data(struct channel *c, int stream, struct str data)
+{
+	if (data.len > c->window) {
+		rx_bad("more data than the window allows");
+		return;
+	}
+	c->window -= data.len;
+	if (stream < CH_STREAMS && !(c->flags & CH_EOF_RCVD))
+		ch_deliver(c, (enum stream)stream, data.p, data.len);
+	else
+		c->consumed += data.len;
+	pool_account(c);
+}
+
+static void rx_channel_data(struct buf *b)
+{
+	struct channel *c = rx_channel(b);
+	struct str data = buf_get_str(b);
+	if (c && !b->bad)
+		rx_data(c, CH_OUT, data);
+}
+
+static void rx_channel_extended_data(struct buf *b)
+{
+	struct channel *c = rx_channel(b);
+	uint32_t type = buf_get_u32(b);
+	struct str data = buf_get_str(b);
+	if (c && !b->bad)
+		rx_data(c, type == SSH_EXTENDED_DATA_STDERR ? CH_ERR : CH_STREAMS, data);
+}
+
+static void rx_channel_eof(struct buf *b)
+{
+	struct channel *c = rx_channel(b);
+	if (c)
+		c->flags |= CH_EOF_RCVD;
+}
+
+static void rx_channel_close(struct buf *b)
+{
+	struct channel *c = rx_channel(b);
+	if (c)
+		c->flags |= CH_EOF_RCVD | CH_CLOSE_RCVD;
+}
+
+static void rx_exit_status(struct channel *c, struct buf *b)
+{
+	c->status = buf_get_u32(b);
+	if (!b->bad)
+		c->flags |= CH_STATUS;
+}
+
+/* No EXIT_MESSAGE for a signal: the client's exit status is 255. */
+static void rx_exit_signal(struct channel *c, struct buf *b)
+{
+	struct str name = buf_get_str(b);
+	c->flags &= (uint16_t)~CH_STATUS;
+	log_at(TP_VERBOSE, "channel %d: remote command ended by signal %.*s",
+	       ch_index(c), (int)(name.len > 32 ? 32 : name.len), (const char *)name.p);
+}
+
+/* The remote program reads no more; no EOF is sent back. */
+static void rx_eow(struct channel *c, struct buf *b)
+{
+	(void)b;
+	ch_end_input(c);
+	c->flags |= CH_EOF_SENT;
+}
+
+static void rx_channel_request(struct buf *b)
+{
+	static const struct {
+		const char *name;
+		void (*run)(struct channel *, struct buf *);
+	} known[] = {
+		{ "exit-status", rx_exit_status },
+		{ "exit-signal", rx_exit_signal },
+		{ "eow@openssh.com", rx_eow },
+	};
+	struct channel *c = rx_channel(b);
+	struct str name = buf_get_str(b);
+	bool want_reply = buf_get_u8(b), done = false;
+	if (!c || b->bad)
+		return;
+	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+		if (str_is(name, known[i].name)) {
+			known[i].run(c, b);
+			done = !b->bad;
+		}
+	if (want_reply && !(c->flags & CH_CLOSE_SENT))
+		tx_channel(done ? SSH_CHANNEL_SUCCESS : SSH_CHANNEL_FAILURE, c);
+}
+
+static void rx_channel_reply(struct buf *b, bool success)
+{
+	struct channel *c = rx_channel(b);
+	if (!c)
+		return;
+	switch (ch_answered(c)) {
+	case CH_RQ_NONE:
+		rx_bad("answer to a channel request that was not made");
+		break;
+	case CH_RQ_PTY:
+		if (!success) {
+			ch_tell(c, "PTY allocation request failed\r\n");
+			c->flags &= (uint16_t)~CH_TTY;
+			c->events |= CH_EV_TTY_FAILED;
+		}
+		break;
+	case CH_RQ_START:
+		if (!success) {
+			ch_tell(c, "exec request failed\r\n");
+			ch_end_input(c);
+			c->flags |= CH_REFUSED;
+		}
+		break;
+	}
+}
+
+static void rx_channel_success(struct buf *b)
+{
+	rx_channel_reply(b, true);
+}
+
+static void rx_channel_failure(struct buf *b)
+{
+	rx_channel_reply(b, false);
+}
+
+/* "hostkeys-00@openssh.com" is ignored, "keepalive@openssh.com" and whatever we
+ * do not know is answered with a failure, which is an answer. */
+static void rx_global_request(struct buf *b)
+{
+	buf_get_str(b);
+	if (buf_get_u8(b) && !b->bad)
+		tx_end(tx_begin(SSH_REQUEST_FAILURE));
+}
+
+/* The only global request so far is the keepalive, whose answer may be either:
+ * that it came has been noticed by lk_. */
+static void rx_global_reply(struct buf *b)
+{
+	(void)b;
+	if (g.n_global == 0) {
+		rx_bad("answer to a global request that was not made");
+		return;
+	}
+	memmove(g.global, g.global + 1, (size_t)--g.n_global);
+}
+
+static const struct {
+	uint8_t type;
+	void (*run)(struct buf *);
+} rx_table[] = {
+	{ SSH_GLOBAL_REQUEST, rx_global_request },
+	{ SSH_REQUEST_SUCCESS, rx_global_reply },
+	{ SSH_REQUEST_FAILURE, rx_global_reply },
+	{ SSH_CHANNEL_OPEN, rx_channel_open },
+	{ SSH_CHANNEL_OPEN_CONFIRMATION, rx_channel_open_confirmation },
+	{ SSH_CHANNEL_OPEN_FAILURE, rx_channel_open_failure },
+	{ SSH_CHANNEL_WINDOW_ADJUST, rx_channel_window_adjust },
+	{ SSH_CHANNEL_DATA, rx_channel_data },
+	{ SSH_CHANNEL_EXTENDED_DATA, rx_channel_extended_data },
+	{ SSH_CHANNEL_EOF, rx_channel_eof },
+	{ SSH_CHANNEL_CLOSE, rx_channel_close },
+	{ SSH_CHANNEL_REQUEST, rx_channel_request },
+	{ SSH_CHANNEL_SUCCESS, rx_channel_success },
+	{ SSH_CHANNEL_FAILURE, rx_channel_failure },
+};
+
+/* One message, from its type byte on. */
+static void rx_message(uint8_t *p, size_t len)
+{
+	struct buf b = buf_over(p, len);
+	uint8_t type = buf_get_u8(&b);
+	for (size_t i = 0; i < sizeof rx_table / sizeof rx_table[0]; i++)
+		if (rx_table[i].type == type) {
+			rx_table[i].run(&b);
+			if (b.bad)
+				rx_bad("message too short");
+			return;
+		}
+	rx_bad("unknown message");
+}
+
+/* ===== us_ ================================================================
+ * The control socket: created under a temporary name and linked into place, so
+ * that the final name never exists unlistened; removed only if still ours. */
+
+#define US_SUFFIX 17			/* "." and sixteen random characters */
+
+static bool us_address(struct sockaddr_un *a, const char *path)
+{
+	memset(a, 0, sizeof *a);
+	a->sun_family = AF_UNIX;
+	if (strlen(path) >= sizeof a->sun_path)
+		return false;
+	strcpy(a->sun_path, path);
+	return true;
+}
+
+static bool us_random(char *to, size_t n)
+{
+	static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	bool ok = fd >= 0 && read(fd, to, n) == (ssize_t)n;
+	for (size_t i = 0; i < n; i++)
+		to[i] = alphabet[(uint8_t)to[i] % 64];
+	fd_close(&fd);
+	return ok;
+}
+
+enum us_found { US_NOTHING, US_STALE, US_LIVE, US_FOREIGN };
+
+/* What stands at the control path; *st describes it. */
+static enum us_found us_look(const char *path, struct stat *st)
+{
+	struct sockaddr_un a;
+	if (lstat(path, st) != 0)
+		return US_NOTHING;
+	if (!S_ISSOCK(st->st_mode) || !us_address(&a, path))
+		return US_FOREIGN;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int r = fd < 0 ? -1 : connect(fd, (struct sockaddr *)&a, sizeof a), error = errno;
+	fd_close(&fd);
+	return r != 0 && error == ECONNREFUSED ? US_STALE : US_LIVE;
+}
+
+/* Whether a master may be started at the path at all; the reason if not. */
+static const char *us_check(const char *path)
+{
+	static char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	struct stat st;
+	if (strlen(path) + US_SUFFIX >= sizeof dir)
+		return "path is too long";
+	const char *slash = strrchr(path, '/');
+	snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+	if (access(dir, W_OK | X_OK) != 0)
+		return strerror(errno);
+	switch (us_look(path, &st)) {
+	case US_LIVE:		return "a master is already running there";
+	case US_FOREIGN:	return "exists and is not a socket";
+	case US_STALE:
+	case US_NOTHING:	break;
+	}
+	return NULL;
+}
+
+/* Takes a dead master's socket away: renames it, looks again whether it is the
+ * one that was found dead, and only then removes it. */
+static void us_remove_stale(const char *path, const char *aside, const struct stat *dead)
+{
+	struct stat st;
+	if (rename(path, aside) != 0 || lstat(aside, &st) != 0)
+		return;
+	if (st.st_ino != dead->st_ino || st.st_dev != dead->st_dev)
+		(void)!link(aside, path);	/* somebody was faster: give it back */
+	unlink(aside);
+}
+
+/* Gives the listening socket at `temp` its name.  0 or errno. */
+static int us_place(const char *temp, const char *path)
+{
+	struct stat st;
+	char aside[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	if (link(temp, path) == 0)
+		return 0;
+	if (errno == EEXIST && us_look(path, &st) == US_STALE) {
+		size_t n = strlen(path);
+		snprintf(aside, sizeof aside, "%s.", path);
+		if (n + US_SUFFIX < sizeof aside && us_random(aside + n + 1, US_SUFFIX - 1)) {
+			aside[n + US_SUFFIX] = 0;
+			us_remove_stale(path, aside, &st);
+		}
+		return link(temp, path) == 0 ? 0 : errno;
+	}
+	/* file systems without hard links: the path is proven free or dead above */
+	if ((errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS) && us_look(path, &st) <= US_STALE)
+		return rename(temp, path) == 0 ? 0 : errno;
+	return errno;
+}
+
+/* Creates the control socket and listens.  0 or errno. */
+static int us_listen(const char *path)
+{
+	struct sockaddr_un a;
+	struct stat st;
+	char temp[sizeof a.sun_path];
+	size_t n = strlen(path);
+	if (n + US_SUFFIX >= sizeof temp)
+		return ENAMETOOLONG;
+	snprintf(temp, sizeof temp, "%s.", path);
+	if (!us_random(temp + n + 1, US_SUFFIX - 1))
+		return EIO;
+	temp[n + US_SUFFIX] = 0;
+	us_address(&a, temp);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error = 0;
+	mode_t mask = umask(0177);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) != 0)
+		error = errno;
+	umask(mask);
+	if (error == 0 && (listen(fd, LISTEN_BACKLOG) != 0 || lstat(temp, &st) != 0))
+		error = errno;
+	if (error == 0)
+		error = us_place(temp, path);
+	if (fd >= 0)
+		unlink(temp);
+	if (error) {
+		fd_close(&fd);
+		return error;
+	}
+	g.listener = fd;
+	g.bound = true;
+	g.socket_dev = st.st_dev;
+	g.socket_ino = st.st_ino;
+	return 0;
+}
+
+/* Stops listening and removes the path if it is still our socket. */
+static void us_remove(void)
+{
+	struct stat st;
+	fd_close(&g.listener);
+	if (g.bound && lstat(g.op.control_path, &st) == 0 && st.st_dev == g.socket_dev && st.st_ino == g.socket_ino)
+		unlink(g.op.control_path);
+	g.bound = false;
+}
+
+/* A connection of somebody who may use the master, or -1. */
+static int us_accept(void)
+{
+	int fd = accept4(g.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			g.accept_after = g.now + 1000;
+		return -1;
+	}
+	struct ucred peer;
+	socklen_t len = sizeof peer;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == 0 || peer.uid == getuid()))
+		return fd;
+	log_at(TP_ERROR, "multiplex uid mismatch: peer euid %u != uid %u", (unsigned)peer.uid, (unsigned)getuid());
+	close(fd);
+	return -1;
+}
+
+/* ===== mx_ ================================================================
+ * Our clients and the mux messages (PROTOCOL.mux), one handler each, and their
+ * table.  Frames are read byte-exactly, because descriptors follow between
+ * them; while an answer is due or not yet written, nothing more is read. */
+
+static void mx_drop(struct client *c)
+{
+	c->dead = true;
+}
+
+static void mx_add(int fd)
+{
+	int i = 0;
+	while (g.client[i].phase != MX_FREE)	/* the caller knows of a free one */
+		i++;
+	struct client *c = &g.client[i];
+	memset(c, 0, sizeof *c);
+	c->fd = fd;
+	c->phase = MX_HEADER;
+	c->channel = c->request = -1;
+	c->deadline = g.now + HELLO_MS;
+	if (i >= g.clients)
+		g.clients = i + 1;
+	struct buf b = buf_over(c->out, sizeof c->out);
+	buf_put_u32(&b, 8);
+	buf_put_u32(&b, MUX_MSG_HELLO);
+	buf_put_u32(&b, MUX_VERSION);
+	c->out_len = (uint16_t)b.pos;
+}
+
+/* Closes descriptors that arrived and were not handed to a channel. */
+static void mx_close_fds(struct client *c)
+{
+	for (int i = 0; i < c->n_fds; i++)
+		fd_close(&c->fds[i]);
+	c->n_fds = 0;
+}
+
+/* The reaper's part. */
+static void mx_free(struct client *c)
+{
+	if (c->channel >= 0)
+		ch_abandon(&g.channel[c->channel]);
+	mx_close_fds(c);
+	req_free(&c->request);
+	fd_close(&c->fd);
+	c->phase = MX_FREE;
+	while (g.clients > 0 && g.client[g.clients - 1].phase == MX_FREE)
+		g.clients--;
+}
+
+/* Queues a frame: type, one word (request or session id), one more word if
+ * `value` is given, a text if `text` is. */
+static void mx_reply(struct client *c, enum mux_type type, uint32_t word, const uint32_t *value, const char *text)
+{
+	struct buf b = buf_over(c->out + c->out_len, sizeof c->out - c->out_len);
+	buf_put_u32(&b, 0);
+	buf_put_u32(&b, type);
+	buf_put_u32(&b, word);
+	if (value)
+		buf_put_u32(&b, *value);
+	if (text)
+		buf_put_text(&b, text);
+	if (b.bad) {		/* it does not read its answers */
+		mx_drop(c);
+		return;
+	}
+	buf_set_u32(b.p, (uint32_t)b.pos - 4);
+	c->out_len += (uint16_t)b.pos;
+}
+
+static void mx_ok(struct client *c)
+{
+	mx_reply(c, MUX_S_OK, c->rid, NULL, NULL);
+}
+
+static void mx_failure(struct client *c, const char *why)
+{
+	mx_reply(c, MUX_S_FAILURE, c->rid, NULL, why);
+}
+
+/* The present request is over; the next one may come. */
+static void mx_next(struct client *c)
+{
+	mx_close_fds(c);
+	req_free(&c->request);
+	c->phase = MX_HEADER;
+	c->got = 0;
+	c->too_long = false;
+	c->deadline = 0;
+}
+
+/* Refuses a session: FAILURE, written, then the connection closes. */
+static void mx_refuse(struct client *c, const char *why)
+{
+	mx_failure(c, why);
+	mx_next(c);
+	c->closing = true;
+}
+
+static struct buf mx_body(struct client *c)
+{
+	uint8_t *p = c->request >= 0 ? req_data(c->request) : c->small;
+	return buf_over(p, c->too_long ? 0 : c->body_len);
+}
+
+static void mx_hello(struct client *c, struct buf *b)
+{
+	if (c->rid != MUX_VERSION || c->too_long) {
+		log_at(TP_VERBOSE, "client with mux version %u dropped", (unsigned)c->rid);
+		mx_drop(c);
+		return;
+	}
+	while (!b->bad && b->pos < b->len) {
+		struct str name = buf_get_str(b), value = buf_get_str(b);
+		if (str_is(name, "sshmux") && str_is(value, "1"))
+			c->ours = true;
+	}
+	c->greeted = true;
+}
+
+static void mx_alive_check(struct client *c, struct buf *b)
+{
+	(void)b;
+	uint32_t pid = (uint32_t)getpid();
+	mx_reply(c, MUX_S_ALIVE, c->rid, &pid, NULL);
+}
+
+/* The path is gone before the answer comes, so that a new master can start. */
+static void mx_terminate(struct client *c, struct buf *b)
+{
+	(void)b;
+	us_remove();
+	mx_ok(c);
+	c->closing = true;
+	g.stop = LP_NOW;
+	g.exit_code = 0;
+}
+
+static void mx_stop_listening(struct client *c, struct buf *b)
+{
+	(void)b;
+	us_remove();
+	mx_ok(c);
+	if (g.stop == LP_RUN)
+		g.stop = LP_WHEN_IDLE;
+}
+
+struct mx_session {
+	uint32_t want_tty, want_x11, want_agent, subsystem, escape;
+	struct str term, command;
+};
+
+/* Reads the fixed part of a session request; `b` then stands at the
+ * environment.  False if malformed. */
+static bool mx_parse_session(struct buf *b, struct mx_session *s)
+{
+	buf_get_text(b);		/* reserved */
+	s->want_tty = buf_get_u32(b);
+	s->want_x11 = buf_get_u32(b);
+	s->want_agent = buf_get_u32(b);
+	s->subsystem = buf_get_u32(b);
+	s->escape = buf_get_u32(b);
+	s->term = buf_get_text(b);
+	s->command = buf_get_text(b);
+	struct buf env = *b;
+	while (!env.bad && env.pos < env.len)
+		buf_get_text(&env);
+	return !b->bad && !env.bad;
+}
+
+/* Longest pty-req or exec that surely fits into one message. */
+#define MX_COMMAND_MAX (tp_payload_max - 64)
+#define MX_TERM_MAX 512
+
+static void mx_new_session(struct client *c, struct buf *b)
+{
+	struct mx_session s;
+	if (c->n_fds < MX_DESCRIPTOR_MAX)
+		mx_refuse(c, "did not receive file descriptors");
+	else if (c->too_long)
+		mx_refuse(c, "request too long");
+	else if (!mx_parse_session(b, &s))
+		mx_drop(c);
+	else if (c->channel >= 0)
+		mx_failure(c, "Multiple sessions not supported");
+	else if (s.command.len > MX_COMMAND_MAX || s.term.len > MX_TERM_MAX)
+		mx_refuse(c, "command too long");
+	else {
+		c->phase = MX_QUEUED;
+		c->deadline = g.now + SESSION_WAIT_MS;
+	}
+}
+
+static const struct mx_handler {
+	uint32_t type;
+	uint8_t fds;			/* descriptors that follow the frame */
+	bool body;			/* it has one that matters; else it is skipped */
+	void (*run)(struct client *, struct buf *);
+} mx_table[] = {
+	{ MUX_MSG_HELLO, 0, true, mx_hello },
+	{ MUX_C_NEW_SESSION, 3, true, mx_new_session },
+	{ MUX_C_ALIVE_CHECK, 0, false, mx_alive_check },
+	{ MUX_C_TERMINATE, 0, false, mx_terminate },
+	{ MUX_C_STOP_LISTENING, 0, false, mx_stop_listening },
+};
+
+static const struct mx_handler *mx_handler(uint32_t type)
+{
+	for (size_t i = 0; i < sizeof mx_table / sizeof mx_table[0]; i++)
+		if (mx_table[i].type == type)
+			return &mx_table[i];
+	return NULL;
+}
+
+/* The frame and its descriptors are here: answer it. */
+static void mx_dispatch(struct client *c)
+{
+	const struct mx_handler *h = mx_handler(c->type);
+	struct buf b = mx_body(c);
+	c->phase = MX_HEADER;
+	c->deadline = 0;
+	if (h)
+		h->run(c, &b);
+	else
+		mx_failure(c, "unsupported request");
+	if (b.bad)
+		mx_drop(c);
+	if (c->phase == MX_HEADER)
+		mx_next(c);
+}
+
+/* The body is here or skipped; descriptors may have to follow. */
+static void mx_body_done(struct client *c)
+{
+	const struct mx_handler *h = mx_handler(c->type);
+	if (h && h->fds > 0)
+		c->phase = MX_DESCRIPTORS;
+	else
+		mx_dispatch(c);
+}
+
+/* The header is complete: check it, decide where the body goes. */
+static void mx_head(struct client *c)
+{
+	struct buf b = buf_over(c->header, sizeof c->header);
+	uint32_t length = buf_get_u32(&b);
+	c->type = buf_get_u32(&b);
+	c->rid = buf_get_u32(&b);
+	if (length < MX_HEADER_SIZE - 4 || length > MUX_FRAME_MAX || c->greeted == (c->type == MUX_MSG_HELLO)) {
+		mx_drop(c);
+		return;
+	}
+	const struct mx_handler *h = mx_handler(c->type);
+	c->body_len = length - (MX_HEADER_SIZE - 4);
+	c->got = 0;
+	c->ticket = g.ticket++;
+	c->too_long = h && h->body && c->body_len > REQUEST_MAX;
+	if (c->body_len == 0)
+		mx_body_done(c);
+	else if (!h || !h->body || c->too_long)
+		c->phase = MX_SKIP;
+	else
+		c->phase = c->body_len <= MX_SMALL ? MX_BODY : MX_BODY_WAIT;
+}
+
+/* Reads into `to` up to `want`; true when there is progress, c->got counts. */
+static bool mx_read_some(struct client *c, uint8_t *to, size_t want)
+{
+	ssize_t n = fd_read(c->fd, to, want);
+	if (n == FD_END || n == FD_ERROR)
+		mx_drop(c);
+	if (n <= 0)
+		return false;
+	if (c->phase == MX_HEADER && c->got == 0 && c->greeted)
+		c->deadline = g.now + REQUEST_MS;
+	c->got += (uint32_t)n;
+	return true;
+}
+
+static bool mx_read_descriptor(struct client *c)
+{
+	int fd;
+	ssize_t n = fd_receive(c->fd, &fd);
+	if (n == FD_AGAIN)
+		return false;
+	if (n == FD_END)
+		mx_drop(c);
+	else if (n == FD_ERROR)
+		mx_refuse(c, "did not receive file descriptors");
+	else {
+		c->fds[c->n_fds++] = fd;
+		if (c->n_fds == mx_handler(c->type)->fds)
+			mx_dispatch(c);
+	}
+	return true;
+}
+
+/* One step of reading; false when nothing more can be read now. */
+static bool mx_step(struct client *c)
+{
+	size_t left;
+	switch ((enum mx_phase)c->phase) {
+	case MX_HEADER:
+		if (!mx_read_some(c, c->header + c->got, MX_HEADER_SIZE - c->got))
+			return false;
+		if (c->got == MX_HEADER_SIZE)
+			mx_head(c);
+		return true;
+	case MX_BODY:
+		if (!mx_read_some(c, mx_body(c).p + c->got, c->body_len - c->got))
+			return false;
+		if (c->got == c->body_len)
+			mx_body_done(c);
+		return true;
+	case MX_SKIP:
+		left = c->body_len - c->got;
+		if (!mx_read_some(c, g.scratch, left < sizeof g.scratch ? left : sizeof g.scratch))
+			return false;
+		if (c->got == c->body_len)
+			mx_body_done(c);
+		return true;
+	case MX_DESCRIPTORS:
+		return mx_read_descriptor(c);
+	case MX_FREE:
+	case MX_BODY_WAIT:
+	case MX_QUEUED:
+	case MX_OPENING:
+		break;
+	}
+	return false;
+}
+
+static bool mx_wants_read(const struct client *c)
+{
+	return !c->dead && !c->closing && c->out_pos == c->out_len && g.stop != LP_NOW &&
+	       (c->phase == MX_HEADER || c->phase == MX_BODY || c->phase == MX_SKIP || c->phase == MX_DESCRIPTORS);
+}
+
+#define MX_STEPS 16		/* of one client in one turn of the loop */
+
+static void mx_read(struct client *c)
+{
+	for (int i = 0; i < MX_STEPS && mx_wants_read(c) && mx_step(c); i++)
+		;
+}
+
+static void mx_write(struct client *c)
+{
+	if (c->out_pos < c->out_len) {
+		ssize_t n = fd_write(c->fd, c->out + c->out_pos, c->out_len - c->out_pos);
+		if (n == FD_ERROR)
+			mx_drop(c);
+		if (n > 0)
+			c->out_pos += (uint16_t)n;
+	}
+	if (c->out_pos == c->out_len)
+		c->out_pos = c->out_len = 0;
+	if (c->closing && c->out_len == 0)
+		mx_drop(c);
+}
+
+/* Whether a name of the environment may be sent: SendEnv's patterns. */
+static bool mx_env_allowed(struct str s)
+{
+	const uint8_t *equals = memchr(s.p, '=', s.len);
+	char name[1024];
+	if (!equals || equals == s.p || (size_t)(equals - s.p) >= sizeof name)
+		return false;
+	memcpy(name, s.p, (size_t)(equals - s.p));
+	name[equals - s.p] = 0;
+	for (size_t i = 0; i < g.op.send_env.n; i++)
+		if (fnmatch(g.op.send_env.at[i], name, 0) == 0)
+			return true;
+	return false;
+}
+
+static void mx_send_env(struct channel *ch, struct str s)
+{
+	const uint8_t *equals = memchr(s.p, '=', s.len);
+	if (!equals)
+		return;
+	uint32_t name = (uint32_t)(equals - s.p);
+	struct buf *b = tx_request(ch, "env", false);
+	buf_put_str(b, (struct str){ s.p, name });
+	buf_put_str(b, (struct str){ equals + 1, s.len - name - 1 });
+	if (b->bad)
+		log_at(TP_VERBOSE, "channel %d: environment variable too long", ch_index(ch));
+	else
+		tx_end(b);
+}
+
+/* The channel is open: terminal, environment, command, all without waiting. */
+static void mx_start(struct client *c, struct channel *ch)
+{
+	struct mx_session s;
+	struct buf b = mx_body(c);
+	mx_parse_session(&b, &s);	/* it was checked when it came */
+	fd_lend(&ch->in, c->fds[0]);
+	fd_lend(&ch->out[CH_OUT], c->fds[1]);
+	fd_lend(&ch->out[CH_ERR], c->fds[2]);
+	c->n_fds = 0;
+	if (s.want_tty)
+		tt_request_pty(ch, s.term);
+	int n = 0;
+	for (size_t i = 0; i < g.op.set_env.n; i++, n++)
+		mx_send_env(ch, str_of(g.op.set_env.at[i]));
+	for (; b.pos < b.len && n < ENV_VARIABLES; n++) {
+		struct str v = buf_get_str(&b);
+		if (mx_env_allowed(v))
+			mx_send_env(ch, v);
+	}
+	struct buf *m = tx_request(ch, s.subsystem ? "subsystem" : s.command.len ? "exec" : "shell", true);
+	if (s.subsystem || s.command.len)
+		buf_put_str(m, s.command);
+	tx_end(m);
+	ch_expect(ch, CH_RQ_START);
+	uint32_t sid = (uint32_t)ch_index(ch);
+	mx_reply(c, MUX_S_SESSION_OPENED, c->rid, &sid, NULL);
+	log_at(TP_VERBOSE, "channel %d: session opened", ch_index(ch));
+	mx_next(c);
+}
+
+/* What has happened to a client's session since the last turn. */
+static void mx_session_events(struct client *c)
+{
+	struct channel *ch = &g.channel[c->channel];
+	uint32_t sid = (uint32_t)c->channel;
+	if (ch->events & CH_EV_REFUSED) {
+		ch->state = CH_DEAD;
+		c->channel = -1;
+		mx_refuse(c, "Session open refused by peer");
+		return;
+	}
+	if (ch->events & CH_EV_CONFIRMED && tp_room() > 0) {
+		ch->events &= (uint8_t)~CH_EV_CONFIRMED;
+		mx_start(c, ch);
+		tp_flush();
+	}
+	if (ch->events & CH_EV_TTY_FAILED) {
+		ch->events &= (uint8_t)~CH_EV_TTY_FAILED;
+		mx_reply(c, MUX_S_TTY_ALLOC_FAIL, sid, NULL, NULL);
+	}
+	if (ch->events & CH_EV_ENDED) {
+		if (ch->flags & CH_STATUS)
+			mx_reply(c, MUX_S_EXIT_MESSAGE, sid, &ch->status, NULL);
+		log_at(TP_VERBOSE, "channel %d: session ended", c->channel);
+		ch->state = CH_DEAD;
+		c->channel = -1;
+		c->closing = true;
+	}
+}
+
+/* The client that has waited longest in a phase, or NULL. */
+static struct client *mx_oldest(enum mx_phase phase)
+{
+	struct client *first = NULL;
+	for (int i = 0; i < g.clients; i++) {
+		struct client *c = &g.client[i];
+		if (c->phase == phase && !c->dead && (!first || (int32_t)(c->ticket - first->ticket) < 0))
+			first = c;
+	}
+	return first;
+}
+
+/* Gives what is free to those who wait, first come first served. */
+static void mx_admit(void)
+{
+	struct client *c;
+	while ((c = mx_oldest(MX_BODY_WAIT)) && (c->request = (int16_t)req_alloc(c->body_len)) >= 0)
+		c->phase = MX_BODY;
+	while (g.link == LK_UP && tp_room() > 0 && g.sessions < SESSIONS && (c = mx_oldest(MX_QUEUED))) {
+		struct channel *ch = ch_alloc();
+		if (!ch)
+			return;
+		g.sessions++;
+		ch->client = (int16_t)(c - g.client);
+		c->channel = (int16_t)ch_index(ch);
+		c->phase = MX_OPENING;
+		c->deadline = 0;
+		tx_channel_open("session", ch_index(ch), ch->window, PACKET_MAX);
+	}
+}
+
+static void mx_expire(struct client *c)
+{
+	if (c->deadline == 0 || g.now < c->deadline)
+		return;
+	if (c->phase == MX_QUEUED)
+		mx_refuse(c, "no session in time: all are in use");
+	else
+		mx_drop(c);
+}
+
+/* ===== lk_ ================================================================
+ * The link: connect, log in, keep alive, notice the loss.  The transport does
+ * the cryptography; what a loss means to clients is decided here. */
+
+/* The connection is over for the reason `why`: sessions keep only what they
+ * have received. */
+static void lk_lost(enum tp_level level, const char *why)
+{
+	log_line(level, why);
+	cn_stop(&g.uplink);
+	tp_stop();
+	g.link = LK_DOWN;
+	g.n_global = 0;
+	for (int i = 0; i < g.channels; i++)
+		if (g.channel[i].state == CH_OPENING || g.channel[i].state == CH_OPEN)
+			ch_lose(&g.channel[i]);
+	if (g.stop != LP_NOW) {
+		g.stop = LP_NOW;
+		g.exit_code = 255;
+	}
+}
+
+static void lk_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void lk_fail(const char *format, ...)
+{
+	char text[400];
+	va_list ap;
+	va_start(ap, format);
+	vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	lk_lost(TP_ERROR, text);
+}
+
+static void lk_start(void)
+{
+	int64_t limit = g.op.connect_timeout > 0 ? g.op.connect_timeout * 1000 : LOGIN_MS;
+	g.link_error[0] = 0;
+	g.link = LK_CONNECTING;
+	g.login_deadline = g.now + limit;
+	log_at(TP_VERBOSE, "connecting to %s port %d", g.op.host_name, (int)g.op.port);
+	cn_start(&g.uplink, g.op.host_name, (uint16_t)g.op.port, (int)g.op.family, g.login_deadline, g.now);
+}
+
+/* Small send queue in the kernel, so that what goes next is decided late. */
+static void lk_tune(int fd)
+{
+	int on = 1, low = NET_UNSENT;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	if (setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low, sizeof low) != 0) {
+		int size = NET_UNSENT * 4;
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+	}
+}
+
+static void lk_connected(void)
+{
+	struct sockaddr_storage a;
+	socklen_t len = sizeof a;
+	char ip[INET6_ADDRSTRLEN] = "";
+	if (getpeername(g.uplink.fd, (struct sockaddr *)&a, &len) == 0)
+		inet_ntop(a.ss_family, a.ss_family == AF_INET6
+			? (void *)&((struct sockaddr_in6 *)(void *)&a)->sin6_addr
+			: (void *)&((struct sockaddr_in *)(void *)&a)->sin_addr, ip, sizeof ip);
+	snprintf(g.address, sizeof g.address, "%s", ip);
+	log_at(TP_VERBOSE, "connected to %s [%s] port %d", g.op.host_name, ip, (int)g.op.port);
+	lk_tune(g.uplink.fd);
+	g.link = LK_LOGIN;
+	tp_start(g.uplink.fd, true, g.now);
+	g.uplink.fd = -1;
+	g.uplink.state = CN_IDLE;
+}
+
+/* Logged in: from here on there are clients. */
+static void lk_up(void)
+{
+	const struct tp_info *i = tp_info();
+	g.link = LK_UP;
+	g.connected_at = g.now;
+	g.alive_at = g.now + g.op.alive_interval * 1000;
+	g.alive_bytes = i->bytes_in;
+	g.alive_unanswered = 0;
+	log_at(TP_VERBOSE, "authenticated to %s ([%s]:%d) using \"%s\", %s, %s", g.op.tp.host, g.address,
+	       (int)g.op.port, i->auth_method, i->kex, i->cipher);
+	int error = g.bound ? 0 : us_listen(g.op.control_path);
+	if (error)
+		lk_fail("ControlSocket %s: %s", g.op.control_path,
+			error == EEXIST ? "already exists" : strerror(error));
+}
+
+/* ServerAliveInterval: after so much silence one keepalive; after
+ * ServerAliveCountMax of them without any life the link is lost. */
+static void lk_alive(void)
+{
+	if (g.op.alive_interval <= 0)
+		return;
+	uint64_t bytes = tp_info()->bytes_in;
+	if (bytes != g.alive_bytes) {
+		g.alive_bytes = bytes;
+		g.alive_unanswered = 0;
+		g.alive_at = g.now + g.op.alive_interval * 1000;
+	}
+	if (g.now < g.alive_at)
+		return;
+	if (g.alive_unanswered >= g.op.alive_count) {
+		lk_fail("Timeout, server %s not responding.", g.op.tp.host);
+		return;
+	}
+	g.alive_at = g.now + g.op.alive_interval * 1000;
+	g.alive_unanswered++;
+	if (g.n_global < GLOBAL_REQUESTS && !tp_info()->exchanging) {
+		g.global[g.n_global++] = GLOBAL_KEEPALIVE;
+		tx_global_request("keepalive@openssh.com", true);
+	}
+}
+
+static void lk_service_login(void)
+{
+	if (tp_state() == TP_UP)
+		lk_up();
+	else if (tp_state() == TP_FAILED)
+		lk_fail("%s", tp_error());
+	else if (g.now >= g.login_deadline)
+		lk_fail("Connection to %s port %d timed out", g.op.host_name, (int)g.op.port);
+}
+
+static void lk_service_up(void)
+{
+	if (g.link_error[0])
+		lk_fail("Connection to %s lost: %s", g.op.tp.host, g.link_error);
+	else if (tp_state() != TP_UP)
+		lk_fail("Connection to %s lost: %s", g.op.tp.host, tp_error());
+	else
+		lk_alive();
+}
+
+/* After the transport was served. */
+static void lk_service(void)
+{
+	switch (g.link) {
+	case LK_CONNECTING:
+		if (g.uplink.state == CN_DONE)
+			lk_connected();
+		else if (g.uplink.state == CN_FAILED && g.uplink.n == 0)
+			lk_fail("%s: %s", g.op.host_name, g.uplink.why);
+		else if (g.uplink.state == CN_FAILED)
+			lk_fail("connect to host %s port %d: %s", g.op.host_name, (int)g.op.port, g.uplink.why);
+		break;
+	case LK_LOGIN:	lk_service_login(); break;
+	case LK_UP:	lk_service_up(); break;
+	case LK_DOWN:	break;
+	}
+}
+
+/* ===== lp_ ================================================================
+ * The loop: build the poll set from the state, poll, serve the transport, the
+ * clients and the channels, settle what follows, reap. */
+
+enum lp_kind { LP_SIGNAL, LP_LISTENER, LP_UPLINK, LP_TRANSPORT, LP_CLIENT, LP_INPUT, LP_OUTPUT };
+
+static void lp_on_signal(int number)
+{
+	int saved = errno;
+	uint8_t byte = (uint8_t)number;
+	(void)!write(g.signal_pipe[1], &byte, 1);
+	errno = saved;
+}
+
+static void lp_catch(int number, bool unless_ignored)
+{
+	struct sigaction a, old;
+	memset(&a, 0, sizeof a);
+	a.sa_handler = lp_on_signal;
+	sigfillset(&a.sa_mask);
+	if (unless_ignored && sigaction(number, NULL, &old) == 0 && old.sa_handler == SIG_IGN)
+		return;
+	sigaction(number, &a, NULL);
+}
+
+static void lp_open_signals(void)
+{
+	if (pipe(g.signal_pipe) != 0)
+		log_abort("no pipe for signals");
+	for (int i = 0; i < 2; i++) {
+		fcntl(g.signal_pipe[i], F_SETFD, FD_CLOEXEC);
+		fd_nonblock(g.signal_pipe[i]);
+	}
+	lp_catch(SIGTERM, true);
+	lp_catch(SIGINT, true);
+	lp_catch(SIGHUP, true);
+	lp_catch(SIGQUIT, true);
+	lp_catch(SIGCHLD, false);
+	lp_catch(SIGWINCH, false);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGTTIN, SIG_IGN);
+	signal(SIGTTOU, SIG_IGN);
+}
+
+static void lp_signal(int number)
+{
+	switch (number) {
+	case SIGCHLD:
+		for (int i = 0; i < CLIENTS && waitpid(-1, NULL, WNOHANG) > 0; i++)
+			;
+		break;
+	case SIGWINCH:
+		if (g.link == LK_UP)
+			tt_resize();
+		break;
+	default:
+		log_at(TP_VERBOSE, "ended by signal %d", number);
+		g.stop = LP_NOW;
+		g.exit_code = number == SIGTERM ? 0 : 255;
+	}
+}
+
+static void lp_signals(void)
+{
+	uint8_t numbers[32];
+	ssize_t n = fd_read(g.signal_pipe[0], numbers, sizeof numbers);
+	for (ssize_t i = 0; i < n; i++)
+		lp_signal(numbers[i]);
+}
+
+static void lp_add(enum lp_kind kind, int index, int stream, int fd, short events)
+{
+	g.owner[g.n_poll] = (struct lp_owner){ (uint8_t)kind, (uint8_t)stream, (uint16_t)index };
+	g.poll[g.n_poll++] = (struct pollfd){ .fd = fd, .events = events };
+}
+
+static void lp_earlier(int *timeout, int64_t deadline)
+{
+	if (deadline == 0)
+		return;
+	int64_t left = deadline > g.now ? deadline - g.now : 0;
+	if (left > INT_MAX)
+		left = INT_MAX;
+	if (*timeout < 0 || left < *timeout)
+		*timeout = (int)left;
+}
+
+static void lp_add_clients(int *timeout)
+{
+	int n = 0;
+	for (int i = 0; i < g.clients; i++) {
+		const struct client *c = &g.client[i];
+		if (c->phase == MX_FREE)
+			continue;
+		n++;
+		lp_earlier(timeout, c->deadline);
+		lp_add(LP_CLIENT, i, 0, c->fd, (short)((mx_wants_read(c) ? POLLIN : 0) | (c->out_len ? POLLOUT : 0)));
+	}
+	if (g.listener >= 0 && n < CLIENTS && g.now >= g.accept_after)
+		lp_add(LP_LISTENER, 0, 0, g.listener, POLLIN);
+	else if (g.listener >= 0 && n < CLIENTS)
+		lp_earlier(timeout, g.accept_after);
+}
+
+static void lp_add_channels(void)
+{
+	bool room = g.link == LK_UP && tp_room() > 0;
+	for (int i = 0; i < g.channels; i++) {
+		const struct channel *c = &g.channel[i];
+		if (room && ch_wants_read(c))
+			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN);
+		for (int s = 0; s < CH_STREAMS; s++)
+			if (ch_wants_write(c, (enum stream)s))
+				lp_add(LP_OUTPUT, i, s, c->out[s].fd, POLLOUT);
+	}
+}
+
+/* Fills g.poll; returns poll()'s timeout. */
+static int lp_build(void)
+{
+	int timeout = -1;
+	g.n_poll = 0;
+	lp_add(LP_SIGNAL, 0, 0, g.signal_pipe[0], POLLIN);
+	if (g.link == LK_LOGIN || g.link == LK_UP) {
+		struct pollfd p[TP_POLLFDS];
+		size_t n = tp_poll(p, g.now, &timeout);
+		for (size_t i = 0; i < n; i++)
+			lp_add(LP_TRANSPORT, (int)i, 0, p[i].fd, p[i].events);
+	}
+	if (g.link == LK_CONNECTING && cn_events(&g.uplink)) {
+		lp_add(LP_UPLINK, 0, 0, g.uplink.fd, cn_events(&g.uplink));
+		lp_earlier(&timeout, g.uplink.attempt_deadline);
+	}
+	if (g.link == LK_LOGIN)
+		lp_earlier(&timeout, g.login_deadline);
+	if (g.link == LK_UP && g.op.alive_interval > 0)
+		lp_earlier(&timeout, g.alive_at);
+	lp_earlier(&timeout, g.stop_deadline);
+	lp_add_clients(&timeout);
+	lp_add_channels();
+	return timeout;
+}
+
+#define RX_BATCH 256		/* messages in one turn of the loop */
+
+/* The transport's descriptors stand together in the poll set, after LP_SIGNAL. */
+static void lp_serve_transport(void)
+{
+	if (g.link != LK_LOGIN && g.link != LK_UP)
+		return;
+	size_t n = 0;
+	while (1 + (int)n < g.n_poll && g.owner[1 + n].kind == LP_TRANSPORT)
+		n++;
+	int64_t before = g.now;
+	tp_service(g.poll + 1, n, g.now);
+	g.now = log_clock();
+	if (g.link == LK_LOGIN)
+		g.login_deadline += g.now - before;	/* a prompt's time is the user's */
+	uint8_t *p;
+	size_t len;
+	for (int i = 0; i < RX_BATCH && g.link == LK_UP && !g.link_error[0] && (p = tp_recv(&len)); i++)
+		rx_message(p, len);
+}
+
+static void lp_serve_client(struct client *c, short revents)
+{
+	if (revents & POLLOUT)
+		mx_write(c);
+	if (mx_wants_read(c) && revents & (POLLIN | POLLHUP | POLLERR))
+		mx_read(c);
+	else if (revents & (POLLHUP | POLLERR))
+		mx_drop(c);
+}
+
+static void lp_serve(const struct lp_owner *o, short revents)
+{
+	struct channel *ch = &g.channel[o->index];
+	switch ((enum lp_kind)o->kind) {
+	case LP_SIGNAL:
+		lp_signals();
+		break;
+	case LP_LISTENER: {
+		int fd = g.listener < 0 ? -1 : us_accept();
+		if (fd >= 0)
+			mx_add(fd);
+		break;
+	}
+	case LP_CLIENT:
+		lp_serve_client(&g.client[o->index], revents);
+		break;
+	case LP_INPUT:
+		if (ch->in.fd >= 0)
+			ch->flags |= CH_READABLE;
+		break;
+	case LP_OUTPUT:
+		if (ch_wants_write(ch, (enum stream)o->stream))
+			ch_write(ch, (enum stream)o->stream);
+		break;
+	case LP_UPLINK:
+	case LP_TRANSPORT:
+		break;			/* served before */
+	}
+}
+
+#define SEND_QUANTUM 8192	/* bytes that a channel may send in its turn */
+
+/* Deficit round robin over the channels of one kind that have input and
+ * window.  True if any of them sent. */
+static bool lp_send_round(uint16_t tty)
+{
+	bool sent = false;
+	for (int n = 0; n < g.channels && tp_room() > 0; n++) {
+		struct channel *c = &g.channel[g.next_channel = (g.next_channel + 1) % g.channels];
+		if (c->state != CH_OPEN || !(c->flags & CH_READABLE) || (c->flags & CH_TTY) != tty || c->remote_window == 0)
+			continue;
+		c->deficit += SEND_QUANTUM;
+		while (c->deficit > 0 && c->flags & CH_READABLE && c->remote_window > 0 && tp_room() > 0) {
+			uint32_t part = ch_read(c, (uint32_t)c->deficit);
+			c->deficit -= (int32_t)part;
+			sent |= part > 0;
+		}
+		if (!(c->flags & CH_READABLE) || c->deficit < 0)
+			c->deficit = 0;
+	}
+	return sent;
+}
+
+/* Terminals first, then the others in turn, while the transport has room. */
+static void lp_send(void)
+{
+	for (int i = 0; i < 8 && (lp_send_round(CH_TTY) || lp_send_round(0)); i++)
+		tp_flush();
+}
+
+static void lp_settle(void)
+{
+	if (g.link == LK_UP && tp_state() == TP_UP)
+		lp_send();
+	for (int i = 0; i < g.channels; i++)
+		if (g.link != LK_UP || !tp_info()->exchanging)
+			ch_settle(&g.channel[i]);
+	for (int i = 0; i < g.clients; i++) {
+		struct client *c = &g.client[i];
+		if (c->phase == MX_FREE || c->dead)
+			continue;
+		if (c->channel >= 0)
+			mx_session_events(c);
+		mx_expire(c);
+		mx_write(c);
+	}
+	mx_admit();
+	if (g.link == LK_UP)
+		tp_flush();
+}
+
+static void lp_reap(void)
+{
+	for (int i = g.clients - 1; i >= 0; i--)
+		if (g.client[i].phase != MX_FREE && g.client[i].dead)
+			mx_free(&g.client[i]);
+	for (int i = g.channels - 1; i >= 0; i--)
+		if (g.channel[i].state == CH_DEAD) {
+			ch_free(&g.channel[i]);
+			g.sessions--;
+		}
+}
+
+/* The master is to end: no more requests, a goodbye to the server, what was
+ * received is still delivered, but not for long. */
+static void lp_begin_stop(void)
+{
+	g.stop_deadline = g.now + FAREWELL_MS;
+	us_remove();
+	if (g.link != LK_DOWN) {
+		cn_stop(&g.uplink);
+		tp_stop();
+		g.link = LK_DOWN;
+		for (int i = 0; i < g.channels; i++)
+			if (g.channel[i].state != CH_DEAD)
+				ch_lose(&g.channel[i]);
+	}
+}
+
+/* True when nothing is left to do. */
+static bool lp_stopped(void)
+{
+	if (g.stop == LP_WHEN_IDLE && g.clients == 0 && g.channels == 0)
+		g.stop = LP_NOW;
+	if (g.stop != LP_NOW)
+		return false;
+	if (g.stop_deadline == 0)
+		lp_begin_stop();
+	for (int i = 0; i < g.clients; i++)	/* who neither waits for output nor an answer goes now */
+		if (g.client[i].channel < 0 && g.client[i].out_len == 0)
+			mx_drop(&g.client[i]);
+	return (g.clients == 0 && g.channels == 0) || g.now >= g.stop_deadline;
+}
+
+/* One turn. */
+static void lp_turn(void)
+{
+	int timeout = lp_build();
+	if (poll(g.poll, (nfds_t)g.n_poll, timeout) < 0)
+		for (int i = 0; i < g.n_poll; i++)
+			g.poll[i].revents = 0;
+	g.now = log_clock();
+	short uplink = 0;
+	for (int i = 0; i < g.n_poll; i++)
+		if (g.owner[i].kind == LP_UPLINK)
+			uplink = g.poll[i].revents;
+	if (g.link == LK_CONNECTING)
+		cn_service(&g.uplink, uplink, g.now);
+	lp_serve_transport();
+	lk_service();
+	for (int i = 0; i < g.n_poll; i++)
+		if (g.poll[i].revents)
+			lp_serve(&g.owner[i], g.poll[i].revents);
+	lp_settle();
+	lp_reap();
+}
+
+static int lp_run(void)
+{
+	g.now = log_clock();
+	lk_start();
+	do
+		lp_turn();
+	while (!lp_stopped());
+	for (int i = 0; i < g.clients; i++)
+		mx_drop(&g.client[i]);
+	lp_reap();
+	fd_give_all_back();
+	return g.exit_code;
+}
+
+/* ===== cl_ ================================================================
+ * The mux client: hands our stdio to a master and waits.  Blocking, and as
+ * small as it can be: it touches nothing of the above but fd_ and buf_. */
+
+static int cl_fd = -1;
+static volatile sig_atomic_t cl_signal;
+
+/* An answer: the frame's type, its second word, and the rest of it. */
+struct cl_frame {
+	uint32_t type, word;
+	struct buf rest;
+};
+
+static void cl_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void cl_say(const char *format, ...)
+{
+	char text[600];
+	va_list ap;
+	va_start(ap, format);
+	int n = vsnprintf(text, sizeof text - 2, format, ap);
+	va_end(ap);
+	if (n > (int)sizeof text - 3)
+		n = (int)sizeof text - 3;
+	memcpy(text + n, "\r\n", 2);
+	(void)!write(STDERR_FILENO, text, (size_t)n + 2);
+}
+
+/* Reads exactly n bytes.  False with errno at EOF (EPIPE), error or when a
+ * signal asks us to leave. */
+static bool cl_read(void *to, size_t n)
+{
+	for (size_t got = 0; got < n;) {
+		ssize_t r = read(cl_fd, (char *)to + got, n - got);
+		if (r == 0)
+			errno = EPIPE;
+		if (r == 0 || (r < 0 && (errno != EINTR || cl_signal)))
+			return false;
+		if (r > 0)
+			got += (size_t)r;
+	}
+	return true;
+}
+
+static bool cl_write(const void *from, size_t n)
+{
+	for (size_t put = 0; put < n;) {
+		ssize_t r = send(cl_fd, (const char *)from + put, n - put, MSG_NOSIGNAL);
+		if (r < 0 && (errno != EINTR || cl_signal))
+			return false;
+		if (r > 0)
+			put += (size_t)r;
+	}
+	return true;
+}
+
+/* The next frame; what is longer than our buffer is read and forgotten. */
+static bool cl_frame(struct cl_frame *f)
+{
+	static uint8_t body[1024];
+	uint8_t head[8];
+	memset(f, 0, sizeof *f);
+	if (!cl_read(head, 8))
+		return false;
+	uint32_t len = buf_u32_at(head);
+	f->type = buf_u32_at(head + 4);
+	if (len < 4 || len > MUX_FRAME_MAX) {
+		errno = EPROTO;
+		return false;
+	}
+	len -= 4;
+	uint32_t keep = len < sizeof body ? len : sizeof body;
+	if (!cl_read(body, keep))
+		return false;
+	for (uint32_t left = len - keep; left > 0;) {
+		uint32_t part = left < sizeof g.scratch ? left : sizeof g.scratch;
+		if (!cl_read(g.scratch, part))
+			return false;
+		left -= part;
+	}
+	f->rest = buf_over(body, keep);
+	f->word = buf_get_u32(&f->rest);
+	return true;
+}
+
+static bool cl_connect(const char *path)
+{
+	struct sockaddr_un a;
+	if (!us_address(&a, path)) {
+		cl_say("ControlPath too long ('%s' >= %d bytes)", path, (int)sizeof a.sun_path);
+		return false;
+	}
+	cl_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (cl_fd >= 0 && connect(cl_fd, (struct sockaddr *)&a, sizeof a) == 0)
+		return true;
+	cl_say("Control socket connect(%s): %s", path, strerror(errno));
+	return false;
+}
+
+/* Our HELLO says who we are; a master of another kind ignores that. */
+static void cl_put_hello(struct buf *b)
+{
+	buf_put_u32(b, 8 + 4 + 6 + 4 + 1);
+	buf_put_u32(b, MUX_MSG_HELLO);
+	buf_put_u32(b, MUX_VERSION);
+	buf_put_text(b, "sshmux");
+	buf_put_text(b, "1");
+}
+
+static void cl_put_simple(struct buf *b, enum mux_type type, uint32_t rid)
+{
+	buf_put_u32(b, 8);
+	buf_put_u32(b, type);
+	buf_put_u32(b, rid);
+}
+
+/* Reads the master's HELLO. */
+static bool cl_hello(void)
+{
+	struct cl_frame f;
+	if (!cl_frame(&f) || f.type != MUX_MSG_HELLO) {
+		cl_say("sshmux: master hello exchange failed");
+		return false;
+	}
+	if (f.word != MUX_VERSION) {
+		cl_say("Unsupported multiplexing protocol version %u (expected %d)", (unsigned)f.word, MUX_VERSION);
+		return false;
+	}
+	return true;
+}
+
+static const struct cl_command {
+	const char *name;
+	uint32_t type;
+	const char *done;		/* said when the answer is OK, unless -q */
+	const char *refused;		/* "Master refused … request: reason" */
+	bool eof_is_ok;			/* OpenSSH's master ends without answering */
+} cl_commands[] = {
+	{ "check", MUX_C_ALIVE_CHECK, NULL, "alive check", false },
+	{ "exit", MUX_C_TERMINATE, "Exit request sent.", "termination request", true },
+	{ "stop", MUX_C_STOP_LISTENING, "Stop listening request sent.", "stop listening request", false },
+};
+
+/* `-O name`: 0 or 255, with ssh's texts. */
+static int cl_control(const struct cl_command *k)
+{
+	uint8_t space[64];
+	struct buf b = buf_over(space, sizeof space);
+	struct cl_frame f;
+	cl_put_hello(&b);
+	cl_put_simple(&b, k->type, 0);
+	if (!cl_write(space, b.pos) || !cl_hello())
+		return 255;
+	bool answered = cl_frame(&f);
+	struct str why = buf_get_str(&f.rest);
+	if (!answered && !k->eof_is_ok)
+		cl_say("sshmux: %s: read from master failed: %s", k->refused, strerror(errno));
+	else if (answered && f.word != 0)
+		cl_say("sshmux: out of sequence reply: my id 0 theirs %u", (unsigned)f.word);
+	else if (answered && f.type == MUX_S_ALIVE && f.rest.len >= 8 && buf_u32_at(f.rest.p + 4) != 0) {
+		cl_say("Master running (pid=%u)", (unsigned)buf_u32_at(f.rest.p + 4));
+		return 0;
+	} else if (answered && f.type == MUX_S_PERMISSION_DENIED)
+		cl_say("Master refused %s: %.*s", k->refused, (int)why.len, (const char *)why.p);
+	else if (answered && f.type == MUX_S_FAILURE)
+		cl_say("sshmux: %s failed: %.*s", k->refused, (int)why.len, (const char *)why.p);
+	else if ((!answered || f.type == MUX_S_OK) && k->done) {
+		if (g.op.log_level >= TP_INFO)
+			cl_say("%s", k->done);
+		return 0;
+	} else
+		cl_say("sshmux: %s: unexpected response from master 0x%08x", k->refused, (unsigned)f.type);
+	return 255;
+}
+
+static int cl_run_command(void)
+{
+	for (size_t i = 0; i < sizeof cl_commands / sizeof cl_commands[0]; i++)
+		if (strcmp(cl_commands[i].name, g.op.mux_command) == 0)
+			return cl_connect(g.op.control_path) ? cl_control(&cl_commands[i]) : 255;
+	cl_say("Invalid multiplex command.");
+	return 255;
+}
+
+static bool cl_env_wanted(const char *variable)
+{
+	return mx_env_allowed(str_of(variable));
+}
+
+/* The whole session request; false if it does not fit. */
+static bool cl_put_session(struct buf *b)
+{
+	extern char **environ;
+	const char *term = getenv("TERM");
+	size_t start = b->pos;
+	buf_put_u32(b, 0);
+	buf_put_u32(b, MUX_C_NEW_SESSION);
+	buf_put_u32(b, 0);		/* request id */
+	buf_put_text(b, "");		/* reserved */
+	buf_put_u32(b, 0);		/* want tty */
+	buf_put_u32(b, 0);		/* X11 */
+	buf_put_u32(b, 0);		/* agent */
+	buf_put_u32(b, g.op.session_type == 2);
+	buf_put_u32(b, UINT32_MAX);	/* escape character: none */
+	buf_put_text(b, term ? term : "");
+	size_t length = b->pos;
+	buf_put_u32(b, 0);
+	for (int i = 0; i < g.op.n_command; i++) {
+		if (i > 0)
+			buf_put_u8(b, ' ');
+		buf_put_bytes(b, g.op.command[i], strlen(g.op.command[i]));
+	}
+	if (b->bad)
+		return false;
+	buf_set_u32(b->p + length, (uint32_t)(b->pos - length - 4));
+	for (size_t i = 0; i < g.op.set_env.n; i++)
+		buf_put_text(b, g.op.set_env.at[i]);
+	for (char **e = environ; *e; e++)
+		if (cl_env_wanted(*e))
+			buf_put_text(b, *e);
+	if (!b->bad)
+		buf_set_u32(b->p + start, (uint32_t)(b->pos - start - 4));
+	return !b->bad;
+}
+
+static void cl_on_signal(int number)
+{
+	cl_signal = number;
+	if (cl_fd >= 0)
+		shutdown(cl_fd, SHUT_RDWR);	/* wakes a read that began meanwhile */
+}
+
+static void cl_catch_signals(void)
+{
+	static const int numbers[] = { SIGHUP, SIGINT, SIGTERM };
+	struct sigaction a, old;
+	memset(&a, 0, sizeof a);
+	a.sa_handler = cl_on_signal;
+	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+		if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+			sigaction(numbers[i], &a, NULL);
+}
+
+/* The answer to the request: true with the session's id if it is open. */
+static bool cl_opened(uint32_t *sid)
+{
+	struct cl_frame f;
+	if (!cl_frame(&f)) {
+		cl_say("sshmux: read from master failed: %s", strerror(errno));
+		return false;
+	}
+	struct buf b = f.rest;
+	struct str why = buf_get_str(&b);
+	if (f.word != 0)
+		cl_say("sshmux: out of sequence reply: my id 0 theirs %u", (unsigned)f.word);
+	else if (f.type == MUX_S_SESSION_OPENED) {
+		*sid = buf_get_u32(&f.rest);
+		return !f.rest.bad;
+	} else if (f.type == MUX_S_PERMISSION_DENIED)
+		cl_say("Master refused session request: %.*s", (int)why.len, (const char *)why.p);
+	else if (f.type == MUX_S_FAILURE)
+		cl_say("sshmux: session request failed: %.*s", (int)why.len, (const char *)why.p);
+	else
+		cl_say("sshmux: unexpected response from master 0x%08x", (unsigned)f.type);
+	return false;
+}
+
+/* Waits for the end: EOF, by which time the exit status has come or not. */
+static int cl_wait(uint32_t sid)
+{
+	struct cl_frame f;
+	int status = 255;
+	bool have = false;
+	while (cl_frame(&f)) {
+		if (f.type == MUX_S_TTY_ALLOC_FAIL && f.word == sid)
+			continue;
+		if (f.type != MUX_S_EXIT_MESSAGE || f.word != sid || have) {
+			cl_say("sshmux: unexpected message 0x%08x from master", (unsigned)f.type);
+			return 255;
+		}
+		status = (int)(buf_get_u32(&f.rest) & 0xff);
+		have = true;
+	}
+	return cl_signal ? 255 : status;
+}
+
+/* Runs the command through the master; its exit status, or 255. */
+static int cl_session(void)
+{
+	static uint8_t space[REQUEST_MAX + 256];
+	struct buf b = buf_over(space, sizeof space);
+	uint32_t sid;
+	cl_put_hello(&b);
+	if (!cl_put_session(&b)) {
+		cl_say("sshmux: command and environment are longer than %d bytes", REQUEST_MAX);
+		return 255;
+	}
+	if (!cl_connect(g.op.control_path))
+		return 255;
+	cl_catch_signals();
+	bool sent = cl_write(space, b.pos);
+	for (int fd = 0; sent && fd < MX_DESCRIPTOR_MAX; fd++)
+		sent = fd_send(cl_fd, fd);
+	if (!cl_hello() || !cl_opened(&sid))
+		return 255;
+	return cl_wait(sid);
+}
+
+/* ===== op_ ================================================================
+ * Options: one table of letters, one of -o keywords; usage is made from the
+ * first.  As in ssh the first value of an option wins. */
+
+static void op_die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+static void op_die(const char *format, ...)
+{
+	char text[480];
+	va_list ap;
+	va_start(ap, format);
+	vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	log_line(TP_ERROR, text);
+	exit(255);
+}
+
+enum op_kind { OP_TEXT, OP_NUMBER, OP_TIME, OP_CHOICE, OP_APPEND, OP_WORDS, OP_REKEY };
+
+struct op_choice { const char *name; int value; };
+
+static const struct op_choice op_yes_no[] = { { "no", 0 }, { "yes", 1 }, { NULL, 0 } };
+static const struct op_choice op_strict[] = {
+	{ "ask", TP_STRICT_ASK }, { "yes", TP_STRICT_YES }, { "accept-new", TP_STRICT_ACCEPT_NEW },
+	{ "no", TP_STRICT_NO }, { "off", TP_STRICT_NO }, { NULL, 0 }
+};
+static const struct op_choice op_levels[] = {
+	{ "QUIET", TP_ERROR }, { "FATAL", TP_ERROR }, { "ERROR", TP_ERROR }, { "INFO", TP_INFO },
+	{ "VERBOSE", TP_VERBOSE }, { "DEBUG", TP_DEBUG }, { "DEBUG1", TP_DEBUG }, { "DEBUG2", TP_DEBUG },
+	{ "DEBUG3", TP_DEBUG }, { NULL, 0 }
+};
+static const struct op_choice op_families[] = {
+	{ "any", AF_UNSPEC }, { "inet", AF_INET }, { "inet6", AF_INET6 }, { NULL, 0 }
+};
+static const struct op_choice op_session_types[] = {
+	{ "default", 0 }, { "none", 1 }, { "subsystem", 2 }, { NULL, 0 }
+};
+
+/* `to` is const char * for texts, int64_t for numbers and choices, struct list
+ * for lists. */
+static const struct op_keyword {
+	const char *name;
+	enum op_kind kind;
+	void *to;
+	int64_t min, max;
+	const struct op_choice *choices;
+} op_keywords[] = {
+	{ "AddressFamily", OP_CHOICE, &g.op.family, 0, 0, op_families },
+	{ "BatchMode", OP_CHOICE, &g.op.batch, 0, 0, op_yes_no },
+	{ "Ciphers", OP_TEXT, &g.op.tp.ciphers, 0, 0, NULL },
+	{ "ConnectTimeout", OP_TIME, &g.op.connect_timeout, 1, 86400, NULL },
+	{ "ControlMaster", OP_CHOICE, &g.op.master, 0, 0, op_yes_no },
+	{ "ControlPath", OP_TEXT, &g.op.control_path, 0, 0, NULL },
+	{ "HostKeyAlias", OP_TEXT, &g.op.host_key_alias, 0, 0, NULL },
+	{ "HostKeyAlgorithms", OP_TEXT, &g.op.tp.host_key_algorithms, 0, 0, NULL },
+	{ "HostKeyFingerprint", OP_APPEND, &g.op.pin, 0, 0, NULL },
+	{ "IdentitiesOnly", OP_CHOICE, &g.op.identities_only, 0, 0, op_yes_no },
+	{ "IdentityFile", OP_APPEND, &g.op.identity, 0, 0, NULL },
+	{ "KexAlgorithms", OP_TEXT, &g.op.tp.kex, 0, 0, NULL },
+	{ "LogLevel", OP_CHOICE, &g.op.log_level, 0, 0, op_levels },
+	{ "MACs", OP_TEXT, &g.op.tp.macs, 0, 0, NULL },
+	{ "Port", OP_NUMBER, &g.op.port, 1, 65535, NULL },
+	{ "RekeyLimit", OP_REKEY, NULL, 0, 0, NULL },
+	{ "SendEnv", OP_WORDS, &g.op.send_env, 0, 0, NULL },
+	{ "ServerAliveCountMax", OP_NUMBER, &g.op.alive_count, 1, 1000, NULL },
+	{ "ServerAliveInterval", OP_TIME, &g.op.alive_interval, 0, 86400, NULL },
+	{ "SessionType", OP_CHOICE, &g.op.session_type, 0, 0, op_session_types },
+	{ "SetEnv", OP_WORDS, &g.op.set_env, 0, 0, NULL },
+	{ "StrictHostKeyChecking", OP_CHOICE, &g.op.strict, 0, 0, op_strict },
+	{ "User", OP_TEXT, &g.op.user, 0, 0, NULL },
+	{ "UserKnownHostsFile", OP_WORDS, &g.op.known_hosts, 0, 0, NULL },
+};
+#define OP_KEYWORDS (sizeof op_keywords / sizeof op_keywords[0])
+
+static const struct op_letter {
+	char letter;
+	const char *argument;		/* its name, NULL if it takes none */
+	const char *keyword;		/* what it sets, NULL if op_special() knows it */
+	const char *value;		/* what it sets that to without an argument */
+	const char *help;
+} op_letters[] = {
+	{ '4', NULL, "AddressFamily", "inet", "IPv4 only" },
+	{ '6', NULL, "AddressFamily", "inet6", "IPv6 only" },
+	{ 'c', "CIPHERS", "Ciphers", NULL, "ciphers in order of preference, separated by commas" },
+	{ 'h', NULL, NULL, NULL, "this help" },
+	{ 'i', "KEY", "IdentityFile", NULL, "private key, OpenSSH or dropbear format; may be repeated" },
+	{ 'l', "USER", "User", NULL, "user to log in as" },
+	{ 'M', NULL, "ControlMaster", "yes", "be the master (with -N)" },
+	{ 'm', "MACS", "MACs", NULL, "message authentication codes in order of preference" },
+	{ 'N', NULL, "SessionType", "none", "run no command" },
+	{ 'n', NULL, NULL, NULL, "read nothing: stdin is /dev/null" },
+	{ 'O', "COMMAND", NULL, NULL, "tell the master: check, exit, stop" },
+	{ 'o', "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
+	{ 'p', "PORT", "Port", NULL, "port of the server" },
+	{ 'q', NULL, "LogLevel", "QUIET", "only errors" },
+	{ 'S', "PATH", "ControlPath", NULL, "control socket" },
+	{ 's', NULL, "SessionType", "subsystem", "the command names a subsystem" },
+	{ 'V', NULL, NULL, NULL, "version" },
+	{ 'v', NULL, NULL, NULL, "explain; -vv more" },
+};
+
+static uint32_t op_set;			/* keywords that have their value */
+
+/* Copies into storage that lives as long as the process. */
+static const char *op_keep(const char *s, size_t len)
+{
+	static char text[OPTION_TEXT];
+	static size_t used;
+	if (len >= sizeof text - used)
+		op_die("options are longer than %d bytes", OPTION_TEXT);
+	char *to = text + used;
+	memcpy(to, s, len);
+	to[len] = 0;
+	used += len + 1;
+	return to;
+}
+
+static const char *op_home(void)
+{
+	const struct passwd *p = getpwuid(getuid());
+	const char *home = p ? p->pw_dir : getenv("HOME");
+	return home ? home : "/";
+}
+
+/* "~/x" with the home directory put in. */
+static const char *op_path(const char *path)
+{
+	if (path[0] != '~' || path[1] != '/')
+		return path;
+	char full[PATH_MAX];
+	int n = snprintf(full, sizeof full, "%s%s", op_home(), path + 1);
+	return op_keep(full, (size_t)n < sizeof full ? (size_t)n : sizeof full - 1);
+}
+
+static void op_append(const struct op_keyword *k, const char *value)
+{
+	struct list *l = k->to;
+	if (l->n == OPTION_LIST)
+		op_die("more than %d values of %s", OPTION_LIST, k->name);
+	l->at[l->n++] = value;
+}
+
+static void op_words(const struct op_keyword *k, const char *value)
+{
+	for (const char *p = value; *p;) {
+		size_t n = strcspn(p, " \t");
+		if (n > 0)
+			op_append(k, op_path(op_keep(p, n)));
+		p += n + strspn(p + n, " \t");
+	}
+}
+
+/* Digits at *p, an overflow-safe number below 2^53; -1 if there are none. */
+static int64_t op_digits(const char **p)
+{
+	int64_t n = isdigit((unsigned char)**p) ? 0 : -1;
+	for (; isdigit((unsigned char)**p) && n < INT64_C(1) << 50; (*p)++)
+		n = n * 10 + (**p - '0');
+	return n;
+}
+
+/* Seconds: "90", "5m", "1h30m"; -1 if it is none. */
+static int64_t op_time(const char *p)
+{
+	static const char units[] = "smhdw";
+	static const int32_t seconds[] = { 1, 60, 3600, 86400, 604800 };
+	int64_t sum = *p ? 0 : -1;
+	while (*p && sum >= 0 && sum < INT64_C(1) << 31) {
+		int64_t n = op_digits(&p);
+		const char *unit = *p ? strchr(units, tolower((unsigned char)*p)) : NULL;
+		if (n < 0 || n > INT32_MAX || (*p && !unit))
+			return -1;
+		sum += n * (unit ? seconds[unit - units] : 1);
+		p += *p != 0;
+	}
+	return sum;
+}
+
+/* RekeyLimit "bytes[K|M|G] [time]", either may be "default" or "none". */
+static bool op_rekey(const char *value)
+{
+	size_t n = strcspn(value, " \t");
+	const char *time = value + n + strspn(value + n, " \t"), *p = value;
+	if (strncasecmp(value, "default", n) != 0 && strncasecmp(value, "none", n) != 0) {
+		int64_t bytes = op_digits(&p);
+		char unit = p < value + n ? (char)toupper((unsigned char)*p++) : 0;
+		int shift = unit == 'K' ? 10 : unit == 'M' ? 20 : unit == 'G' ? 30 : 0;
+		if (bytes < 0 || p != value + n || (unit && !shift))
+			return false;
+		g.op.tp.rekey_bytes = (uint64_t)bytes << shift;
+		if (g.op.tp.rekey_bytes < 16)
+			return false;
+	}
+	if (*time && strcasecmp(time, "none") != 0) {
+		int64_t s = op_time(time);
+		if (s < 0 || s > UINT32_MAX)
+			return false;
+		g.op.tp.rekey_seconds = (uint32_t)s;
+	}
+	return true;
+}
+
+static bool op_choose(const struct op_keyword *k, const char *value)
+{
+	for (const struct op_choice *c = k->choices; c->name; c++)
+		if (strcasecmp(c->name, value) == 0) {
+			*(int64_t *)k->to = c->value;
+			return true;
+		}
+	return false;
+}
+
+static bool op_number(const struct op_keyword *k, const char *value)
+{
+	const char *p = value;
+	int64_t n = k->kind == OP_TIME ? op_time(value) : op_digits(&p);
+	if (n < k->min || n > k->max || (k->kind == OP_NUMBER && *p))
+		return false;
+	*(int64_t *)k->to = n;
+	return true;
+}
+
+static void op_assign(const struct op_keyword *k, const char *value)
+{
+	bool ok = *value != 0;
+	uint32_t bit = UINT32_C(1) << (k - op_keywords);
+	if (ok && op_set & bit && k->kind != OP_APPEND)
+		return;
+	op_set |= bit;
+	switch (k->kind) {
+	case OP_TEXT:	*(const char **)k->to = value; break;
+	case OP_NUMBER:
+	case OP_TIME:	ok = ok && op_number(k, value); break;
+	case OP_CHOICE:	ok = ok && op_choose(k, value); break;
+	case OP_APPEND:	op_append(k, op_path(value)); break;
+	case OP_WORDS:	op_words(k, value); break;
+	case OP_REKEY:	ok = ok && op_rekey(value); break;
+	}
+	if (!ok)
+		op_die("bad value \"%s\" for %s", value, k->name);
+}
+
+static void op_keyword(const char *name, size_t len, const char *value)
+{
+	for (size_t i = 0; i < OP_KEYWORDS; i++)
+		if (strlen(op_keywords[i].name) == len && strncasecmp(op_keywords[i].name, name, len) == 0) {
+			op_assign(&op_keywords[i], value);
+			return;
+		}
+	op_die("Bad configuration option: %.*s", (int)len, name);
+}
+
+/* "Name=value" or "Name value". */
+static void op_option(const char *text)
+{
+	text += strspn(text, " \t");
+	size_t len = strcspn(text, " \t=");
+	const char *value = text + len + strspn(text + len, " \t");
+	if (*value == '=')
+		value += 1 + strspn(value + 1, " \t");
+	op_keyword(text, len, value);
+}
+
+static void op_usage(void)
+{
+	printf("usage: sshmux -M -S PATH -N [options] [user@]host      log in and serve PATH\n"
+	       "       sshmux -S PATH [options] host [command ...]     run a command through it\n"
+	       "       sshmux -S PATH -O check|exit|stop [host]\n\n");
+	for (size_t i = 0; i < sizeof op_letters / sizeof op_letters[0]; i++)
+		printf("  -%c %-11s %s\n", op_letters[i].letter, op_letters[i].argument ? op_letters[i].argument : "",
+		       op_letters[i].help);
+	exit(0);
+}
+
+static void op_version(void)
+{
+	printf("sshmux %s (%s, %s profile)\n", SSHMUX_VERSION, tp_version, PROFILE_NAME);
+	exit(0);
+}
+
+/* The letters that are no keyword. */
+static void op_special(char letter, const char *argument)
+{
+	switch (letter) {
+	case 'h':	op_usage(); break;
+	case 'V':	op_version(); break;
+	case 'O':	g.op.mux_command = argument; break;
+	case 'o':	op_option(argument); break;
+	case 'v':
+		if (g.op.log_level < TP_DEBUG)
+			g.op.log_level = g.op.log_level < TP_VERBOSE ? TP_VERBOSE : TP_DEBUG;
+		break;
+	case 'n': {
+		int fd = open("/dev/null", O_RDONLY);
+		if (fd >= 0 && dup2(fd, STDIN_FILENO) >= 0 && fd > 2)
+			close(fd);
+		break;
+	}
+	default:
+		log_abort("option without meaning");
+	}
+}
+
+/* One word of letters, "-MNS" or "-p22"; returns how many words it used up. */
+static int op_letter_word(char **word)
+{
+	for (const char *p = *word + 1; *p; p++) {
+		const struct op_letter *l = NULL;
+		for (size_t i = 0; i < sizeof op_letters / sizeof op_letters[0]; i++)
+			if (op_letters[i].letter == *p)
+				l = &op_letters[i];
+		if (!l)
+			op_die("unknown option -- %c (see sshmux -h)", *p);
+		const char *argument = l->argument ? p[1] ? p + 1 : word[1] : l->value;
+		if (l->argument && !argument)
+			op_die("option requires an argument -- %c", *p);
+		if (l->keyword)
+			op_keyword(l->keyword, strlen(l->keyword), argument);
+		else
+			op_special(l->letter, argument);
+		if (l->argument)
+			return p[1] ? 1 : 2;
+	}
+	return 1;
+}
+
+static void op_host(const char *word)
+{
+	const char *at = strrchr(word, '@');
+	if (at == word || (at ? at[1] : *word) == 0)
+		op_die("bad destination \"%s\"", word);
+	if (at)
+		op_keyword("User", 4, op_keep(word, (size_t)(at - word)));
+	g.op.host_name = at ? at + 1 : word;
+}
+
+/* The command line: options, host, more options, then the command. */
+static void op_parse(char **argv)
+{
+	char **word = argv + 1;
+	bool end = false;		/* "--" was seen */
+	while (*word) {
+		if (!end && strcmp(*word, "--") == 0) {
+			end = true;
+			word++;
+		} else if (!end && strcmp(*word, "--version") == 0)
+			op_version();
+		else if (!end && strcmp(*word, "--help") == 0)
+			op_usage();
+		else if (!end && (*word)[0] == '-' && (*word)[1] && (*word)[1] != '-')
+			word += op_letter_word(word);
+		else if (!end && (*word)[0] == '-' && (*word)[1] == '-')
+			op_die("unknown option %s (see sshmux -h)", *word);
+		else if (!g.op.host_name)
+			op_host(*word++);
+		else
+			break;
+	}
+	g.op.command = (const char *const *)word;
+	while (g.op.command[g.op.n_command])
+		g.op.n_command++;
+}
+
+/* Fills in what no option gave. */
+static void op_defaults(void)
+{
+	static const char *const keys[] = { "~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa", "~/.ssh/id_dropbear" };
+	static const char *const hosts[] = { "~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts" };
+	struct tp_config *t = &g.op.tp;
+	bool given = g.op.known_hosts.n > 0;
+	const struct passwd *p = g.op.user ? NULL : getpwuid(getuid());
+	t->user = g.op.user ? g.op.user : p ? op_keep(p->pw_name, strlen(p->pw_name)) : "root";
+	t->identity_default = g.op.identity.n == 0;
+	for (size_t i = 0; t->identity_default && i < sizeof keys / sizeof keys[0]; i++)
+		g.op.identity.at[g.op.identity.n++] = op_path(keys[i]);
+	for (size_t i = 0; !given && i < sizeof hosts / sizeof hosts[0]; i++)
+		g.op.known_hosts.at[g.op.known_hosts.n++] = op_path(hosts[i]);
+	t->host = g.op.host_name;
+	t->host_key_name = g.op.host_key_alias ? g.op.host_key_alias : g.op.host_name;
+	t->host_key_alias = g.op.host_key_alias != NULL;
+	t->port = (uint16_t)g.op.port;
+	t->identity = g.op.identity.at;
+	t->n_identity = g.op.identity.n;
+	t->identities_only = g.op.identities_only;
+	t->agent = getenv("SSH_AUTH_SOCK");
+	t->password = getenv("DROPBEAR_PASSWORD");
+	t->known_hosts = g.op.known_hosts.at;
+	t->n_known_hosts = g.op.known_hosts.n;
+	t->strict = (enum tp_strict)g.op.strict;
+	t->pin = g.op.pin.at;
+	t->n_pin = g.op.pin.n;
+	t->batch = g.op.batch;
+	t->cancel_fd = g.signal_pipe[0];
+}
+
+/* ===== main ===============================================================
+ * Decides who we are. */
+
+/* Descriptors 0, 1 and 2 exist from here on, so that nothing of ours ever
+ * stands in their place. */
+static void main_stdio(void)
+{
+	int fd;
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= 2);
+	fd_close(&fd);
+}
+
+static int main_master(void)
+{
+	if (!g.op.host_name)
+		op_die("no host given (see sshmux -h)");
+	if (g.op.session_type != 1 || g.op.n_command > 0)
+		op_die("a master runs no command of its own: -M needs -N");
+	const char *why = us_check(g.op.control_path);
+	if (why)
+		op_die("ControlSocket %s: %s", g.op.control_path, why);
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FD_LIMIT) {
+		files.rlim_cur = files.rlim_max < FD_LIMIT ? files.rlim_max : FD_LIMIT;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	lp_open_signals();
+	op_defaults();
+	if (!tp_init(&g.op.tp))
+		op_die("%s", tp_error());
+	return lp_run();
+}
+
+int main(int argc, char **argv)
+{
+	(void)argc;
+	g.pool_free = NO_BLOCK;
+	g.listener = g.uplink.fd = g.signal_pipe[0] = g.signal_pipe[1] = -1;
+	g.op.log_level = TP_INFO;
+	g.op.port = 22;
+	g.op.alive_count = 3;
+	main_stdio();
+	op_parse(argv);
+	if (!g.op.control_path)
+		op_die(g.op.mux_command ? "No ControlPath specified for \"-O\" command" : "no control socket given: -S PATH");
+	for (size_t i = 0; g.op.send_env.n == 0 && i < sizeof default_env / sizeof default_env[0]; i++)
+		g.op.send_env.at[i] = default_env[i];
+	if (g.op.send_env.n == 0)
+		g.op.send_env.n = sizeof default_env / sizeof default_env[0];
+	if (g.op.mux_command)
+		return cl_run_command();
+	return g.op.master ? main_master() : cl_session();
+}
