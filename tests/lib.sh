@@ -5,7 +5,7 @@
 #   SSHMUX  the binary under test        MUXC  the scripted peer, tests/muxc.c
 #   MASTER  sshmux, or stock: OpenSSH's own master in place of ours
 # shellcheck shell=sh
-# shellcheck disable=SC2034	# variables are for the tests
+# shellcheck disable=SC2034,SC2119,SC2120	# variables, arguments: by the tests
 
 PATH=$PATH:/usr/sbin:/sbin
 LC_ALL=C
@@ -194,7 +194,7 @@ start_sshd() {
 		'Subsystem sftp internal-sftp' 'Subsystem where echo subsystem; cat' \
 		"AuthorizedKeysFile $T/home/.ssh/authorized_keys" >"$T/sshd.options"
 	start_on_port exec_sshd
-	# shellcheck disable=SC2086
+	# shellcheck disable=SC2046,SC2086
 	known $(printf '%s.pub ' $SSHD_KEYS) >"$T/known_hosts"
 }
 
@@ -221,7 +221,7 @@ start_dropbear() {
 		dropbearkey -y -f "$k" 2>/dev/null | grep '^[se][a-z0-9-]* ' >"$k.pub"
 	done
 	start_on_port exec_dropbear
-	# shellcheck disable=SC2086
+	# shellcheck disable=SC2046,SC2086
 	known $(printf '%s.pub ' $DROPBEAR_KEYS) >"$T/known_hosts"
 }
 

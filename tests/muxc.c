@@ -12,6 +12,7 @@
  *   bytewise              from here on one byte per write
  *   fd N...               pass descriptors, one per message
  *   fds N...              pass descriptors, all in one message
+ *   forget N              close a descriptor of ours
  *   expect TYPE FIELD...  the next frame; "..." ignores the rest of it, and as
  *                         TYPE any frame; other fields must match to the end
  *   eof                   the peer closes, nothing before it
@@ -475,6 +476,8 @@ static char **step(char **w)
 		return pass_list(w, false);
 	else if (!strcmp(c, "fds"))
 		return pass_list(w, true);
+	else if (!strcmp(c, "forget"))
+		close((int)number(*w++));
 	else if (!strcmp(c, "expect"))
 		return expect(w);
 	else if (!strcmp(c, "eof"))

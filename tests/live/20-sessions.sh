@@ -1,5 +1,5 @@
 # Exit codes, signals, the environment, subsystems, long commands, 64 at once.
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2153
 . "$TESTDIR/lib.sh"
 
 codes() {

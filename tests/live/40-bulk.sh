@@ -1,0 +1,60 @@
+# Eight uploads and eight downloads of 32 MiB at once, with re-keys in the
+# middle, compared by checksum.
+# shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2153
+. "$TESTDIR/lib.sh"
+
+BYTES=33554432
+
+# All at once; clients of both kinds take part.
+transfers() {
+	n=0
+	for CLIENT in $CLIENTS $CLIENTS $CLIENTS $CLIENTS $CLIENTS $CLIENTS $CLIENTS $CLIENTS; do
+		n=$((n + 1))
+		[ $n -le 8 ] || break
+		cx "cat >$T/up.$n" <"$T/data" &
+		echo $! >"$T/pid.up.$n"
+		cx "cat $T/data" </dev/null >"$T/down.$n" &
+		echo $! >"$T/pid.down.$n"
+	done
+	bad=0
+	for n in 1 2 3 4 5 6 7 8; do
+		wait "$(cat "$T/pid.up.$n")" || bad=$((bad + 1))
+		wait "$(cat "$T/pid.down.$n")" || bad=$((bad + 1))
+	done
+	is "8 uploads and 8 downloads end with status 0" $bad 0
+	want=$(sum <"$T/data")
+	for way in up down; do
+		good=0
+		for n in 1 2 3 4 5 6 7 8; do
+			[ "$(sum <"$T/$way.$n")" = "$want" ] && good=$((good + 1))
+		done
+		is "$way: checksums agree" $good 8
+		rm -f "$T/$way".*
+	done
+}
+
+# How many key exchanges after the first, as the other side counts them
+rekeys() {
+	if [ "$SERVER" = sshd ]; then
+		grep -c 'rekeying out' "$SERVER_LOG"
+	else
+		# dropbear does not say: the master's own account
+		grep -ci 'rekeying out\|re-key' "$T/master.log"
+	fi
+}
+
+head -c $BYTES /dev/urandom >"$T/data"
+for server in sshd dropbear; do
+	LABEL="$server: "
+	start_server $server
+	need_master -v -o RekeyLimit=40M
+	before=$(fds)
+	transfers
+	n=$(rekeys)
+	works "at least three re-keys in the middle ($n)" test "$n" -ge 3
+	alive "the master goes on"
+	same_fds "no descriptor left" "$before"
+	stop_master
+	stop_server
+done
+finish
