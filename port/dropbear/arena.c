@@ -1,0 +1,247 @@
+/* arena.c - the allocator of dropbear, libtomcrypt and libtommath.
+ *
+ * Owns one static array of ARENA_SIZE bytes.  First fit, neighbours merge when
+ * freed.  Blocks lie back to back; each begins with a head that knows its own
+ * size and that of the block before, so both neighbours are found without a
+ * list.  Sizes are bytes, heads included, multiples of GRAIN.
+ *
+ * Exhaustion ends the connection (TP_CAUSE_LIMIT), never the process.
+ * arena_reset() drops everything at once; that is how a connection that was
+ * left by longjmp is cleaned up.  Bytes beyond the high-water mark are never
+ * touched, so an idle arena costs no resident memory.
+ */
+#include "port.h"
+
+/* Enough for every type the libraries store: they have no long double. */
+#define GRAIN 8u
+
+struct head {
+	uint32_t size;		/* of this block; the lowest bit is set while in use */
+	uint32_t before;	/* size of the block before, 0 for the first */
+};
+
+_Static_assert(sizeof(struct head) % GRAIN == 0, "heads keep blocks aligned");
+_Static_assert(ARENA_SIZE % GRAIN == 0, "ARENA_SIZE must be a multiple of 8");
+_Static_assert(ARENA_SIZE >= 48 * 1024, "ARENA_SIZE is too small for a key exchange");
+
+static _Alignas(GRAIN) unsigned char arena[ARENA_SIZE];
+static uint32_t first_free;	/* no block below this offset is free */
+static uint32_t used, peak;	/* bytes in use now, and most since the last reset */
+static uint32_t touched;	/* everything above has never been written */
+static bool ready;
+
+static struct head *at(uint32_t offset)
+{
+	return (struct head *)(void *)(arena + offset);
+}
+
+static uint32_t offset_of(const struct head *h)
+{
+	return (uint32_t)((const unsigned char *)h - arena);
+}
+
+static uint32_t size_of(const struct head *h)
+{
+	return h->size & ~1u;
+}
+
+/* The block after `h`, or NULL if `h` is the last. */
+static struct head *after(const struct head *h)
+{
+	uint32_t next = offset_of(h) + size_of(h);
+
+	return next < ARENA_SIZE ? at(next) : NULL;
+}
+
+/* Sets the size of a block and tells its right neighbour. */
+static void set_size(struct head *h, uint32_t size, uint32_t in_use)
+{
+	struct head *next;
+
+	h->size = size | in_use;
+	next = after(h);
+	if (next != NULL)
+		next->before = size;
+}
+
+/* Empties the arena and wipes what was used: keys and passwords were there. */
+void arena_reset(void)
+{
+	explicit_bzero(arena, touched);
+	touched = sizeof(struct head);
+	first_free = 0;
+	used = 0;
+	peak = 0;
+	ready = true;
+	at(0)->before = 0;
+	set_size(at(0), ARENA_SIZE, 0);
+}
+
+size_t arena_peak(void)
+{
+	return peak;
+}
+
+size_t arena_used(void)
+{
+	return used;
+}
+
+/* Cuts `h`, a block at least `size` long, to `size` and marks it used; the
+ * rest becomes a free block if it can hold anything. */
+static void take(struct head *h, uint32_t size)
+{
+	uint32_t whole = size_of(h), rest = whole - size, end;
+	struct head *tail;
+
+	if (rest < sizeof(struct head) + GRAIN) {
+		size = whole;
+		rest = 0;
+	}
+	if (rest > 0) {
+		tail = at(offset_of(h) + size);
+		tail->before = size;
+		set_size(tail, rest, 0);
+	}
+	h->size = size | 1u;
+	end = offset_of(h) + size + (rest > 0 ? sizeof(struct head) : 0);
+	if (touched < end)
+		touched = end;
+	used += size;
+	if (peak < used)
+		peak = used;
+}
+
+/* Bytes of a block for `n` bytes of contents, 0 if that cannot be. */
+static uint32_t block_size(size_t n)
+{
+	if (n == 0 || n > ARENA_SIZE - sizeof(struct head))
+		return 0;
+	return (uint32_t)((n + GRAIN - 1) / GRAIN * GRAIN + sizeof(struct head));
+}
+
+static void exhausted(size_t n)
+{
+	port_fail(TP_CAUSE_LIMIT, "out of transport memory (%u of %u bytes in use, %zu wanted)",
+		(unsigned)used, (unsigned)ARENA_SIZE, n);
+}
+
+/* Like calloc(); never returns NULL. */
+void *m_malloc(size_t n)
+{
+	uint32_t size = block_size(n);
+	struct head *h;
+	bool lowest = true;
+
+	if (!ready)
+		arena_reset();
+	if (size == 0)
+		exhausted(n);
+	for (h = at(first_free); h != NULL; h = after(h)) {
+		if (h->size & 1)
+			continue;
+		if (lowest)
+			first_free = offset_of(h);
+		lowest = false;
+		if (h->size >= size)
+			break;
+	}
+	if (h == NULL)
+		exhausted(n);
+	take(h, size);
+	memset(h + 1, 0, size_of(h) - sizeof(struct head));
+	return h + 1;
+}
+
+/* The head of an allocated block; a pointer that is none is a broken invariant
+ * and the connection cannot go on. */
+static struct head *head_of(void *p)
+{
+	struct head *h = (struct head *)p - 1;
+
+	if ((unsigned char *)p < arena + sizeof(struct head) ||
+	    (unsigned char *)p >= arena + ARENA_SIZE || !(h->size & 1))
+		port_fail(TP_CAUSE_LIMIT, "transport memory is damaged");
+	return h;
+}
+
+void m_free_direct(void *p)
+{
+	struct head *h, *next, *before;
+
+	if (p == NULL)
+		return;
+	h = head_of(p);
+	used -= size_of(h);
+	h->size &= ~1u;
+	next = after(h);
+	if (next != NULL && !(next->size & 1))
+		set_size(h, h->size + next->size, 0);
+	if (h->before != 0) {
+		before = at(offset_of(h) - h->before);
+		if (!(before->size & 1)) {
+			set_size(before, before->size + h->size, 0);
+			h = before;
+		}
+	}
+	if (first_free > offset_of(h))
+		first_free = offset_of(h);
+}
+
+/* Grows in place when the right neighbour is free and large enough: dropbear
+ * enlarges its read buffer that way for every long packet. */
+void *m_realloc(void *p, size_t n)
+{
+	uint32_t size = block_size(n), old;
+	struct head *h, *next;
+	void *q;
+
+	if (p == NULL)
+		return m_malloc(n);
+	if (size == 0)
+		exhausted(n);
+	h = head_of(p);
+	old = size_of(h);
+	if (size <= old)
+		return p;
+	next = after(h);
+	if (next != NULL && !(next->size & 1) && old + next->size >= size) {
+		set_size(h, old + next->size, 1);
+		used -= old;
+		take(h, size);
+		if (first_free > offset_of(h))
+			first_free = offset_of(h);
+		return p;
+	}
+	q = m_malloc(n);
+	memcpy(q, p, old - sizeof(struct head));
+	m_free_direct(p);
+	return q;
+}
+
+void *m_calloc(size_t count, size_t size)
+{
+	if (size != 0 && count > ARENA_SIZE / size)
+		exhausted(ARENA_SIZE);
+	return m_malloc(count * size);
+}
+
+void *m_strdup(const char *s)
+{
+	size_t n = strlen(s) + 1;
+
+	return memcpy(m_malloc(n), s, n);
+}
+
+/* libtommath's forms, which also know the old size. */
+void *m_realloc_ltm(void *p, size_t oldsize, size_t newsize)
+{
+	(void)oldsize;
+	return m_realloc(p, newsize);
+}
+
+void m_free_ltm(void *p, size_t size)
+{
+	(void)size;
+	m_free_direct(p);
+}

@@ -1,0 +1,609 @@
+/* auth.c - proves who the user is: RFC 4252, RFC 4256.
+ *
+ * A state machine without a loop of its own: every message of the server and
+ * every answer of the agent moves it one step.  Order of methods: public keys
+ * (files, then the agent's), keyboard-interactive, password; a password that
+ * was given beforehand goes to "password" first.  Each attempt uses up a key or
+ * one of PROMPTS tries, so a login ends whatever the server says.
+ *
+ * Keys of the agent are opaque here: blob in, signature out.  So certificates
+ * and hardware keys work as far as agent and server know them.
+ */
+#include "port.h"
+#include "session.h"
+#include "packet.h"
+#include "algo.h"
+#include "ssh.h"
+#include "dbutil.h"
+
+#define PROMPTS 3		/* tries of each method that asks, as ssh */
+#define QUESTION_ROUNDS 32	/* keyboard-interactive requests in a login */
+#define QUESTIONS 32		/* in one of them */
+#define BANNERS 20		/* banner messages shown in a login */
+#define AGENT_BLOB_MAX 4096	/* longer keys and signatures are skipped */
+#define TRIED_MAX (2 * OPTION_LIST)	/* keys that are not offered twice */
+
+#define IDENTITIES_ANSWER 12	/* draft-ietf-sshm-ssh-agent */
+#define SIGN_RESPONSE 14
+#define SIGN_RSA_SHA2_256 2
+
+/* What is outstanding. */
+enum step {
+	STEP_NONE,		/* "none", to learn the methods */
+	STEP_QUERY,		/* would this key do? */
+	STEP_SIGNED,		/* here is the signature */
+	STEP_KEYBOARD,		/* keyboard-interactive */
+	STEP_PASSWORD,
+	STEP_AGENT_LIST,	/* the agent's keys; nothing asked of the server */
+	STEP_AGENT_SIGN,	/* the agent's signature; likewise */
+	STEP_DONE
+};
+
+enum { METHOD_PUBLICKEY = 1, METHOD_KEYBOARD = 2, METHOD_PASSWORD = 4 };
+
+static struct {
+	enum step step;
+	unsigned offered;		/* METHOD_… that can continue */
+	char offered_names[128];	/* for "Permission denied (…)" */
+
+	size_t next_identity;		/* index into the files */
+	bool agent_asked, agent_lost;
+	buffer *agent_keys;		/* its list, pos at the next key */
+	uint32_t agent_left;		/* keys from there on */
+	unsigned n_tried;
+	unsigned char tried[TRIED_MAX][HASH_SIZE];
+
+	sign_key *key;			/* on trial, if from a file */
+	buffer *blob;			/* its public part */
+	const char *algorithm;		/* of the signature, RFC 8332 */
+	char agent_algorithm[64];
+	buffer *signed_data;
+
+	unsigned keyboard_tries, password_tries, rounds, banners;
+	bool given_to_password, given_to_keyboard;	/* the password in advance */
+} auth;
+
+static const struct { const char *name; unsigned bit; } methods[] = {
+	{ "publickey", METHOD_PUBLICKEY },
+	{ "keyboard-interactive", METHOD_KEYBOARD },
+	{ "password", METHOD_PASSWORD },
+};
+
+static void next(void);
+
+/* --- building requests ---------------------------------------------------- */
+
+static void put_text(buffer *b, const char *text)
+{
+	buf_putstring(b, text, (unsigned)strlen(text));
+}
+
+/* The head of every SSH_MSG_USERAUTH_REQUEST, RFC 4252 5. */
+static void put_request(buffer *b, const char *method)
+{
+	buf_putbyte(b, SSH_MSG_USERAUTH_REQUEST);
+	put_text(b, port.config->user);
+	put_text(b, SSH_SERVICE_CONNECTION);
+	put_text(b, method);
+}
+
+/* RFC 4252 7: the part of a publickey request that is also signed. */
+static void put_key_request(buffer *b, bool with_signature)
+{
+	put_request(b, "publickey");
+	buf_putbyte(b, with_signature);
+	put_text(b, auth.algorithm);
+	buf_putbufstring(b, auth.blob);
+}
+
+/* Asks for the methods; "none" may even be enough. */
+void auth_begin(void)
+{
+	memset(&auth, 0, sizeof(auth));
+	agent_begin();
+	buf_putbyte(ses.writepayload, SSH_MSG_SERVICE_REQUEST);
+	put_text(ses.writepayload, SSH_SERVICE_USERAUTH);
+	encrypt_packet();
+	put_request(ses.writepayload, "none");
+	encrypt_packet();
+	port.info.auth_method = "none";
+	auth.step = STEP_NONE;
+}
+
+/* --- public keys ---------------------------------------------------------- */
+
+static void drop_key(void)
+{
+	if (auth.key != NULL)
+		sign_key_free(auth.key);
+	if (auth.blob != NULL)
+		buf_free(auth.blob);
+	if (auth.signed_data != NULL)
+		buf_free(auth.signed_data);
+	auth.key = NULL;
+	auth.blob = NULL;
+	auth.signed_data = NULL;
+}
+
+/* Returns true if this key had its chance already; notes it otherwise. */
+static bool tried_before(void)
+{
+	unsigned char hash[HASH_SIZE];
+	unsigned i;
+
+	port_hash(auth.blob->data, auth.blob->len, hash);
+	for (i = 0; i < auth.n_tried; i++)
+		if (memcmp(auth.tried[i], hash, HASH_SIZE) == 0)
+			return true;
+	if (auth.n_tried < TRIED_MAX)
+		memcpy(auth.tried[auth.n_tried++], hash, HASH_SIZE);
+	return false;
+}
+
+/* If the server listed its algorithms (RFC 8308), others are not worth an
+ * attempt: servers count them.  Certificates are never listed. */
+static bool server_takes(const char *algorithm)
+{
+	return cli_ses.server_sig_algs == NULL ||
+		strstr(algorithm, "-cert-v01@openssh.com") != NULL ||
+		buf_has_algo(cli_ses.server_sig_algs, algorithm) == DROPBEAR_SUCCESS;
+}
+
+/* Asks whether the key on trial would do, before anything is signed. */
+static bool offer_key(const char *where)
+{
+	if (tried_before() || !server_takes(auth.algorithm)) {
+		port_log(TP_VERBOSE, "Skipping %s key: %s", auth.algorithm, where);
+		drop_key();
+		return false;
+	}
+	port_log(TP_VERBOSE, "Offering %s key: %s", auth.algorithm, where);
+	put_key_request(ses.writepayload, false);
+	encrypt_packet();
+	auth.step = STEP_QUERY;
+	return true;
+}
+
+static enum signature_type signature_type(void)
+{
+	if (auth.key->type == DROPBEAR_SIGNKEY_RSA)
+		return DROPBEAR_SIGNATURE_RSA_SHA256;
+	return signature_type_from_signkey(auth.key->type);
+}
+
+static bool offer_file(const char *path)
+{
+	auth.key = identity_load(path, !port.config->identity_default, &auth.blob);
+	if (auth.key == NULL)
+		return false;
+	auth.algorithm = signature_name_from_type(signature_type(), NULL);
+	return offer_key(path);
+}
+
+/* IdentitiesOnly: is the blob the public part of one of the files? */
+static bool is_identity(const buffer *blob)
+{
+	unsigned char want[HASH_SIZE], have[HASH_SIZE];
+	size_t i;
+
+	port_hash(blob->data, blob->len, want);
+	for (i = 0; i < port.config->n_identity; i++)
+		if (identity_public_hash(port.config->identity[i], have) &&
+		    memcmp(want, have, HASH_SIZE) == 0)
+			return true;
+	return false;
+}
+
+/* The signature algorithm for an agent's key: its type, but SHA-256 for RSA
+ * (RFC 8332).  Returns false for blobs that make no sense. */
+static bool name_agent_algorithm(void)
+{
+	unsigned char *type;
+	size_t len;
+
+	buf_setpos(auth.blob, 0);
+	if (!port_take_string(auth.blob, &type, &len) || len >= sizeof(auth.agent_algorithm))
+		return false;
+	snprintf(auth.agent_algorithm, sizeof(auth.agent_algorithm), "%.*s", (int)len, type);
+	port_clean(auth.agent_algorithm);
+	auth.algorithm = auth.agent_algorithm;
+	if (strcmp(auth.algorithm, "ssh-rsa") == 0)
+		auth.algorithm = "rsa-sha2-256";
+	else if (strcmp(auth.algorithm, "ssh-rsa-cert-v01@openssh.com") == 0)
+		auth.algorithm = "rsa-sha2-256-cert-v01@openssh.com";
+	return true;
+}
+
+/* Takes the next key out of the agent's list and offers it if it may be. */
+static bool offer_next_of_agent(void)
+{
+	unsigned char *blob, *comment;
+	size_t blob_len, comment_len;
+
+	auth.agent_left--;
+	if (!port_take_string(auth.agent_keys, &blob, &blob_len) ||
+	    !port_take_string(auth.agent_keys, &comment, &comment_len)) {
+		port_log(TP_INFO, "Agent %s: bad list of keys", port.config->agent);
+		auth.agent_left = 0;
+		return false;
+	}
+	if (blob_len == 0 || blob_len > AGENT_BLOB_MAX)
+		return false;
+	auth.blob = buf_new((unsigned)blob_len);
+	buf_putbytes(auth.blob, blob, (unsigned)blob_len);
+	if (!name_agent_algorithm() ||
+	    (port.config->identities_only && !is_identity(auth.blob))) {
+		drop_key();
+		return false;
+	}
+	return offer_key(port.config->agent);
+}
+
+/* Starts a trial of the next key.  Returns false when there are no more. */
+static bool try_publickey(void)
+{
+	const struct tp_config *c = port.config;
+
+	drop_key();
+	port.info.auth_method = "publickey";
+	while (auth.next_identity < c->n_identity)
+		if (offer_file(c->identity[auth.next_identity++]))
+			return true;
+	if (c->agent == NULL || auth.agent_lost)
+		return false;
+	if (!auth.agent_asked) {
+		auth.agent_asked = true;
+		agent_ask_keys();
+		auth.step = STEP_AGENT_LIST;
+		return true;
+	}
+	while (auth.agent_left > 0)
+		if (offer_next_of_agent())
+			return true;
+	return false;
+}
+
+/* RFC 4252 7: what is signed is the session's name and the request. */
+static buffer *data_to_sign(void)
+{
+	buffer *data = buf_new(4 + ses.session_id->len + 64 +
+		(unsigned)strlen(port.config->user) + 128 + auth.blob->len);
+
+	buf_putbufstring(data, ses.session_id);
+	put_key_request(data, true);
+	return data;
+}
+
+/* SSH_MSG_USERAUTH_PK_OK: the server would take the key.  Sign. */
+static void rx_key_accepted(void)
+{
+	unsigned char *algorithm, *blob;
+	size_t algorithm_len, blob_len;
+	bool rsa = strncmp(auth.algorithm, "rsa-", 4) == 0;
+
+	if (!port_take_string(ses.payload, &algorithm, &algorithm_len) ||
+	    !port_take_string(ses.payload, &blob, &blob_len) ||
+	    blob_len != auth.blob->len || memcmp(blob, auth.blob->data, blob_len) != 0)
+		port_fail(TP_CAUSE_LOST, "%s: server accepts a key that was not offered",
+			port.config->host);
+	auth.signed_data = data_to_sign();
+	if (auth.key == NULL) {
+		agent_ask_signature(auth.blob, auth.signed_data, rsa ? SIGN_RSA_SHA2_256 : 0);
+		auth.step = STEP_AGENT_SIGN;
+		return;
+	}
+	put_key_request(ses.writepayload, true);
+	buf_put_sign(ses.writepayload, auth.key, signature_type(), auth.signed_data);
+	encrypt_packet();
+	drop_key();
+	auth.step = STEP_SIGNED;
+}
+
+/* --- the agent's answers -------------------------------------------------- */
+
+static void agent_keys(void)
+{
+	buffer *b = agent_answer();
+
+	if (b->len < 5 || b->data[0] != IDENTITIES_ANSWER) {
+		port_log(TP_INFO, "Agent %s: has no list of keys", port.config->agent);
+		auth.agent_lost = true;
+		return;
+	}
+	auth.agent_keys = buf_newcopy(b);
+	buf_setpos(auth.agent_keys, 1);
+	auth.agent_left = buf_getint(auth.agent_keys);
+}
+
+/* Sends the agent's signature on.  Returns false if it is none of ours. */
+static bool send_agent_signature(void)
+{
+	buffer *b = agent_answer();
+	unsigned char *signature, *type;
+	size_t len, type_len;
+
+	buf_setpos(b, 0);
+	if (b->len < 1 || buf_getbyte(b) != SIGN_RESPONSE ||
+	    !port_take_string(b, &signature, &len) || len < 8 || len > AGENT_BLOB_MAX)
+		return false;
+	/* An old agent that ignores the flag signs with SHA-1: no use. */
+	buf_setpos(b, 1 + 4);
+	if (!port_take_string(b, &type, &type_len) || (strncmp(auth.algorithm, "rsa-", 4) == 0 &&
+	    (type_len != 12 || memcmp(type, "rsa-sha2-256", 12) != 0)))
+		return false;
+	put_key_request(ses.writepayload, true);
+	buf_putstring(ses.writepayload, (const char *)signature, (unsigned)len);
+	encrypt_packet();
+	drop_key();
+	auth.step = STEP_SIGNED;
+	return true;
+}
+
+void auth_agent_event(enum agent_event event)
+{
+	if (event == AGENT_NOTHING)
+		return;
+	if (event == AGENT_FAILED) {
+		auth.agent_lost = true;
+	} else if (auth.step == STEP_AGENT_LIST) {
+		agent_keys();
+	} else if (auth.step == STEP_AGENT_SIGN) {
+		if (send_agent_signature())
+			return;
+		port_log(TP_INFO, "Agent %s: did not sign", port.config->agent);
+	}
+	next();
+}
+
+/* --- passwords ------------------------------------------------------------ */
+
+static bool can_ask(void)
+{
+	return port.interactive && !port.config->batch;
+}
+
+/* Asks at the terminal.  Returns false if there is nobody to answer. */
+static bool ask(const char *text, bool echo, char answer[SECRET_SIZE])
+{
+	enum prompt_result r = prompt(text, echo, port.config->cancel_fd, answer, SECRET_SIZE);
+
+	if (r == PROMPT_CANCELLED) {
+		explicit_bzero(answer, SECRET_SIZE);
+		port_fail(TP_CAUSE_CANCELLED, "%s: cancelled", port.config->host);
+	}
+	return r == PROMPT_ANSWERED;
+}
+
+/* RFC 4252 8. */
+static void send_password(const char *password)
+{
+	put_request(ses.writepayload, "password");
+	buf_putbyte(ses.writepayload, 0);
+	put_text(ses.writepayload, password);
+	encrypt_packet();
+	auth.step = STEP_PASSWORD;
+	port.info.auth_method = "password";
+}
+
+static bool try_given_password(void)
+{
+	if (port.config->password == NULL || auth.given_to_password)
+		return false;
+	auth.given_to_password = true;
+	send_password(port.config->password);
+	return true;
+}
+
+static bool try_password(void)
+{
+	char text[300], answer[SECRET_SIZE];
+
+	if (try_given_password())
+		return true;
+	if (!can_ask() || auth.password_tries >= PROMPTS)
+		return false;
+	if (auth.password_tries++ > 0)
+		port_log(TP_INFO, "Permission denied, please try again.");
+	snprintf(text, sizeof(text), "%.100s@%.150s's password: ",
+		port.config->user, port.config->host);
+	if (!ask(text, false, answer)) {
+		auth.password_tries = PROMPTS;
+		return false;
+	}
+	send_password(answer);
+	explicit_bzero(answer, sizeof(answer));
+	return true;
+}
+
+/* RFC 4256 3.1.  Begun only if somebody or something can answer. */
+static bool try_keyboard(void)
+{
+	bool given = port.config->password != NULL && !auth.given_to_keyboard;
+
+	if (!given && (!can_ask() || auth.keyboard_tries >= PROMPTS))
+		return false;
+	if (!given)
+		auth.keyboard_tries++;
+	put_request(ses.writepayload, "keyboard-interactive");
+	put_text(ses.writepayload, "");
+	put_text(ses.writepayload, "");
+	encrypt_packet();
+	auth.step = STEP_KEYBOARD;
+	port.info.auth_method = "keyboard-interactive";
+	return true;
+}
+
+/* Answers one question into writepayload: the given password to the first
+ * hidden one, everything else by the user.  Returns false if nobody can. */
+static bool answer_question(void)
+{
+	unsigned char *question;
+	size_t len;
+	char text[300], answer[SECRET_SIZE];
+	bool echo;
+
+	if (!port_take_string(ses.payload, &question, &len))
+		dropbear_exit("Bad keyboard-interactive request");
+	echo = buf_getbool(ses.payload);
+	if (!echo && port.config->password != NULL && !auth.given_to_keyboard) {
+		auth.given_to_keyboard = true;
+		put_text(ses.writepayload, port.config->password);
+		return true;
+	}
+	snprintf(text, sizeof(text), "(%.60s@%.80s) %.*s", port.config->user,
+		port.config->host, (int)(len < 120 ? len : 120), question);
+	port_clean(text);
+	if (!can_ask() || !ask(text, echo, answer))
+		return false;
+	put_text(ses.writepayload, answer);
+	explicit_bzero(answer, sizeof(answer));
+	return true;
+}
+
+/* SSH_MSG_USERAUTH_INFO_REQUEST, RFC 4256 3.2. */
+static void rx_questions(void)
+{
+	unsigned char *name, *text, *language;
+	size_t name_len, text_len, language_len;
+	uint32_t i, n;
+
+	if (!port_take_string(ses.payload, &name, &name_len) ||
+	    !port_take_string(ses.payload, &text, &text_len) ||
+	    !port_take_string(ses.payload, &language, &language_len))
+		dropbear_exit("Bad keyboard-interactive request");
+	n = buf_getint(ses.payload);
+	if (n > QUESTIONS || ++auth.rounds > QUESTION_ROUNDS)
+		dropbear_exit("Too many keyboard-interactive questions");
+	if (can_ask()) {
+		port_log_lines(TP_INFO, (char *)name, name_len);
+		port_log_lines(TP_INFO, (char *)text, text_len);
+	}
+	buf_putbyte(ses.writepayload, SSH_MSG_USERAUTH_INFO_RESPONSE);
+	buf_putint(ses.writepayload, n);
+	for (i = 0; i < n; i++) {
+		if (answer_question())
+			continue;
+		/* Nobody answers: give this method up for another one. */
+		buf_setpos(ses.writepayload, 0);
+		buf_setlen(ses.writepayload, 0);
+		auth.keyboard_tries = PROMPTS;
+		auth.given_to_keyboard = true;
+		next();
+		return;
+	}
+	encrypt_packet();
+}
+
+/* --- the course of a login ------------------------------------------------ */
+
+/* Starts the next attempt, or ends the login: nothing is left. */
+static void next(void)
+{
+	unsigned passwords = port.passwords_barred ? 0 : auth.offered;
+
+	if ((auth.offered & METHOD_PUBLICKEY) && try_publickey())
+		return;
+	drop_key();
+	if ((passwords & METHOD_PASSWORD) && try_given_password())
+		return;
+	if ((passwords & METHOD_KEYBOARD) && try_keyboard())
+		return;
+	if ((passwords & METHOD_PASSWORD) && try_password())
+		return;
+	port_fail(TP_CAUSE_AUTH, "%s@%s: Permission denied (%s).",
+		port.config->user, port.config->host, auth.offered_names);
+}
+
+/* Is the server to answer? */
+static bool awaiting(void)
+{
+	return auth.step <= STEP_PASSWORD;
+}
+
+static void note_methods(const char *names, size_t len)
+{
+	size_t i, n, m;
+
+	auth.offered = 0;
+	for (i = 0; i < len; i += n + 1) {
+		const char *comma = memchr(names + i, ',', len - i);
+
+		n = comma != NULL ? (size_t)(comma - names) - i : len - i;
+		for (m = 0; m < ARRAY_SIZE(methods); m++)
+			if (strlen(methods[m].name) == n &&
+			    memcmp(methods[m].name, names + i, n) == 0)
+				auth.offered |= methods[m].bit;
+	}
+	snprintf(auth.offered_names, sizeof(auth.offered_names), "%.*s", (int)len, names);
+}
+
+/* SSH_MSG_USERAUTH_FAILURE, RFC 4252 5.1. */
+void auth_rx_failure(void)
+{
+	unsigned char *names;
+	size_t len;
+	bool partial;
+
+	if (port.state == TP_UP)
+		return;
+	if (!awaiting() || !port_take_string(ses.payload, &names, &len))
+		dropbear_exit("Unexpected userauth failure");
+	partial = buf_getbool(ses.payload);
+	note_methods((char *)names, len);
+	if (partial)
+		port_log(TP_INFO, "Authenticated with partial success (%s), more is needed.",
+			port.info.auth_method);
+	else if (auth.step == STEP_SIGNED)
+		port_log(TP_VERBOSE, "The server refused the signature.");
+	/* A server that did not ask anything will not do so next time either. */
+	if (auth.step == STEP_KEYBOARD)
+		auth.given_to_keyboard = true;
+	next();
+}
+
+void auth_rx_success(void)
+{
+	if (port.state == TP_UP)
+		return;
+	if (!awaiting())
+		dropbear_exit("Unexpected userauth success");
+	drop_key();
+	if (auth.agent_keys != NULL)
+		buf_free(auth.agent_keys);
+	agent_end();
+	explicit_bzero(&auth, sizeof(auth));
+	auth.step = STEP_DONE;
+	ses.authstate.authdone = 1;
+	port.state = TP_UP;
+}
+
+/* SSH_MSG_USERAUTH_BANNER, RFC 4252 5.4. */
+void auth_rx_banner(void)
+{
+	unsigned char *text;
+	size_t len;
+
+	if (port.state == TP_UP || auth.banners++ >= BANNERS)
+		return;
+	if (port_take_string(ses.payload, &text, &len))
+		port_log_lines(TP_INFO, (char *)text, len < 8192 ? len : 8192);
+}
+
+/* Message 60 means what the method makes of it. */
+void auth_rx_60(void)
+{
+	if (port.state == TP_UP)
+		return;
+	if (auth.step == STEP_QUERY)
+		rx_key_accepted();
+	else if (auth.step == STEP_KEYBOARD)
+		rx_questions();
+	else if (auth.step != STEP_PASSWORD)
+		dropbear_exit("Unexpected userauth message");
+	else {
+		/* SSH_MSG_USERAUTH_PASSWD_CHANGEREQ: not done here. */
+		port_log(TP_ERROR, "%s: the password has expired and must be changed",
+			port.config->host);
+		next();
+	}
+}

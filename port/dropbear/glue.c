@@ -1,0 +1,280 @@
+/* glue.c - where dropbear's loose ends meet sshmux: its global variables, its
+ * fatal errors and log, its file reading; and the small helpers of this port.
+ *
+ * A fatal error below port_run() is recorded in `port` and jumps back there;
+ * the first one of a connection counts.
+ */
+#include "port.h"
+#include <stdarg.h>
+#include "dbutil.h"
+#include "session.h"
+#include "runopts.h"
+#include "keyimport.h"
+
+#define LOG_LINE 512	/* longest line given to tp_log(), NUL included */
+
+struct port port = { .fd = -1 };
+
+/* Dropbear's globals, whose own files are not compiled. */
+struct sshsession ses;
+struct clientsession cli_ses;
+cli_runopts cli_opts;
+runopts opts;
+
+static jmp_buf escape;
+static bool guarded;	/* `escape` is valid */
+
+/* --- text ----------------------------------------------------------------- */
+
+/* Makes text of a peer harmless for a terminal: control characters become
+ * spaces, bytes above 126 "?" (the terminal's character set is unknown). */
+void port_clean(char *text)
+{
+	for (; *text != '\0'; text++) {
+		if ((unsigned char)*text < ' ')
+			*text = ' ';
+		else if ((unsigned char)*text > '~')
+			*text = '?';
+	}
+}
+
+static void log_v(enum tp_level level, const char *format, va_list args)
+{
+	char line[LOG_LINE];
+
+	vsnprintf(line, sizeof(line), format, args);
+	port_clean(line);
+	tp_log(level, line);
+}
+
+void port_log(enum tp_level level, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	log_v(level, format, args);
+	va_end(args);
+}
+
+/* Logs what a server wants the user to read, line by line, each cut to
+ * LOG_LINE.  Empty lines at the end are left out. */
+void port_log_lines(enum tp_level level, const char *text, size_t len)
+{
+	size_t i, start = 0;
+
+	while (len > 0 && (text[len - 1] == '\n' || text[len - 1] == '\r'))
+		len--;
+	for (i = 0; i <= len && len > 0; i++) {
+		if (i < len && text[i] != '\n')
+			continue;
+		port_log(level, "%.*s", (int)(i - start - (i > start && text[i - 1] == '\r')),
+			text + start);
+		start = i + 1;
+	}
+}
+
+/* --- failure -------------------------------------------------------------- */
+
+/* Runs `step` with port_fail() and dropbear's fatal errors caught.  Returns
+ * false if it failed; the connection is then TP_FAILED.  Only transport.c
+ * and port_try() call it. */
+bool port_run(void (*step)(void))
+{
+	if (setjmp(escape) != 0) {
+		guarded = false;
+		return false;
+	}
+	guarded = true;
+	step();
+	guarded = false;
+	return true;
+}
+
+/* Runs `step` below port_run() so that its failure is only its own: `reason`
+ * gets the text and the connection goes on.  For parsing what a user's file
+ * holds.  Memory that `step` had allocated stays taken until tp_stop(). */
+bool port_try(void (*step)(void), char *reason, size_t size)
+{
+	jmp_buf outer;
+	volatile enum tp_state state = port.state;
+	volatile enum tp_cause cause = port.cause;
+	bool done;
+
+	memcpy(outer, escape, sizeof(outer));
+	done = port_run(step);
+	memcpy(escape, outer, sizeof(escape));
+	guarded = true;
+	if (!done) {
+		snprintf(reason, size, "%s", port.error);
+		port.error[0] = '\0';
+		port.state = state;
+		port.cause = cause;
+	}
+	return done;
+}
+
+static void leave(void) __attribute__((noreturn));
+static void leave(void)
+{
+	if (!guarded)
+		abort();	/* a broken invariant: nobody to return to */
+	port.state = TP_FAILED;
+	longjmp(escape, 1);
+}
+
+void port_fail(enum tp_cause cause, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(port.error, sizeof(port.error), format, args);
+	va_end(args);
+	port_clean(port.error);
+	port.cause = cause;
+	leave();
+}
+
+/* Dropbear's words for failed negotiations, and those ssh's users know. */
+static const struct { const char *dropbear, *ours; } known_errors[] = {
+	{ "No matching algo kex", "no matching key exchange method found" },
+	{ "No matching algo hostkey", "no matching host key type found" },
+	{ "No matching algo enc", "no matching cipher found" },
+	{ "No matching algo mac", "no matching MAC found" },
+	{ "Bad hostkey signature", "incorrect host key signature" },
+};
+
+/* dropbear_exit(), dropbear_close() and fail_assert() end here. */
+static void fatal(int exitcode, const char *format, va_list args)
+	__attribute__((noreturn));
+static void fatal(int exitcode, const char *format, va_list args)
+{
+	char text[200];
+	const char *reason = text;
+	size_t i;
+
+	(void)exitcode;
+	vsnprintf(text, sizeof(text), format, args);
+	for (i = 0; i < ARRAY_SIZE(known_errors); i++)
+		if (strncmp(text, known_errors[i].dropbear,
+		    strlen(known_errors[i].dropbear)) == 0)
+			reason = known_errors[i].ours;
+	port_fail(TP_CAUSE_LOST, "%s: %s", port.config->host, reason);
+}
+
+/* What dropbear logs is detail to sshmux's users. */
+static void note(int priority, const char *format, va_list args)
+{
+	/* Said for every connection, as the check is ours (hostkey.c). */
+	if (strncmp(format, "Caution, skipping hostkey check", 31) != 0)
+		log_v(priority <= LOG_ERR ? TP_INFO : TP_VERBOSE, format, args);
+}
+
+/* What a library would print; see guard.h. */
+void port_complain(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	log_v(TP_VERBOSE, format, args);
+	va_end(args);
+}
+
+/* libtomcrypt's own assertions. */
+void crypt_argchk(const char *v, const char *s, int d)
+{
+	(void)s;
+	port_fail(TP_CAUSE_LOST, "%s: invalid argument in the cipher library (%s, %d)",
+		port.config->host, v, d);
+}
+
+/* Points dropbear's hooks here.  First thing of tp_init(). */
+void port_install(void)
+{
+	_dropbear_exit = fatal;
+	_dropbear_log = note;
+}
+
+/* --- files ---------------------------------------------------------------- */
+
+/* Opens a regular file for reading or appending without ever waiting for it (a
+ * FIFO under that name would).  Returns -1 with errno, EINVAL if it is none. */
+int port_open(const char *path, int flags)
+{
+	struct stat st;
+	int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
+
+	if (fd >= 0 && (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))) {
+		close(fd);
+		errno = EINVAL;
+		return -1;
+	}
+	return fd;
+}
+
+/* The key that keyimport.c reads as if from a file. */
+static const char *import_text;
+static size_t import_left;
+
+FILE *port_fopen(const char *name)
+{
+	static char key_file;	/* its address stands for the open file */
+
+	(void)name;
+	return import_text != NULL ? (FILE *)(void *)&key_file : NULL;
+}
+
+/* fgets() on the key in memory. */
+char *port_fgets(char *line, int size)
+{
+	int n = 0;
+
+	while (n < size - 1 && import_left > 0) {
+		line[n++] = *import_text++;
+		import_left--;
+		if (line[n - 1] == '\n')
+			break;
+	}
+	line[n] = '\0';
+	return n > 0 ? line : NULL;
+}
+
+/* Parses a private key in one of OpenSSH's text formats, unencrypted.  Returns
+ * NULL if it is damaged or of a type we do not have (logged by keyimport.c). */
+sign_key *port_import_key(const char *text, size_t len)
+{
+	sign_key *key;
+
+	import_text = text;
+	import_left = len;
+	key = import_read("", NULL, KEYFILE_OPENSSH);
+	import_text = NULL;
+	return key;
+}
+
+/* Takes an SSH string (RFC 4251 5) out of `b`: unlike dropbear's buf_get*, bad
+ * data of an agent or a file is no reason to end the connection. */
+bool port_take_string(buffer *b, unsigned char **p, size_t *n)
+{
+	uint32_t len;
+
+	if (b->len - b->pos < 4)
+		return false;
+	len = buf_getint(b);
+	if (len > b->len - b->pos)
+		return false;
+	*p = b->data + b->pos;
+	*n = len;
+	buf_incrpos(b, len);
+	return true;
+}
+
+/* --- SHA-256 -------------------------------------------------------------- */
+
+void port_hash(const unsigned char *data, size_t len, unsigned char out[HASH_SIZE])
+{
+	hash_state h;
+
+	sha256_init(&h);
+	sha256_process(&h, data, len);
+	sha256_done(&h, out);
+}

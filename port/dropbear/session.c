@@ -1,0 +1,383 @@
+/* session.c - the life of one SSH connection on dropbear's packet layer.
+ *
+ * Owns dropbear's session state (`ses`, `cli_ses`) and the read buffer between
+ * socket and packet.c.  Identification (RFC 4253 4.2), key exchange and its
+ * order, the table of handlers, what goes to the caller.  Everything here runs
+ * below port_run().  Nothing blocks: port_read() returns EAGAIN like the
+ * socket, and a call of session_pump() handles at most PACKETS packets.
+ */
+#include "port.h"
+#include "session.h"
+#include "packet.h"
+#include "kex.h"
+#include "algo.h"
+#include "ssh.h"
+#include "dbutil.h"
+#include "runopts.h"
+
+#define PACKETS 32		/* per call; the caller has other work too */
+#define IDENT_MAX 255		/* RFC 4253 4.2, line end included */
+#define PREAMBLE_MAX 16384	/* bytes of other lines before it */
+#define DISCONNECT_BY_APPLICATION 11
+#define DISCONNECT_NO_MORE_AUTH_METHODS 14
+
+static unsigned char net[NET_READ_SIZE];	/* read, not yet taken by packet.c */
+static size_t net_pos, net_len;
+static bool net_dry;		/* the socket had nothing more */
+static bool more;		/* session_pump() stopped before it was */
+static bool handed_out;		/* ses.payload is in the caller's hands */
+static char ident[IDENT_MAX + 1];
+static size_t ident_len;
+static size_t preamble;		/* bytes of lines before the identification */
+static size_t written;		/* by the last port_writev() */
+
+ssize_t port_read(int fd, void *data, size_t size);
+ssize_t port_writev(int fd, const struct iovec *iov, int n);
+
+/* --- bytes ---------------------------------------------------------------- */
+
+/* read() that remembers running dry and counts. */
+static ssize_t read_socket(void *data, size_t size)
+{
+	ssize_t n;
+
+	do
+		n = read(port.fd, data, size);
+	while (n < 0 && errno == EINTR);
+	net_dry = n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+	if (n > 0)
+		port.info.bytes_in += (uint64_t)n;
+	return n;
+}
+
+/* packet.c's read(): dropbear asks twice a packet, the kernel is asked once for
+ * many.  Large reads go past the buffer. */
+ssize_t port_read(int fd, void *data, size_t size)
+{
+	ssize_t n;
+
+	(void)fd;
+	if (net_pos == net_len) {
+		if (size >= sizeof(net))
+			return read_socket(data, size);
+		n = read_socket(net, sizeof(net));
+		if (n <= 0)
+			return n;
+		net_pos = 0;
+		net_len = (size_t)n;
+	}
+	if (size > net_len - net_pos)
+		size = net_len - net_pos;
+	memcpy(data, net + net_pos, size);
+	net_pos += size;
+	return (ssize_t)size;
+}
+
+/* packet.c's writev(), without SIGPIPE where the descriptor is a socket. */
+ssize_t port_writev(int fd, const struct iovec *iov, int n)
+{
+	struct msghdr m = { .msg_iov = (struct iovec *)(uintptr_t)iov };
+	ssize_t done;
+
+	m.msg_iovlen = (unsigned)n;
+	done = sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (done < 0 && errno == ENOTSOCK)
+		done = writev(fd, iov, n);
+	written = done > 0 ? (size_t)done : 0;
+	port.info.bytes_out += written;
+	return done;
+}
+
+/* The peer is gone; dropbear calls it where read() or writev() returns 0. */
+static void closed_by_peer(void)
+{
+	if (port.state == TP_UP)
+		port_fail(TP_CAUSE_LOST, "Connection to %s closed by remote host.",
+			port.config->host);
+	port_fail(TP_CAUSE_LOST, "Connection closed by %s port %u", port.config->host,
+		(unsigned)port.config->port);
+}
+
+/* Writes what the socket takes; stops when it took less than it was given. */
+void session_flush(void)
+{
+	int rounds;
+
+	for (rounds = 0; rounds < 4 && !isempty(&ses.writequeue); rounds++) {
+		written = 0;
+		write_packet();
+		if (written == 0)
+			return;
+	}
+}
+
+/* --- identification ------------------------------------------------------- */
+
+/* A complete line that is not the identification: servers may talk first. */
+static void other_line(void)
+{
+	port_log(TP_VERBOSE, "%s", ident);
+	ident_len = 0;
+}
+
+static void take_ident(void)
+{
+	if (strncmp(ident, "SSH-2.", 6) != 0 && strncmp(ident, "SSH-1.99-", 9) != 0) {
+		port_clean(ident);
+		port_fail(TP_CAUSE_LOST, "%s: incompatible remote version '%.80s'",
+			port.config->host, ident);
+	}
+	ses.remoteident = m_strdup(ident);
+	port_clean(ident);
+	port.info.peer_version = ident;
+}
+
+/* Reads up to the end of the identification line, as far as bytes have come.
+ * Returns true when it is complete. */
+static bool read_ident(void)
+{
+	char c;
+	ssize_t n;
+
+	while ((n = port_read(port.fd, &c, 1)) == 1) {
+		if (++preamble > PREAMBLE_MAX)
+			port_fail(TP_CAUSE_LOST, "%s: no SSH identification in %d bytes",
+				port.config->host, PREAMBLE_MAX);
+		if (c == '\0')
+			port_fail(TP_CAUSE_LOST, "%s: not an SSH server", port.config->host);
+		if (c != '\n') {
+			if (ident_len < IDENT_MAX)
+				ident[ident_len++] = c;
+			continue;
+		}
+		if (ident_len > 0 && ident[ident_len - 1] == '\r')
+			ident_len--;
+		ident[ident_len] = '\0';
+		if (strncmp(ident, "SSH-", 4) == 0) {
+			take_ident();
+			return true;
+		}
+		other_line();
+	}
+	if (n == 0)
+		closed_by_peer();
+	if (!net_dry)
+		port_fail(TP_CAUSE_LOST, "%s: %s", port.config->host, strerror(errno));
+	return false;
+}
+
+/* --- handlers ------------------------------------------------------------- */
+
+/* SSH_MSG_KEXDH_REPLY and its relatives begin with the host key's blob: judged
+ * here, then dropbear verifies that the server owns it. */
+static void rx_kexdh_reply(void)
+{
+	unsigned pos = ses.payload->pos;
+	unsigned char *blob;
+	size_t len;
+
+	if (cli_ses.kex_state != KEXDH_INIT_SENT)
+		dropbear_exit("Unexpected key exchange reply");
+	if (!port_take_string(ses.payload, &blob, &len))
+		dropbear_exit("Bad key exchange reply");
+	hostkey_check(blob, len);
+	port.info.host_key_fingerprint = hostkey_fingerprint();
+	buf_setpos(ses.payload, pos);
+	recv_msg_kexdh_reply();
+	hostkey_remember();
+}
+
+static void rx_newkeys(void)
+{
+	recv_msg_newkeys();
+	port.info.key_exchanges++;
+	algorithms_describe(&port.info);
+}
+
+static void rx_service_accept(void)
+{
+	/* RFC 4253 10: a server that refuses disconnects. */
+}
+
+/* RFC 4253 11.1.  Dropbear would only say that it happened. */
+static void rx_disconnect(void)
+{
+	unsigned char *text = NULL;
+	size_t len = 0;
+	uint32_t reason = 0;
+	bool denied;
+
+	buf_incrpos(ses.payload, 1);
+	if (ses.payload->len - ses.payload->pos >= 4) {
+		reason = buf_getint(ses.payload);
+		port_take_string(ses.payload, &text, &len);
+	}
+	denied = port.state == TP_LOGIN && ses.kexstate.donefirstkex &&
+		(reason == 2 || reason == DISCONNECT_NO_MORE_AUTH_METHODS);
+	port_fail(denied ? TP_CAUSE_AUTH : TP_CAUSE_LOST,
+		"Received disconnect from %s port %u:%u: %.*s", port.config->host,
+		(unsigned)port.config->port, (unsigned)reason,
+		(int)(len < 120 ? len : 120), text != NULL ? (char *)text : "");
+}
+
+static const packettype handlers[] = {
+	{ SSH_MSG_KEXINIT, recv_msg_kexinit },
+	{ SSH_MSG_KEXDH_REPLY, rx_kexdh_reply },
+	{ SSH_MSG_NEWKEYS, rx_newkeys },
+	{ SSH_MSG_SERVICE_ACCEPT, rx_service_accept },
+	{ SSH_MSG_EXT_INFO, recv_msg_ext_info },
+	{ SSH_MSG_USERAUTH_FAILURE, auth_rx_failure },
+	{ SSH_MSG_USERAUTH_SUCCESS, auth_rx_success },
+	{ SSH_MSG_USERAUTH_BANNER, auth_rx_banner },
+	{ SSH_MSG_USERAUTH_SPECIFIC_60, auth_rx_60 },
+	{ 0, NULL }
+};
+
+/* --- the course of a connection ------------------------------------------- */
+
+/* Dropbear's own start values, then the first things said: both sides send
+ * their identification and KEXINIT without waiting for the other's. */
+void session_begin(void)
+{
+	static const char line[] = LOCAL_IDENT "\r\n";
+	buffer *b;
+
+	ses.sock_in = ses.sock_out = port.fd;
+	ses.signal_pipe[0] = ses.signal_pipe[1] = -1;
+	ses.writepayload = buf_new(TRANS_MAX_PAYLOAD_LEN);
+	ses.keys = m_malloc(sizeof(*ses.keys));
+	ses.keys->recv.algo_crypt = ses.keys->trans.algo_crypt = &dropbear_nocipher;
+	ses.keys->recv.crypt_mode = ses.keys->trans.crypt_mode = &dropbear_mode_none;
+	ses.keys->recv.algo_mac = ses.keys->trans.algo_mac = &dropbear_nohash;
+	ses.requirenext = SSH_MSG_KEXINIT;
+	ses.dataallowed = 1;
+	ses.packettypes = handlers;
+	ses.remoteclosed = closed_by_peer;
+	initqueue(&ses.writequeue);
+	ses.init_done = 1;
+	cli_opts.username = (char *)(uintptr_t)port.config->user;
+	cli_opts.remotehost = (char *)(uintptr_t)port.config->host;
+	cli_opts.no_hostkey_check = 1;
+	cli_opts.batch_mode = 1;
+
+	hostkey_begin();
+	algorithms_begin(port.config);
+	b = buf_new(sizeof(line));
+	buf_putbytes(b, (const unsigned char *)line, sizeof(line) - 1);
+	writebuf_enqueue(b);
+	kexfirstinitialise();
+	send_msg_kexinit();
+	session_flush();
+}
+
+/* What has to follow the packet that was just handled (dropbear's client does
+ * the same in its loop; it keys off ses.lastpacket). */
+static void progress(void)
+{
+	if (ses.lastpacket == SSH_MSG_KEXINIT && cli_ses.kex_state == KEX_NOTHING) {
+		send_msg_kexdh_init();
+		cli_ses.kex_state = KEXDH_INIT_SENT;
+		return;
+	}
+	if (cli_ses.kex_state != KEX_NOTHING && ses.kexstate.sentnewkeys) {
+		cli_ses.kex_state = KEX_NOTHING;
+		if (cli_ses.state == STATE_NOTHING) {
+			cli_ses.state = USERAUTH_REQ_SENT;
+			auth_begin();
+		}
+	}
+}
+
+/* Messages of the connection protocol are the caller's, unless a key exchange
+ * or a login makes them wrong now: then dropbear's checks end the connection. */
+static bool is_for_caller(unsigned char type)
+{
+	return type >= 80 && type <= 127 && port.state == TP_UP &&
+		ses.requirenext == 0 && !ses.ignorenext;
+}
+
+/* Handles the packet in ses.payload.  Returns true if it is the caller's. */
+static bool dispatch(void)
+{
+	unsigned char type = ses.payload->data[ses.payload->pos];
+
+	port.info.packets_in++;
+	if (is_for_caller(type)) {
+		ses.lastpacket = type;
+		handed_out = true;
+		return true;
+	}
+	if (type == SSH_MSG_DISCONNECT)
+		rx_disconnect();
+	process_packet();
+	maybe_flush_reply_queue();
+	progress();
+	return false;
+}
+
+/* Reads and handles packets until one is for the caller, the socket has no
+ * more, or PACKETS are done. */
+void session_pump(void)
+{
+	int budget;
+
+	if (handed_out) {
+		buf_free(ses.payload);
+		ses.payload = NULL;
+		handed_out = false;
+	}
+	more = false;
+	for (budget = PACKETS; budget > 0; budget--) {
+		if (ses.remoteident == NULL && !read_ident())
+			return;
+		net_dry = false;
+		read_packet();
+		if (ses.payload != NULL) {
+			if (dispatch())
+				return;
+		} else if (net_dry) {
+			return;
+		}
+	}
+	more = true;
+}
+
+/* The message that session_pump() stopped for, or NULL. */
+uint8_t *session_message(size_t *len)
+{
+	if (!handed_out)
+		return NULL;
+	*len = ses.payload->len - ses.payload->pos;
+	return ses.payload->data + ses.payload->pos;
+}
+
+/* Is there work although the socket may stay silent? */
+bool session_pending(void)
+{
+	return more || net_pos < net_len;
+}
+
+/* SSH_MSG_DISCONNECT, RFC 4253 11.1, one attempt.  It is allowed in a key
+ * exchange; dropbear's queue of deferred messages is passed by. */
+void session_goodbye(void)
+{
+	buf_setpos(ses.writepayload, 0);
+	buf_setlen(ses.writepayload, 0);
+	buf_putbyte(ses.writepayload, SSH_MSG_DISCONNECT);
+	buf_putint(ses.writepayload, DISCONNECT_BY_APPLICATION);
+	buf_putstring(ses.writepayload, "disconnected by user", 20);
+	buf_putstring(ses.writepayload, "", 0);
+	encrypt_packet();
+	session_flush();
+}
+
+/* Forgets the connection: everything in the arena is gone after this. */
+void session_end(void)
+{
+	explicit_bzero(&ses, sizeof(ses));
+	explicit_bzero(&cli_ses, sizeof(cli_ses));
+	explicit_bzero(net, sizeof(net));
+	net_pos = net_len = ident_len = preamble = 0;
+	net_dry = more = handed_out = false;
+	arena_reset();
+}
