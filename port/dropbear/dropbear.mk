@@ -111,7 +111,7 @@ $(TP_O)/dropbear/packet.o: TP_FILE = -U_FORTIFY_SOURCE -Dread=port_read -Dwritev
 # dbctype.c is missing from 2025.89: an empty object takes its place.
 $(TP_DROPBEAR_OBJS): $(TP_O)/dropbear/%.o: $(TP_HEADERS) $(TP_GUARD)
 	@mkdir -p $(@D)
-	@f=$(TP_SRC)/src/$*.c; test -f $$f || f='-x c /dev/null'; set -x; \
+	f=$(TP_SRC)/src/$*.c; test -f $$f || f='-x c /dev/null'; \
 		$(TP_DROPBEAR_CC) $(TP_FILE) -c $$f -o $@
 
 # The two loops where -O3 pays; everywhere else it costs size or even time.

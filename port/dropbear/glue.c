@@ -23,6 +23,7 @@ runopts opts;
 
 static jmp_buf escape;
 static bool guarded;	/* `escape` is valid */
+static bool trying;	/* below port_try(): not about the peer */
 
 /* --- text ----------------------------------------------------------------- */
 
@@ -101,7 +102,9 @@ bool port_try(void (*step)(void), char *reason, size_t size)
 	bool done;
 
 	memcpy(outer, escape, sizeof(outer));
+	trying = true;
 	done = port_run(step);
+	trying = false;
 	memcpy(escape, outer, sizeof(escape));
 	guarded = true;
 	if (!done) {
@@ -158,6 +161,8 @@ static void fatal(int exitcode, const char *format, va_list args)
 		if (strncmp(text, known_errors[i].dropbear,
 		    strlen(known_errors[i].dropbear)) == 0)
 			reason = known_errors[i].ours;
+	if (trying)
+		port_fail(TP_CAUSE_LOST, "%s", reason);
 	port_fail(TP_CAUSE_LOST, "%s: %s", port.config->host, reason);
 }
 
@@ -197,7 +202,8 @@ void port_install(void)
 /* --- files ---------------------------------------------------------------- */
 
 /* Opens a regular file for reading or appending without ever waiting for it (a
- * FIFO under that name would).  Returns -1 with errno, EINVAL if it is none. */
+ * FIFO under that name would).  Returns -1 with errno, EINVAL if it is none
+ * (EISDIR for a directory). */
 int port_open(const char *path, int flags)
 {
 	struct stat st;
@@ -205,7 +211,7 @@ int port_open(const char *path, int flags)
 
 	if (fd >= 0 && (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))) {
 		close(fd);
-		errno = EINVAL;
+		errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
 		return -1;
 	}
 	return fd;

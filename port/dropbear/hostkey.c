@@ -223,6 +223,14 @@ static void lookup_name(char name[NAME_SIZE], bool with_port)
 
 /* --- the files' verdict --------------------------------------------------- */
 
+/* Did we ask the server for that type of key?  Unless the user chose the
+ * types, every one that is compiled in is offered. */
+static bool could_offer(const char *type)
+{
+	return port.config->host_key_algorithms == NULL &&
+		signkey_type_from_name(type, (unsigned)strlen(type)) != DROPBEAR_SIGNKEY_NONE;
+}
+
 /* Judges one entry that names the host.  A revocation outweighs everything, an
  * equal key a different one. */
 static enum verdict weigh(const struct entry *e, enum verdict so_far)
@@ -234,7 +242,7 @@ static enum verdict weigh(const struct entry *e, enum verdict so_far)
 		return same_key ? HOST_REVOKED : so_far;
 	if (e->marker[0] != '\0')
 		return so_far;	/* an authority's key is no host's key */
-	if (!same_type)
+	if (!same_type && could_offer(e->type))
 		other_types = true;
 	if (same_key)
 		return HOST_OK;

@@ -30,24 +30,22 @@ static bool contains(const buffer *b, const char *text)
 }
 
 /* Opens `path` and reads all of it into a new buffer.  The buffer comes first:
- * no descriptor may be open when an allocation fails.  `check`, if not NULL, may
- * refuse the open file.  Returns NULL with errno, 0 if `check` refused. */
-static buffer *read_file(const char *path, bool (*check)(int fd, const char *path))
+ * no descriptor may be open when an allocation fails.  Returns NULL with errno. */
+static buffer *read_file(const char *path, struct stat *st)
 {
 	buffer *b = buf_new(FILE_MAX);
 	int fd = port_open(path, O_RDONLY), error = errno;
 	ssize_t n = -1;
 
-	if (fd >= 0 && check != NULL && !check(fd, path)) {
-		error = 0;
-	} else if (fd >= 0) {
+	if (fd >= 0) {
 		do
 			n = read(fd, b->data, b->size);
 		while (n < 0 && errno == EINTR);
 		error = n == 0 ? ENODATA : n == (ssize_t)b->size ? EFBIG : errno;
-	}
-	if (fd >= 0)
+		if (fstat(fd, st) != 0)
+			st->st_mode = 0;
 		close(fd);
+	}
 	if (n <= 0 || n == (ssize_t)b->size) {
 		buf_burn_free(b);
 		errno = error;
@@ -58,15 +56,13 @@ static buffer *read_file(const char *path, bool (*check)(int fd, const char *pat
 }
 
 /* As ssh: a key of ours that others can read is no secret. */
-static bool private_enough(int fd, const char *path)
+static bool too_open(const struct stat *st, const char *path)
 {
-	struct stat st;
-
-	if (fstat(fd, &st) != 0 || st.st_uid != getuid() || (st.st_mode & 077) == 0)
-		return true;
+	if (st->st_uid != getuid() || (st->st_mode & 077) == 0)
+		return false;
 	port_log(TP_ERROR, "Identity file %s: permissions %04o are too open, ignored",
-		path, (unsigned)st.st_mode & 0777);
-	return false;
+		path, (unsigned)st->st_mode & 0777);
+	return true;
 }
 
 /* OpenSSH's format begins with its name (15 bytes are 20 characters) and the
@@ -107,13 +103,11 @@ static void parse(void)
 	buf_free(tagged);
 }
 
-/* The part after opening: everything that does not depend on the descriptor. */
+/* Makes a key of a file's contents. */
 static sign_key *load(buffer *b, const char *path, bool complain, buffer **blob)
 {
 	char reason[200];
 
-	if (is_public(b))
-		return NULL;	/* names a key that an agent holds */
 	if (is_encrypted(b)) {
 		port_log(complain ? TP_INFO : TP_VERBOSE,
 			"Identity file %s is encrypted, ignored; an agent can hold it", path);
@@ -135,16 +129,18 @@ static sign_key *load(buffer *b, const char *path, bool complain, buffer **blob)
  * its absence is worth an error.  On success the caller frees key and blob. */
 sign_key *identity_load(const char *path, bool complain, buffer **blob)
 {
-	sign_key *key;
-	buffer *b = read_file(path, private_enough);
+	struct stat st;
+	sign_key *key = NULL;
+	buffer *b = read_file(path, &st);
 
 	if (b == NULL) {
-		if (errno != 0)
-			port_log(complain ? TP_ERROR : TP_VERBOSE,
-				"Identity file %s not accessible: %s.", path, strerror(errno));
+		port_log(complain ? TP_ERROR : TP_VERBOSE,
+			"Identity file %s not accessible: %s.", path, strerror(errno));
 		return NULL;
 	}
-	key = load(b, path, complain, blob);
+	/* A public key names one that an agent holds: nothing to load. */
+	if (!is_public(b) && !too_open(&st, path))
+		key = load(b, path, complain, blob);
 	buf_burn_free(b);
 	return key;
 }
@@ -209,7 +205,8 @@ static bool hash_openssh_private(const buffer *b, unsigned char hash[HASH_SIZE])
 
 static bool hash_of_file(const char *path, unsigned char hash[HASH_SIZE])
 {
-	buffer *b = read_file(path, NULL);
+	struct stat st;
+	buffer *b = read_file(path, &st);
 	bool ok;
 
 	if (b == NULL)

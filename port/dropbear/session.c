@@ -30,6 +30,7 @@ static char ident[IDENT_MAX + 1];
 static size_t ident_len;
 static size_t preamble;		/* bytes of lines before the identification */
 static size_t written;		/* by the last port_writev() */
+static uint64_t sent_before;	/* packets before ses.transseq began at 0 again */
 
 ssize_t port_read(int fd, void *data, size_t size);
 ssize_t port_writev(int fd, const struct iovec *iov, int n);
@@ -172,7 +173,7 @@ static bool read_ident(void)
  * here, then dropbear verifies that the server owns it. */
 static void rx_kexdh_reply(void)
 {
-	unsigned pos = ses.payload->pos;
+	unsigned pos = ses.payload->pos, sent;
 	unsigned char *blob;
 	size_t len;
 
@@ -183,7 +184,10 @@ static void rx_kexdh_reply(void)
 	hostkey_check(blob, len);
 	port.info.host_key_fingerprint = hostkey_fingerprint();
 	buf_setpos(ses.payload, pos);
+	sent = ses.transseq;
 	recv_msg_kexdh_reply();
+	if (ses.transseq < sent)	/* strict kex: counts afresh after NEWKEYS */
+		sent_before += sent + 1;
 	hostkey_remember();
 }
 
@@ -351,6 +355,11 @@ uint8_t *session_message(size_t *len)
 	return ses.payload->data + ses.payload->pos;
 }
 
+uint64_t session_sent(void)
+{
+	return sent_before + ses.transseq;
+}
+
 /* Is there work although the socket may stay silent? */
 bool session_pending(void)
 {
@@ -378,6 +387,7 @@ void session_end(void)
 	explicit_bzero(&cli_ses, sizeof(cli_ses));
 	explicit_bzero(net, sizeof(net));
 	net_pos = net_len = ident_len = preamble = 0;
+	sent_before = 0;
 	net_dry = more = handed_out = false;
 	arena_reset();
 }

@@ -149,16 +149,18 @@ const char *tp_error(void)
 	return port.error;
 }
 
+static bool active(void)
+{
+	return port.state == TP_LOGIN || port.state == TP_UP;
+}
+
 const struct tp_info *tp_info(void)
 {
 	if (port.info.kex == NULL)
 		clear_info();
+	if (active())
+		port.info.packets_out = session_sent();
 	return &port.info;
-}
-
-static bool active(void)
-{
-	return port.state == TP_LOGIN || port.state == TP_UP;
 }
 
 /* --- re-keying ------------------------------------------------------------ */
@@ -281,7 +283,6 @@ static void send_step(void)
 {
 	buf_setlen(ses.writepayload, (unsigned)send_len);
 	encrypt_packet();
-	port.info.packets_out++;
 }
 
 void tp_send(size_t len)
