@@ -219,7 +219,7 @@ struct channel {
 	uint32_t window_target;		/* what `window` is filled up to */
 	uint32_t consumed;		/* bytes taken since the target last grew */
 	uint32_t status;
-	int32_t deficit;		/* lp_: bytes it may send in this round */
+	uint32_t turn;			/* lp_: bytes it may still send in its turn */
 	uint8_t request[CH_REQUESTS];	/* enum ch_request, oldest first */
 	struct queue queue[CH_STREAMS];
 	struct passed in, out[CH_STREAMS];
@@ -355,6 +355,7 @@ static struct {
 	enum lp_stop stop;
 	int exit_code;
 	int64_t now, stop_deadline;
+	bool again;			/* the reaper freed something: the next poll() does not wait */
 	int n_poll;
 	int next_channel;		/* whose turn it is to send */
 	struct pollfd poll[POLLFDS];
@@ -1192,6 +1193,8 @@ static void ch_end_input(struct channel *c)
 /* Its local program is gone: nobody reads or writes any more. */
 static void ch_abandon(struct channel *c)
 {
+	if (c->events & CH_EV_REFUSED)
+		c->state = CH_DEAD;
 	c->client = -1;
 	c->flags |= CH_ABANDONED;
 	c->events = 0;
@@ -1204,8 +1207,8 @@ static void ch_abandon(struct channel *c)
  * still delivered. */
 static void ch_lose(struct channel *c)
 {
-	if (c->state == CH_OPENING)
-		c->events |= CH_EV_REFUSED;
+	if (c->state == CH_OPENING || c->events & CH_EV_CONFIRMED)
+		c->events = CH_EV_REFUSED;
 	ch_end_input(c);
 	c->flags |= CH_EOF_SENT | CH_EOF_RCVD | CH_CLOSE_SENT | CH_CLOSE_RCVD;
 	if (c->state == CH_OPENING && c->flags & CH_ABANDONED)
@@ -1269,13 +1272,16 @@ static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint3
 	pool_account(c);
 }
 
-/* A line of ours to the session's stderr; dropped if the pool has no room. */
+/* A line of ours to the session's stderr.  What neither the descriptor takes at
+ * once nor the pool has room for is dropped. */
 static void ch_tell(struct channel *c, const char *text)
 {
+	struct passed *d = &c->out[CH_ERR];
 	uint32_t len = (uint32_t)strlen(text);
-	if (c->out[CH_ERR].fd < 0 || pool_room(c) < len)
-		return;
-	ch_deliver(c, CH_ERR, (const uint8_t *)text, len);
+	if (d->fd >= 0 && pool_room(c) >= len)
+		ch_deliver(c, CH_ERR, (const uint8_t *)text, len);
+	else if (d->fd >= 0 && d->nonblock && c->queue[CH_ERR].len == 0)
+		(void)fd_write(d->fd, text, len);
 }
 
 static bool ch_wants_write(const struct channel *c, enum stream s)
@@ -1289,6 +1295,12 @@ static bool ch_wants_read(const struct channel *c)
 {
 	return c->state == CH_OPEN && c->in.fd >= 0 && c->remote_window > 0 &&
 	       !(c->flags & (CH_EOF_SENT | CH_CLOSE_SENT | CH_READABLE));
+}
+
+/* Input that poll() has announced and the server has a window for. */
+static bool ch_wants_send(const struct channel *c)
+{
+	return c->state == CH_OPEN && c->flags & CH_READABLE && c->remote_window > 0;
 }
 
 /* Reads at most `max` bytes of input into one message.  Returns how many; less
@@ -1306,7 +1318,7 @@ static uint32_t ch_read(struct channel *c, uint32_t max)
 	ssize_t n = fd_read(c->in.fd, p + SSH_DATA_HEADER, max);
 	if (n == FD_END || n == FD_ERROR)
 		ch_end_input(c);
-	if (n < (ssize_t)max)
+	if (n < (ssize_t)max || c->in.tty)	/* a terminal blocks: never twice after one poll() */
 		c->flags &= (uint16_t)~CH_READABLE;
 	if (n <= 0)
 		return 0;
@@ -2087,7 +2099,7 @@ struct mx_session {
  * environment.  False if malformed. */
 static bool mx_parse_session(struct buf *b, struct mx_session *s)
 {
-	buf_get_text(b);		/* reserved */
+	buf_get_str(b);			/* reserved */
 	s->want_tty = buf_get_u32(b);
 	s->want_x11 = buf_get_u32(b);
 	s->want_agent = buf_get_u32(b);
@@ -2108,14 +2120,12 @@ static bool mx_parse_session(struct buf *b, struct mx_session *s)
 static void mx_new_session(struct client *c, struct buf *b)
 {
 	struct mx_session s;
-	if (c->n_fds < MX_DESCRIPTOR_MAX)
-		mx_refuse(c, "did not receive file descriptors");
+	if (c->channel >= 0)
+		mx_failure(c, "Multiple sessions not supported");
 	else if (c->too_long)
 		mx_refuse(c, "request too long");
 	else if (!mx_parse_session(b, &s))
 		mx_drop(c);
-	else if (c->channel >= 0)
-		mx_failure(c, "Multiple sessions not supported");
 	else if (s.command.len > MX_COMMAND_MAX || s.term.len > MX_TERM_MAX)
 		mx_refuse(c, "command too long");
 	else {
@@ -2172,6 +2182,13 @@ static void mx_body_done(struct client *c)
 		mx_dispatch(c);
 }
 
+/* Every message has a type and a word; none is longer than MUX_FRAME_MAX. */
+static bool mx_length_ok(const struct client *c)
+{
+	uint32_t length = buf_u32_at(c->header);
+	return length >= MX_HEADER_SIZE - 4 && length <= MUX_FRAME_MAX;
+}
+
 /* The header is complete: check it, decide where the body goes. */
 static void mx_head(struct client *c)
 {
@@ -2179,7 +2196,7 @@ static void mx_head(struct client *c)
 	uint32_t length = buf_get_u32(&b);
 	c->type = buf_get_u32(&b);
 	c->rid = buf_get_u32(&b);
-	if (length < MX_HEADER_SIZE - 4 || length > MUX_FRAME_MAX || c->greeted == (c->type == MUX_MSG_HELLO)) {
+	if (c->greeted == (c->type == MUX_MSG_HELLO)) {
 		mx_drop(c);
 		return;
 	}
@@ -2192,8 +2209,12 @@ static void mx_head(struct client *c)
 		mx_body_done(c);
 	else if (!h || !h->body || c->too_long)
 		c->phase = MX_SKIP;
-	else
-		c->phase = c->body_len <= MX_SMALL ? MX_BODY : MX_BODY_WAIT;
+	else if (c->body_len <= MX_SMALL)
+		c->phase = MX_BODY;
+	else {
+		c->phase = MX_BODY_WAIT;
+		c->deadline = g.now + SESSION_WAIT_MS;
+	}
 }
 
 /* Reads into `to` up to `want`; true when there is progress, c->got counts. */
@@ -2236,7 +2257,9 @@ static bool mx_step(struct client *c)
 	case MX_HEADER:
 		if (!mx_read_some(c, c->header + c->got, MX_HEADER_SIZE - c->got))
 			return false;
-		if (c->got == MX_HEADER_SIZE)
+		if (c->got >= 4 && !mx_length_ok(c))
+			mx_drop(c);
+		else if (c->got == MX_HEADER_SIZE)
 			mx_head(c);
 		return true;
 	case MX_BODY:
@@ -2337,10 +2360,12 @@ static void mx_start(struct client *c, struct channel *ch)
 	int n = 0;
 	for (size_t i = 0; i < g.op.set_env.n; i++, n++)
 		mx_send_env(ch, str_of(g.op.set_env.at[i]));
-	for (; b.pos < b.len && n < ENV_VARIABLES; n++) {
+	while (b.pos < b.len && n < ENV_VARIABLES) {
 		struct str v = buf_get_str(&b);
-		if (mx_env_allowed(v))
-			mx_send_env(ch, v);
+		if (!mx_env_allowed(v))
+			continue;
+		mx_send_env(ch, v);
+		n++;
 	}
 	struct buf *m = tx_request(ch, s.subsystem ? "subsystem" : s.command.len ? "exec" : "shell", true);
 	if (s.subsystem || s.command.len)
@@ -2361,7 +2386,7 @@ static void mx_session_events(struct client *c)
 	if (ch->events & CH_EV_REFUSED) {
 		ch->state = CH_DEAD;
 		c->channel = -1;
-		mx_refuse(c, "Session open refused by peer");
+		mx_refuse(c, g.link == LK_UP ? "Session open refused by peer" : "connection to the server lost");
 		return;
 	}
 	if (ch->events & CH_EV_CONFIRMED && tp_room() > 0) {
@@ -2399,8 +2424,10 @@ static struct client *mx_oldest(enum mx_phase phase)
 static void mx_admit(void)
 {
 	struct client *c;
-	while ((c = mx_oldest(MX_BODY_WAIT)) && (c->request = (int16_t)req_alloc(c->body_len)) >= 0)
+	while ((c = mx_oldest(MX_BODY_WAIT)) && (c->request = (int16_t)req_alloc(c->body_len)) >= 0) {
 		c->phase = MX_BODY;
+		c->deadline = g.now + REQUEST_MS;
+	}
 	while (g.link == LK_UP && tp_room() > 0 && g.sessions < SESSIONS && (c = mx_oldest(MX_QUEUED))) {
 		struct channel *ch = ch_alloc();
 		if (!ch)
@@ -2420,6 +2447,8 @@ static void mx_expire(struct client *c)
 		return;
 	if (c->phase == MX_QUEUED)
 		mx_refuse(c, "no session in time: all are in use");
+	else if (c->phase == MX_BODY_WAIT)
+		mx_refuse(c, "no room for the request in time");
 	else
 		mx_drop(c);
 }
@@ -2682,12 +2711,14 @@ static void lp_add_clients(int *timeout)
 		lp_earlier(timeout, g.accept_after);
 }
 
-static void lp_add_channels(void)
+static void lp_add_channels(int *timeout)
 {
 	bool room = g.link == LK_UP && tp_room() > 0;
 	for (int i = 0; i < g.channels; i++) {
 		const struct channel *c = &g.channel[i];
-		if (room && ch_wants_read(c))
+		if (room && ch_wants_send(c))
+			*timeout = 0;		/* its turn has not come yet */
+		else if (room && ch_wants_read(c))
 			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN);
 		for (int s = 0; s < CH_STREAMS; s++)
 			if (ch_wants_write(c, (enum stream)s))
@@ -2698,8 +2729,9 @@ static void lp_add_channels(void)
 /* Fills g.poll; returns poll()'s timeout. */
 static int lp_build(void)
 {
-	int timeout = -1;
+	int timeout = g.again ? 0 : -1;
 	g.n_poll = 0;
+	g.again = false;
 	lp_add(LP_SIGNAL, 0, 0, g.signal_pipe[0], POLLIN);
 	if (g.link == LK_LOGIN || g.link == LK_UP) {
 		struct pollfd p[TP_POLLFDS];
@@ -2717,7 +2749,7 @@ static int lp_build(void)
 		lp_earlier(&timeout, g.alive_at);
 	lp_earlier(&timeout, g.stop_deadline);
 	lp_add_clients(&timeout);
-	lp_add_channels();
+	lp_add_channels(&timeout);
 	return timeout;
 }
 
@@ -2784,23 +2816,29 @@ static void lp_serve(const struct lp_owner *o, short revents)
 
 #define SEND_QUANTUM 8192	/* bytes that a channel may send in its turn */
 
-/* Deficit round robin over the channels of one kind that have input and
+/* One channel's turn.  Ended by the want of room, it goes on next time. */
+static bool lp_send_turn(struct channel *c)
+{
+	uint32_t before = c->turn = c->turn > 0 ? c->turn : SEND_QUANTUM;
+	while (c->turn > 0 && ch_wants_send(c) && tp_room() > 0)
+		c->turn -= ch_read(c, c->turn);
+	bool sent = c->turn < before;
+	if (!ch_wants_send(c))
+		c->turn = 0;
+	return sent;
+}
+
+/* Round robin in bytes over the channels of one kind that have input and
  * window.  True if any of them sent. */
 static bool lp_send_round(uint16_t tty)
 {
 	bool sent = false;
 	for (int n = 0; n < g.channels && tp_room() > 0; n++) {
-		struct channel *c = &g.channel[g.next_channel = (g.next_channel + 1) % g.channels];
-		if (c->state != CH_OPEN || !(c->flags & CH_READABLE) || (c->flags & CH_TTY) != tty || c->remote_window == 0)
-			continue;
-		c->deficit += SEND_QUANTUM;
-		while (c->deficit > 0 && c->flags & CH_READABLE && c->remote_window > 0 && tp_room() > 0) {
-			uint32_t part = ch_read(c, (uint32_t)c->deficit);
-			c->deficit -= (int32_t)part;
-			sent |= part > 0;
-		}
-		if (!(c->flags & CH_READABLE) || c->deficit < 0)
-			c->deficit = 0;
+		struct channel *c = &g.channel[g.next_channel % g.channels];
+		if (ch_wants_send(c) && (c->flags & CH_TTY) == tty)
+			sent |= lp_send_turn(c);
+		if (c->turn == 0)
+			g.next_channel = (g.next_channel + 1) % g.channels;
 	}
 	return sent;
 }
@@ -2836,12 +2874,15 @@ static void lp_settle(void)
 static void lp_reap(void)
 {
 	for (int i = g.clients - 1; i >= 0; i--)
-		if (g.client[i].phase != MX_FREE && g.client[i].dead)
+		if (g.client[i].phase != MX_FREE && g.client[i].dead) {
 			mx_free(&g.client[i]);
+			g.again = true;
+		}
 	for (int i = g.channels - 1; i >= 0; i--)
 		if (g.channel[i].state == CH_DEAD) {
 			ch_free(&g.channel[i]);
 			g.sessions--;
+			g.again = true;
 		}
 }
 
@@ -2850,6 +2891,7 @@ static void lp_reap(void)
 static void lp_begin_stop(void)
 {
 	g.stop_deadline = g.now + FAREWELL_MS;
+	g.again = true;
 	us_remove();
 	if (g.link != LK_DOWN) {
 		cn_stop(&g.uplink);
@@ -2871,8 +2913,10 @@ static bool lp_stopped(void)
 	if (g.stop_deadline == 0)
 		lp_begin_stop();
 	for (int i = 0; i < g.clients; i++)	/* who neither waits for output nor an answer goes now */
-		if (g.client[i].channel < 0 && g.client[i].out_len == 0)
+		if (g.client[i].phase != MX_FREE && g.client[i].channel < 0 && g.client[i].out_len == 0) {
 			mx_drop(&g.client[i]);
+			g.again = true;
+		}
 	return (g.clients == 0 && g.channels == 0) || g.now >= g.stop_deadline;
 }
 
@@ -3236,7 +3280,9 @@ static void op_die(const char *format, ...)
 	exit(255);
 }
 
-enum op_kind { OP_TEXT, OP_NUMBER, OP_TIME, OP_CHOICE, OP_APPEND, OP_WORDS, OP_REKEY };
+/* OP_APPEND and OP_ADD_WORDS gather all values that are given, the others take
+ * the first. */
+enum op_kind { OP_TEXT, OP_NUMBER, OP_TIME, OP_CHOICE, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_REKEY };
 
 struct op_choice { const char *name; int value; };
 
@@ -3282,7 +3328,7 @@ static const struct op_keyword {
 	{ "MACs", OP_TEXT, &g.op.tp.macs, 0, 0, NULL },
 	{ "Port", OP_NUMBER, &g.op.port, 1, 65535, NULL },
 	{ "RekeyLimit", OP_REKEY, NULL, 0, 0, NULL },
-	{ "SendEnv", OP_WORDS, &g.op.send_env, 0, 0, NULL },
+	{ "SendEnv", OP_ADD_WORDS, &g.op.send_env, 0, 0, NULL },
 	{ "ServerAliveCountMax", OP_NUMBER, &g.op.alive_count, 1, 1000, NULL },
 	{ "ServerAliveInterval", OP_TIME, &g.op.alive_interval, 0, 86400, NULL },
 	{ "SessionType", OP_CHOICE, &g.op.session_type, 0, 0, op_session_types },
@@ -3397,16 +3443,21 @@ static int64_t op_time(const char *p)
 	return sum;
 }
 
+static bool op_is(const char *text, size_t len, const char *word)
+{
+	return strlen(word) == len && strncasecmp(text, word, len) == 0;
+}
+
 /* RekeyLimit "bytes[K|M|G] [time]", either may be "default" or "none". */
 static bool op_rekey(const char *value)
 {
 	size_t n = strcspn(value, " \t");
 	const char *time = value + n + strspn(value + n, " \t"), *p = value;
-	if (strncasecmp(value, "default", n) != 0 && strncasecmp(value, "none", n) != 0) {
+	if (!op_is(value, n, "default") && !op_is(value, n, "none")) {
 		int64_t bytes = op_digits(&p);
 		char unit = p < value + n ? (char)toupper((unsigned char)*p++) : 0;
 		int shift = unit == 'K' ? 10 : unit == 'M' ? 20 : unit == 'G' ? 30 : 0;
-		if (bytes < 0 || p != value + n || (unit && !shift))
+		if (bytes < 0 || bytes > INT64_MAX >> shift || p != value + n || (unit && !shift))
 			return false;
 		g.op.tp.rekey_bytes = (uint64_t)bytes << shift;
 		if (g.op.tp.rekey_bytes < 16)
@@ -3445,7 +3496,7 @@ static void op_assign(const struct op_keyword *k, const char *value)
 {
 	bool ok = *value != 0;
 	uint32_t bit = UINT32_C(1) << (k - op_keywords);
-	if (ok && op_set & bit && k->kind != OP_APPEND)
+	if (ok && op_set & bit && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS)
 		return;
 	op_set |= bit;
 	switch (k->kind) {
@@ -3454,7 +3505,8 @@ static void op_assign(const struct op_keyword *k, const char *value)
 	case OP_TIME:	ok = ok && op_number(k, value); break;
 	case OP_CHOICE:	ok = ok && op_choose(k, value); break;
 	case OP_APPEND:	op_append(k, op_path(value)); break;
-	case OP_WORDS:	op_words(k, value); break;
+	case OP_WORDS:
+	case OP_ADD_WORDS: op_words(k, value); break;
 	case OP_REKEY:	ok = ok && op_rekey(value); break;
 	}
 	if (!ok)
@@ -3464,7 +3516,7 @@ static void op_assign(const struct op_keyword *k, const char *value)
 static void op_keyword(const char *name, size_t len, const char *value)
 {
 	for (size_t i = 0; i < OP_KEYWORDS; i++)
-		if (strlen(op_keywords[i].name) == len && strncasecmp(op_keywords[i].name, name, len) == 0) {
+		if (op_is(name, len, op_keywords[i].name)) {
 			op_assign(&op_keywords[i], value);
 			return;
 		}
