@@ -118,6 +118,7 @@ stopped_reader() {
 	n=0 good=0
 	while [ $((($(date +%s%N) - began) / 1000000)) -lt 3000 ]; do
 		n=$((n + 1))
+		! gone "$MASTER_PID" || break
 		[ "$(cx 'head -c 300000 /dev/zero | wc -c' </dev/null)" = 300000 ] &&
 			[ "$(cx 'head -c 300000 /dev/zero' </dev/null | wc -c)" = 300000 ] &&
 			good=$((good + 1))
