@@ -42,6 +42,26 @@
 #define SESSIONS BY_PROFILE(32, 256)
 #endif
 
+/* Forwards at once, from options and from clients.  A further one is refused
+ * with "too many forwards".  Range 1..256.  Cost: FORWARDS * sizeof(struct
+ * forward), about 2 * FORWARD_HOST + 160 bytes each. */
+#ifndef FORWARDS
+#define FORWARDS BY_PROFILE(24, 64)
+#endif
+
+/* Longest host name or socket path of a forward, its end mark included.
+ * Range 108..256. */
+#ifndef FORWARD_HOST
+#define FORWARD_HOST BY_PROFILE(128, 256)
+#endif
+
+/* Names being resolved and connections being made for forwards at once.
+ * Beyond it the server is told "connect failed".
+ * Range 1..64.  Cost: about 400 bytes each. */
+#ifndef CONNECTORS
+#define CONNECTORS BY_PROFILE(8, 32)
+#endif
+
 /* --- requests ------------------------------------------------------------- */
 
 /* Longest request body: command + environment + TERM with their lengths.
@@ -168,6 +188,15 @@
 /* Connect and login together when ConnectTimeout is not given. */
 #ifndef LOGIN_MS
 #define LOGIN_MS 120000
+#endif
+
+/* How long a forwarded connection may take to connect, and to make its SOCKS
+ * request. */
+#ifndef CONNECT_MS
+#define CONNECT_MS 30000
+#endif
+#ifndef SOCKS_MS
+#define SOCKS_MS 30000
 #endif
 
 /* How long output is flushed to clients and goodbyes are said at the end. */

@@ -19,9 +19,10 @@
  *   tx_        SSH messages we send
  *   ch_        channels and their flow control
  *   tt_        terminals: modes and sizes
+ *   us_        the control socket
+ *   fw_        forwards: listeners, connections, SOCKS
  *   rx_        SSH messages we receive, one handler each, and their table
  *   mx_        mux messages of our clients, one handler each, and their table
- *   us_        the control socket
  *   lk_        the link: connect, log in, keepalive, loss
  *   lp_        the poll loop
  *   cl_        the mux client
@@ -85,8 +86,8 @@
 
 #define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
 #define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
-#define POLLFDS (3 + TP_POLLFDS + CLIENTS + 3 * CHANNELS)
-#define FD_LIMIT (64 + CLIENTS + 3 * CHANNELS)
+#define POLLFDS (3 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
+#define FD_LIMIT (64 + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
 
 _Static_assert(CLIENTS >= 2 && CLIENTS <= 1024, "CLIENTS out of range");
 _Static_assert(CHANNELS >= 2 && CHANNELS <= 2048, "CHANNELS out of range");
@@ -111,6 +112,9 @@ enum mux_type {
 	MUX_C_NEW_SESSION = 0x10000002,
 	MUX_C_ALIVE_CHECK = 0x10000004,
 	MUX_C_TERMINATE = 0x10000005,
+	MUX_C_OPEN_FWD = 0x10000006,
+	MUX_C_CLOSE_FWD = 0x10000007,
+	MUX_C_NEW_STDIO_FWD = 0x10000008,
 	MUX_C_STOP_LISTENING = 0x10000009,
 	MUX_S_OK = 0x80000001,
 	MUX_S_PERMISSION_DENIED = 0x80000002,
@@ -118,6 +122,7 @@ enum mux_type {
 	MUX_S_EXIT_MESSAGE = 0x80000004,
 	MUX_S_ALIVE = 0x80000005,
 	MUX_S_SESSION_OPENED = 0x80000006,
+	MUX_S_REMOTE_PORT = 0x80000007,
 	MUX_S_TTY_ALLOC_FAIL = 0x80000008,
 };
 
@@ -140,6 +145,8 @@ enum ssh_type {
 };
 #define SSH_EXTENDED_DATA_STDERR 1
 #define SSH_OPEN_ADMINISTRATIVELY_PROHIBITED 1
+#define SSH_OPEN_CONNECT_FAILED 2
+#define SSH_OPEN_RESOURCE_SHORTAGE 4
 #define SSH_DATA_HEADER 9	/* type, recipient channel, length */
 
 /* A cursor over `len` bytes at `p`, for reading or for writing.  The first
@@ -176,7 +183,17 @@ struct passed {
 	uint32_t inode;		/* narrows the search for who shares the description */
 };
 
-enum ch_state { CH_FREE, CH_OPENING, CH_OPEN, CH_DEAD };
+/* What stands at our end of a channel. */
+enum ch_kind {
+	CH_SESSION,		/* a client's stdin, stdout and stderr */
+	CH_STDIO,		/* a client's stdin and stdout (MUX_C_NEW_STDIO_FWD) */
+	CH_LOCAL,		/* a socket that one of our listeners accepted */
+	CH_REMOTE,		/* a socket that we connected for the server */
+};
+
+/* CH_SOCKS: a local socket whose SOCKS request is awaited.  CH_CONNECTING: the
+ * server opened the channel and we connect its socket. */
+enum ch_state { CH_FREE, CH_SOCKS, CH_CONNECTING, CH_OPENING, CH_OPEN, CH_DEAD };
 
 enum ch_flag {
 	CH_EOF_SENT = 1 << 0,
@@ -189,6 +206,7 @@ enum ch_flag {
 	CH_TTY = 1 << 7,	/* a pty was asked for */
 	CH_READABLE = 1 << 8,	/* poll() found input; until a read comes back short */
 	CH_REFUSED = 1 << 9,	/* the server refused to start the command */
+	CH_SOCKS_PENDING = 1 << 10,	/* its SOCKS request comes as channel data */
 };
 
 /* What has happened to a channel and its client has not seen yet. */
@@ -208,8 +226,12 @@ enum stream { CH_OUT, CH_ERR, CH_STREAMS };
 
 struct channel {
 	uint8_t state;			/* enum ch_state */
+	uint8_t kind;			/* enum ch_kind */
 	uint8_t events;			/* enum ch_event */
+	uint8_t socks;			/* version of the SOCKS request that opened it, 0 for none */
 	uint16_t flags;			/* enum ch_flag */
+	int16_t forward;		/* fw_: index of its forward, -1 for none */
+	int16_t connector;		/* fw_: index of its connector, -1 for none */
 	int16_t client;			/* index, -1 when it left */
 	uint16_t charge;		/* pool_: blocks accounted to this channel */
 	uint32_t remote_id;
@@ -220,6 +242,7 @@ struct channel {
 	uint32_t consumed;		/* bytes taken since the target last grew */
 	uint32_t status;
 	uint32_t turn;			/* lp_: bytes it may still send in its turn */
+	int64_t deadline;		/* fw_: of its SOCKS request, 0 for none */
 	uint8_t request[CH_REQUESTS];	/* enum ch_request, oldest first */
 	struct queue queue[CH_STREAMS];
 	struct passed in, out[CH_STREAMS];
@@ -231,7 +254,7 @@ struct channel {
  * come in order). */
 enum mx_phase {
 	MX_FREE, MX_HEADER, MX_BODY_WAIT, MX_BODY, MX_SKIP, MX_DESCRIPTORS,
-	MX_QUEUED, MX_OPENING
+	MX_QUEUED, MX_OPENING, MX_FORWARDING
 };
 
 #define MX_HEADER_SIZE 12	/* length, type, request id (version in HELLO) */
@@ -247,6 +270,7 @@ struct client {
 	bool ours;			/* its HELLO carried sshmux=1 */
 	bool too_long;			/* the body did not fit and was skipped */
 	int16_t channel;		/* its session, -1 for none */
+	int16_t forward;		/* whose fate it waits for, -1 for none */
 	int16_t request;		/* req_ slot that holds the body, -1 for none */
 	uint8_t n_fds;
 	int fds[MX_DESCRIPTOR_MAX];
@@ -261,13 +285,15 @@ struct client {
 };
 
 /* Global requests of ours that want a reply, oldest first (RFC 4254, 4). */
-enum global_request { GLOBAL_KEEPALIVE };
-#define GLOBAL_REQUESTS 16
+enum global_kind { GLOBAL_KEEPALIVE, GLOBAL_FORWARD };
+struct global_request { uint8_t kind; int16_t forward; };
+#define GLOBAL_REQUESTS (FORWARDS + 8)
 
 /* One attempt to connect to a host: a resolver child, then each address. */
-enum cn_state { CN_IDLE, CN_RESOLVING, CN_CONNECTING, CN_DONE, CN_FAILED };
+enum cn_state { CN_IDLE, CN_RESOLVING, CN_RESOLVED, CN_CONNECTING, CN_DONE, CN_FAILED };
 struct connector {
 	enum cn_state state;
+	bool names_only;		/* ends in CN_RESOLVED, nothing is connected */
 	int fd;				/* resolver's pipe, then the socket */
 	pid_t pid;			/* resolver child, 0 for none */
 	uint16_t port;
@@ -285,6 +311,39 @@ struct connector {
 		} address[ADDRESSES];
 	} reply;
 	char why[160];			/* last error, for people */
+};
+
+/* A forward, PROTOCOL.mux's MUX_C_OPEN_FWD: where to listen, where to connect.
+ * A port of FW_PATH means that the host is the path of a unix socket. */
+enum fw_type { FW_LOCAL = 1, FW_REMOTE = 2, FW_DYNAMIC = 3 };
+enum fw_state {
+	FW_FREE,
+	FW_RESOLVING,		/* the name to listen on */
+	FW_WAITING,		/* remote: to be asked for when the link allows */
+	FW_ASKED,		/* remote: the server's answer is awaited */
+	FW_ACTIVE,
+};
+#define FW_PATH 0xfffffffeu
+#define FW_SOCKETS 4
+
+struct endpoint {
+	char host[FORWARD_HOST];
+	uint32_t port;
+};
+
+struct forward {
+	uint8_t state;			/* enum fw_state */
+	uint8_t type;			/* enum fw_type */
+	bool answered;			/* event: its fate is known, its client is to hear it */
+	int16_t client;			/* who waits for it, -1 for nobody */
+	int16_t connector;		/* resolves the name to listen on, -1 for none */
+	struct endpoint listen, connect;
+	uint32_t allocated;		/* remote: the port that the server gave */
+	int socket[FW_SOCKETS];		/* local: listening, -1 for none */
+	dev_t dev;			/* of a unix socket that we created */
+	ino_t ino;
+	bool permanent;			/* from an option: outlives a failure */
+	char why[96];			/* what went wrong last; "" for nothing */
 };
 
 enum lk_state { LK_DOWN, LK_CONNECTING, LK_LOGIN, LK_UP };
@@ -305,7 +364,8 @@ static struct {
 			identity, known_hosts, pin, send_env, set_env;
 		int64_t connect_timeout, alive_interval, alive_count;	/* s, s, count */
 		int64_t family;			/* AF_… */
-		int64_t batch, identities_only, strict;
+		int64_t batch, identities_only, strict, gateway_ports, exit_on_forward_failure;
+		const char *stdio_forward;
 		const char *user, *host_key_alias;
 		struct tp_config tp;
 	} op;
@@ -326,8 +386,12 @@ static struct {
 	struct channel channel[CHANNELS];
 	int channels;			/* all slots from here on are free */
 	int sessions;
-	uint8_t global[GLOBAL_REQUESTS];
+	struct global_request global[GLOBAL_REQUESTS];
 	int n_global;
+
+	/* fw_ */
+	struct forward forward[FORWARDS];
+	struct connector connector[CONNECTORS];
 
 	/* mx_ */
 	struct client client[CLIENTS];
@@ -907,6 +971,8 @@ static void cn_fail(struct connector *c, const char *why)
 /* Stops whatever runs.  The child, if any, is reaped by lp_'s SIGCHLD. */
 static void cn_stop(struct connector *c)
 {
+	if (c->state == CN_IDLE)
+		return;
 	fd_close(&c->fd);
 	if (c->pid > 0 && c->state == CN_RESOLVING)
 		kill(c->pid, SIGKILL);
@@ -914,7 +980,15 @@ static void cn_stop(struct connector *c)
 	c->state = CN_IDLE;
 }
 
-static void cn_resolve(struct connector *c, const char *host, int family)
+static void cn_reset(struct connector *c, uint16_t port, int64_t deadline)
+{
+	memset(c, 0, sizeof *c);
+	c->fd = -1;
+	c->port = port;
+	c->deadline = c->attempt_deadline = deadline;
+}
+
+static void cn_fork(struct connector *c, const char *host, int family)
 {
 	int p[2];
 	if (pipe(p) != 0) {
@@ -976,21 +1050,26 @@ static void cn_next(struct connector *c, int64_t now)
  * then on) or CN_FAILED with `why`, not later than `deadline`. */
 static void cn_start(struct connector *c, const char *host, uint16_t port, int family, int64_t deadline, int64_t now)
 {
-	memset(c, 0, sizeof *c);
-	c->fd = -1;
-	c->port = port;
-	c->deadline = c->attempt_deadline = deadline;
+	cn_reset(c, port, deadline);
 	struct cn_address *a = &c->reply.address[0];
 	if (family != AF_INET6 && inet_pton(AF_INET, host, a->bytes) == 1)
 		a->family = AF_INET;
 	else if (family != AF_INET && inet_pton(AF_INET6, host, a->bytes) == 1)
 		a->family = AF_INET6;
 	if (a->family == 0) {
-		cn_resolve(c, host, family);
+		cn_fork(c, host, family);
 		return;
 	}
 	c->n = 1;
 	cn_next(c, now);
+}
+
+/* Only finds a name's addresses: CN_RESOLVED or CN_FAILED. */
+static void cn_resolve(struct connector *c, const char *host, int family, int64_t deadline)
+{
+	cn_reset(c, 0, deadline);
+	c->names_only = true;
+	cn_fork(c, host, family);
 }
 
 static short cn_events(const struct connector *c)
@@ -1016,7 +1095,11 @@ static void cn_read_reply(struct connector *c, int64_t now)
 			 c->reply.error ? gai_strerror(c->reply.error) : "no address");
 	} else {
 		c->n = (uint8_t)(c->reply.n < ADDRESSES ? c->reply.n : ADDRESSES);
-		cn_next(c, now);
+		if (c->names_only) {
+			fd_close(&c->fd);
+			c->state = CN_RESOLVED;
+		} else
+			cn_next(c, now);
 	}
 }
 
@@ -1134,9 +1217,9 @@ static int ch_index(const struct channel *c)
 	return (int)(c - g.channel);
 }
 
-/* A fresh slot in state CH_OPENING, its window promised and accounted; NULL if
- * all are taken. */
-static struct channel *ch_alloc(void)
+/* A fresh slot in `state`, its window promised and accounted; NULL if all are
+ * taken. */
+static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 {
 	int i = 0;
 	while (i < CHANNELS && g.channel[i].state != CH_FREE)
@@ -1145,8 +1228,9 @@ static struct channel *ch_alloc(void)
 		return NULL;
 	struct channel *c = &g.channel[i];
 	memset(c, 0, sizeof *c);
-	c->state = CH_OPENING;
-	c->client = -1;
+	c->state = (uint8_t)state;
+	c->kind = (uint8_t)kind;
+	c->client = c->forward = c->connector = -1;
 	c->in.fd = c->out[CH_OUT].fd = c->out[CH_ERR].fd = -1;
 	uint32_t limit = pool_limit(c);
 	c->window = c->window_target = WINDOW_START < limit ? WINDOW_START : limit;
@@ -1156,14 +1240,34 @@ static struct channel *ch_alloc(void)
 	return c;
 }
 
+/* Both directions of a socket of ours share one descriptor. */
+static bool ch_is_socket(const struct channel *c)
+{
+	return c->kind == CH_LOCAL || c->kind == CH_REMOTE;
+}
+
+/* Gives one direction up: a lent descriptor is given back, a socket is shut
+ * down and closed with its second direction. */
+static void ch_release(const struct channel *c, struct passed *d, const struct passed *other, int how)
+{
+	if (ch_is_socket(c) && d->fd >= 0) {
+		shutdown(d->fd, how);
+		if (other->fd >= 0)
+			d->fd = -1;
+	}
+	fd_give_back(d);
+}
+
 /* The reaper's part. */
 static void ch_free(struct channel *c)
 {
-	fd_give_back(&c->in);
+	ch_release(c, &c->in, &c->out[CH_OUT], SHUT_RD);
 	for (int s = 0; s < CH_STREAMS; s++) {
-		fd_give_back(&c->out[s]);
+		ch_release(c, &c->out[s], &c->in, SHUT_WR);
 		pool_drop(&c->queue[s], c->queue[s].len);
 	}
+	if (c->kind == CH_SESSION)
+		g.sessions--;
 	c->state = CH_FREE;
 	pool_account(c);
 	while (g.channels > 0 && g.channel[g.channels - 1].state == CH_FREE)
@@ -1180,13 +1284,13 @@ static bool ch_empty(const struct channel *c)
 static void ch_end_output(struct channel *c, enum stream s)
 {
 	pool_drop(&c->queue[s], c->queue[s].len);
-	fd_give_back(&c->out[s]);
+	ch_release(c, &c->out[s], &c->in, SHUT_WR);
 	pool_account(c);
 }
 
 static void ch_end_input(struct channel *c)
 {
-	fd_give_back(&c->in);
+	ch_release(c, &c->in, &c->out[CH_OUT], SHUT_RD);
 	c->flags &= (uint16_t)~CH_READABLE;
 }
 
@@ -1211,7 +1315,7 @@ static void ch_lose(struct channel *c)
 		c->events = CH_EV_REFUSED;
 	ch_end_input(c);
 	c->flags |= CH_EOF_SENT | CH_EOF_RCVD | CH_CLOSE_SENT | CH_CLOSE_RCVD;
-	if (c->state == CH_OPENING && c->flags & CH_ABANDONED)
+	if (c->state != CH_OPEN && c->client < 0)
 		c->state = CH_DEAD;
 }
 
@@ -1265,7 +1369,8 @@ static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint3
 		n = fd_write(d->fd, p, len);
 	if (n == FD_ERROR)
 		ch_end_output(c, s);
-	uint32_t taken = d->fd < 0 ? len : n > 0 ? (uint32_t)n : 0;
+	bool nobody = d->fd < 0 && !(c->flags & CH_SOCKS_PENDING);
+	uint32_t taken = nobody ? len : n > 0 ? (uint32_t)n : 0;
 	c->consumed += taken;
 	if (taken < len)
 		pool_put(&c->queue[s], p + taken, len - taken);
@@ -1286,7 +1391,7 @@ static void ch_tell(struct channel *c, const char *text)
 
 static bool ch_wants_write(const struct channel *c, enum stream s)
 {
-	return c->queue[s].len > 0;
+	return c->queue[s].len > 0 && c->out[s].fd >= 0;
 }
 
 /* Input is welcome when the network has a place for it; the transport's room
@@ -1318,6 +1423,8 @@ static uint32_t ch_read(struct channel *c, uint32_t max)
 	ssize_t n = fd_read(c->in.fd, p + SSH_DATA_HEADER, max);
 	if (n == FD_END || n == FD_ERROR)
 		ch_end_input(c);
+	if (n == FD_ERROR && ch_is_socket(c))		/* reset: the other direction is dead too */
+		ch_end_output(c, CH_OUT);
 	if (n < (ssize_t)max || c->in.tty)	/* a terminal blocks: never twice after one poll() */
 		c->flags &= (uint16_t)~CH_READABLE;
 	if (n <= 0)
@@ -1356,17 +1463,30 @@ static void ch_credit(struct channel *c)
  * remote program gets SIGPIPE ("eow@openssh.com"). */
 static void ch_tell_eow(struct channel *c)
 {
-	if (c->out[CH_OUT].fd >= 0 || c->flags & (CH_EOF_RCVD | CH_CLOSE_SENT | CH_EOW_SENT))
+	if (c->kind != CH_SESSION || c->out[CH_OUT].fd >= 0 ||
+	    c->flags & (CH_EOF_RCVD | CH_CLOSE_SENT | CH_EOW_SENT))
 		return;
 	c->flags |= CH_EOW_SENT;
 	if (strncmp(tp_info()->peer_version, "SSH-2.0-OpenSSH", 15) == 0)
 		tx_end(tx_request(c, "eow@openssh.com", false));
 }
 
+/* Whether it is for us to send CLOSE now.  A session's end is the server's to
+ * say; a forwarded connection ends when nothing can flow in either direction,
+ * a stdio forward with the server's EOF (PROTOCOL.mux's tests: D-stdio-eof). */
+static bool ch_is_over(const struct channel *c)
+{
+	if (c->flags & (CH_CLOSE_RCVD | CH_ABANDONED | CH_REFUSED))
+		return true;
+	if (c->kind == CH_STDIO && c->flags & CH_EOF_RCVD)
+		return ch_empty(c);
+	return c->kind != CH_SESSION && c->in.fd < 0 && c->out[CH_OUT].fd < 0;
+}
+
 /* Whatever the channel's state asks to be sent or closed now. */
 static void ch_settle(struct channel *c)
 {
-	if (c->state != CH_OPEN || c->events & CH_EV_CONFIRMED)
+	if (c->state != CH_OPEN || c->events & CH_EV_CONFIRMED || c->flags & CH_SOCKS_PENDING)
 		return;
 	if (c->flags & (CH_EOF_RCVD | CH_CLOSE_RCVD) && ch_empty(c) && c->out[CH_OUT].fd >= 0)
 		ch_end_output(c, CH_OUT);
@@ -1378,14 +1498,14 @@ static void ch_settle(struct channel *c)
 			c->flags |= CH_EOF_SENT;
 			tx_channel(SSH_CHANNEL_EOF, c);
 		}
-		if (c->flags & (CH_CLOSE_RCVD | CH_ABANDONED | CH_REFUSED)) {
+		if (ch_is_over(c)) {
 			c->flags |= CH_CLOSE_SENT;
 			tx_channel(SSH_CHANNEL_CLOSE, c);
 		}
 		ch_credit(c);
 	}
 	if (c->flags & CH_CLOSE_SENT && c->flags & CH_CLOSE_RCVD && ch_empty(c)) {
-		if (c->flags & CH_ABANDONED)
+		if (c->client < 0)
 			c->state = CH_DEAD;
 		else
 			c->events |= CH_EV_ENDED;
@@ -1510,6 +1630,922 @@ static void tt_resize(void)
 	}
 }
 
+/* ===== us_ ================================================================
+ * The control socket: created under a temporary name and linked into place, so
+ * that the final name never exists unlistened; removed only if still ours. */
+
+#define US_SUFFIX 17			/* "." and sixteen random characters */
+
+static bool us_address(struct sockaddr_un *a, const char *path)
+{
+	memset(a, 0, sizeof *a);
+	a->sun_family = AF_UNIX;
+	if (strlen(path) >= sizeof a->sun_path)
+		return false;
+	strcpy(a->sun_path, path);
+	return true;
+}
+
+static bool us_random(char *to, size_t n)
+{
+	static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	bool ok = fd >= 0 && read(fd, to, n) == (ssize_t)n;
+	for (size_t i = 0; i < n; i++)
+		to[i] = alphabet[(uint8_t)to[i] % 64];
+	fd_close(&fd);
+	return ok;
+}
+
+enum us_found { US_NOTHING, US_STALE, US_LIVE, US_FOREIGN };
+
+/* What stands at the control path; *st describes it. */
+static enum us_found us_look(const char *path, struct stat *st)
+{
+	struct sockaddr_un a;
+	if (lstat(path, st) != 0)
+		return US_NOTHING;
+	if (!S_ISSOCK(st->st_mode) || !us_address(&a, path))
+		return US_FOREIGN;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int r = fd < 0 ? -1 : connect(fd, (struct sockaddr *)&a, sizeof a), error = errno;
+	fd_close(&fd);
+	return r != 0 && error == ECONNREFUSED ? US_STALE : US_LIVE;
+}
+
+/* Whether a master may be started at the path at all; the reason if not. */
+static const char *us_check(const char *path)
+{
+	static char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	struct stat st;
+	if (strlen(path) + US_SUFFIX >= sizeof dir)
+		return "path is too long";
+	const char *slash = strrchr(path, '/');
+	snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+	if (access(dir, W_OK | X_OK) != 0)
+		return strerror(errno);
+	switch (us_look(path, &st)) {
+	case US_LIVE:		return "a master is already running there";
+	case US_FOREIGN:	return "exists and is not a socket";
+	case US_STALE:
+	case US_NOTHING:	break;
+	}
+	return NULL;
+}
+
+/* Takes a dead master's socket away: renames it, looks again whether it is the
+ * one that was found dead, and only then removes it. */
+static void us_remove_stale(const char *path, const char *aside, const struct stat *dead)
+{
+	struct stat st;
+	if (rename(path, aside) != 0 || lstat(aside, &st) != 0)
+		return;
+	if (st.st_ino != dead->st_ino || st.st_dev != dead->st_dev)
+		(void)!link(aside, path);	/* somebody was faster: give it back */
+	unlink(aside);
+}
+
+/* Gives the listening socket at `temp` its name.  0 or errno. */
+static int us_place(const char *temp, const char *path)
+{
+	struct stat st;
+	char aside[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	if (link(temp, path) == 0)
+		return 0;
+	if (errno == EEXIST && us_look(path, &st) == US_STALE) {
+		size_t n = strlen(path);
+		snprintf(aside, sizeof aside, "%s.", path);
+		if (n + US_SUFFIX < sizeof aside && us_random(aside + n + 1, US_SUFFIX - 1)) {
+			aside[n + US_SUFFIX] = 0;
+			us_remove_stale(path, aside, &st);
+		}
+		return link(temp, path) == 0 ? 0 : errno;
+	}
+	/* file systems without hard links: the path is proven free or dead above */
+	if ((errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS) && us_look(path, &st) <= US_STALE)
+		return rename(temp, path) == 0 ? 0 : errno;
+	return errno;
+}
+
+/* Creates the control socket and listens.  0 or errno. */
+static int us_listen(const char *path)
+{
+	struct sockaddr_un a;
+	struct stat st;
+	char temp[sizeof a.sun_path];
+	size_t n = strlen(path);
+	if (n + US_SUFFIX >= sizeof temp)
+		return ENAMETOOLONG;
+	snprintf(temp, sizeof temp, "%s.", path);
+	if (!us_random(temp + n + 1, US_SUFFIX - 1))
+		return EIO;
+	temp[n + US_SUFFIX] = 0;
+	us_address(&a, temp);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error = 0;
+	mode_t mask = umask(0177);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) != 0)
+		error = errno;
+	umask(mask);
+	if (error == 0 && (listen(fd, LISTEN_BACKLOG) != 0 || lstat(temp, &st) != 0))
+		error = errno;
+	if (error == 0)
+		error = us_place(temp, path);
+	if (fd >= 0)
+		unlink(temp);
+	if (error) {
+		fd_close(&fd);
+		return error;
+	}
+	g.listener = fd;
+	g.bound = true;
+	g.socket_dev = st.st_dev;
+	g.socket_ino = st.st_ino;
+	return 0;
+}
+
+/* Stops listening and removes the path if it is still our socket. */
+static void us_remove(void)
+{
+	struct stat st;
+	fd_close(&g.listener);
+	if (g.bound && lstat(g.op.control_path, &st) == 0 && st.st_dev == g.socket_dev && st.st_ino == g.socket_ino)
+		unlink(g.op.control_path);
+	g.bound = false;
+}
+
+/* A connection of somebody who may use the master, or -1. */
+static int us_accept(void)
+{
+	int fd = accept4(g.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			g.accept_after = g.now + 1000;
+		return -1;
+	}
+	struct ucred peer;
+	socklen_t len = sizeof peer;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == 0 || peer.uid == getuid()))
+		return fd;
+	log_at(TP_ERROR, "multiplex uid mismatch: peer euid %u != uid %u", (unsigned)peer.uid, (unsigned)getuid());
+	close(fd);
+	return -1;
+}
+
+/* ===== fw_ ================================================================
+ * Forwards (PROTOCOL.mux, 4 to 6; RFC 4254, 7): listeners of ours that open
+ * channels, listeners at the server whose channels we connect, and SOCKS.
+ * A forward's fate reaches the client that asked as its `answered` event. */
+
+static bool fw_is_path(const struct endpoint *e)
+{
+	return e->port == FW_PATH;
+}
+
+/* A remote dynamic forward: the server's connections speak SOCKS to us. */
+static bool fw_is_remote_dynamic(const struct forward *f)
+{
+	return f->type == FW_REMOTE && f->connect.port == 0;
+}
+
+static bool fw_same(const struct endpoint *a, const struct endpoint *b)
+{
+	return a->port == b->port && strcmp(a->host, b->host) == 0;
+}
+
+/* The forward that equals `like` in all fields (FWD-match); for a dynamic one
+ * the connect fields mean nothing. */
+static struct forward *fw_find(const struct forward *like)
+{
+	for (int i = 0; i < FORWARDS; i++) {
+		struct forward *f = &g.forward[i];
+		if (f->state != FW_FREE && f->type == like->type && fw_same(&f->listen, &like->listen) &&
+		    (f->type == FW_DYNAMIC || fw_same(&f->connect, &like->connect)))
+			return f;
+	}
+	return NULL;
+}
+
+/* A slot that holds a copy of `like`'s type and endpoints, in FW_WAITING; NULL
+ * if all are taken. */
+static struct forward *fw_add(const struct forward *like)
+{
+	for (int i = 0; i < FORWARDS; i++) {
+		struct forward *f = &g.forward[i];
+		if (f->state != FW_FREE)
+			continue;
+		memset(f, 0, sizeof *f);
+		f->state = FW_WAITING;
+		f->type = like->type;
+		f->listen = like->listen;
+		f->connect = like->connect;
+		f->client = f->connector = -1;
+		for (int k = 0; k < FW_SOCKETS; k++)
+			f->socket[k] = -1;
+		return f;
+	}
+	return NULL;
+}
+
+/* "local 127.0.0.1:8080 -> host:80", for people. */
+static const char *fw_name(const struct forward *f)
+{
+	static char text[2 * FORWARD_HOST + 64];
+	static const char *const types[] = { "", "local", "remote", "dynamic" };
+	char from[16] = "", to[16] = "";
+	if (!fw_is_path(&f->listen))
+		snprintf(from, sizeof from, ":%u", (unsigned)(f->allocated ? f->allocated : f->listen.port));
+	if (!fw_is_path(&f->connect))
+		snprintf(to, sizeof to, ":%u", (unsigned)f->connect.port);
+	if (f->type == FW_DYNAMIC || fw_is_remote_dynamic(f))
+		snprintf(text, sizeof text, "%s %s%s (SOCKS)", types[f->type], f->listen.host, from);
+	else
+		snprintf(text, sizeof text, "%s %s%s -> %s%s", types[f->type], f->listen.host, from, f->connect.host, to);
+	return text;
+}
+
+/* One field of a forward's text: up to the next ':' outside of brackets; a path
+ * is a field that has a '/'.  Advances *p beyond the ':', NULL at the end. */
+static bool fw_field(const char **p, struct endpoint *e)
+{
+	const char *from = *p, *end = from + strcspn(from, ":");
+	e->port = 0;
+	if (*from == '[') {
+		from++;
+		end = strchr(from, ']');
+		if (!end || (end[1] && end[1] != ':'))
+			return false;
+	}
+	size_t len = (size_t)(end - from);
+	if (len >= sizeof e->host)
+		return false;
+	memcpy(e->host, from, len);
+	e->host[len] = 0;
+	if (memchr(from, '/', len))
+		e->port = FW_PATH;
+	end += *end == ']';
+	*p = *end ? end + 1 : NULL;
+	return true;
+}
+
+/* Makes an endpoint of a host field and a port field.  False if the port is no
+ * number from `least` to 65535. */
+static bool fw_host_port(struct endpoint *to, const struct endpoint *host, const struct endpoint *port, uint32_t least)
+{
+	char *end;
+	if (!isdigit((unsigned char)port->host[0]))
+		return false;
+	unsigned long n = strtoul(port->host, &end, 10);
+	if (*end || n > 65535 || n < least || host->port == FW_PATH)
+		return false;
+	*to = *host;
+	to->port = (uint32_t)n;
+	return true;
+}
+
+/* ssh's -L, -R and -D: [bind:]port:host:hostport, either side may be a path;
+ * -D, and -R without a target: [bind:]port.  A bind address that is empty means
+ * "*", one that is absent "" (FWD-bind-text). */
+static bool fw_parse(const char *text, enum fw_type type, struct forward *f)
+{
+	struct endpoint field[4], none = { "", 0 };
+	int n = 0, at = 0;
+	memset(f, 0, sizeof *f);
+	f->type = (uint8_t)type;
+	for (const char *p = text; p && n <= 4; n++)
+		if (n == 4 || !fw_field(&p, &field[n]))
+			return false;
+	int target = field[n - 1].port == FW_PATH ? 1 : 2;
+	if (type == FW_DYNAMIC || n <= 2)
+		target = n == 2 && field[1].port == FW_PATH ? 1 : 0;
+	if (target == 0)
+		memcpy(f->connect.host, "socks", 6);
+	else if (target == 1)
+		f->connect = field[n - 1];
+	else if (n < 3 || !fw_host_port(&f->connect, &field[n - 2], &field[n - 1], 1))
+		return false;
+	if ((target == 0 && type == FW_LOCAL) || (target != 0 && type == FW_DYNAMIC))
+		return false;
+	n -= target;
+	if (n == 1 && field[0].port == FW_PATH)
+		f->listen = field[0];
+	else if (n == 2 && field[0].host[0] == 0)
+		memcpy(field[0].host, "*", 2);
+	at = n == 2;
+	return f->listen.port == FW_PATH || (n >= 1 && n <= 2 &&
+		fw_host_port(&f->listen, at ? &field[0] : &none, &field[at], type == FW_REMOTE ? 0 : 1));
+}
+
+/* --- connectors: a few, shared by all that must resolve or connect --------- */
+
+static int fw_connector(void)
+{
+	for (int i = 0; i < CONNECTORS; i++)
+		if (g.connector[i].state == CN_IDLE)
+			return i;
+	return -1;
+}
+
+static void fw_release_connector(int16_t *index)
+{
+	if (*index >= 0)
+		cn_stop(&g.connector[*index]);
+	*index = -1;
+}
+
+/* --- listeners of ours ------------------------------------------------------ */
+
+static void fw_close(struct forward *f)
+{
+	struct stat st;
+	for (int k = 0; k < FW_SOCKETS; k++)
+		fd_close(&f->socket[k]);
+	if (f->ino && lstat(f->listen.host, &st) == 0 && st.st_dev == f->dev && st.st_ino == f->ino)
+		unlink(f->listen.host);
+	f->ino = 0;
+}
+
+static void fw_free(struct forward *f)
+{
+	fw_close(f);
+	fw_release_connector(&f->connector);
+	f->state = FW_FREE;
+}
+
+/* Listens on one more address; what went wrong stays in `why`. */
+static bool fw_bind(struct forward *f, const void *address, socklen_t len)
+{
+	const struct sockaddr *a = address;
+	int k = 0, on = 1;
+	while (k < FW_SOCKETS && f->socket[k] >= 0)
+		k++;
+	if (k == FW_SOCKETS)
+		return false;
+	int fd = socket(a->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0 && a->sa_family != AF_UNIX)
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+	if (fd >= 0 && a->sa_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+	if (fd < 0 || bind(fd, a, len) != 0 || listen(fd, LISTEN_BACKLOG) != 0) {
+		snprintf(f->why, sizeof f->why, "%s", strerror(errno));
+		fd_close(&fd);
+		return false;
+	}
+	f->socket[k] = fd;
+	return true;
+}
+
+static bool fw_bind_ip(struct forward *f, const char *ip)
+{
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)f->listen.port) };
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons((uint16_t)f->listen.port) };
+	if (inet_pton(AF_INET, ip, &v4.sin_addr) == 1)
+		return fw_bind(f, &v4, sizeof v4);
+	return inet_pton(AF_INET6, ip, &v6.sin6_addr) == 1 && fw_bind(f, &v6, sizeof v6);
+}
+
+static void fw_bind_path(struct forward *f)
+{
+	struct sockaddr_un a;
+	struct stat st;
+	if (!us_address(&a, f->listen.host)) {
+		snprintf(f->why, sizeof f->why, "path is too long");
+		return;
+	}
+	mode_t mask = umask(0177);
+	bool ok = fw_bind(f, &a, sizeof a);
+	umask(mask);
+	if (ok && lstat(f->listen.host, &st) == 0) {
+		f->dev = st.st_dev;
+		f->ino = st.st_ino;
+	}
+}
+
+/* The end of setting up: one address that listens is enough (FWD-bind-any). */
+static void fw_listening(struct forward *f)
+{
+	f->answered = true;
+	if (f->socket[0] >= 0) {
+		f->state = FW_ACTIVE;
+		f->why[0] = 0;
+		log_at(TP_VERBOSE, "forward %s listens", fw_name(f));
+		return;
+	}
+	log_at(TP_ERROR, "forward %s: %s", fw_name(f), f->why);
+	f->state = FW_WAITING;
+}
+
+static void fw_listen(struct forward *f)
+{
+	const char *host = f->listen.host;
+	bool any = strcmp(host, "*") == 0 || (host[0] == 0 && g.op.gateway_ports);
+	f->why[0] = 0;
+	if (fw_is_path(&f->listen))
+		fw_bind_path(f);
+	else if (any || host[0] == 0 || strcmp(host, "localhost") == 0) {
+		fw_bind_ip(f, any ? "0.0.0.0" : "127.0.0.1");
+		fw_bind_ip(f, any ? "::" : "::1");
+	} else if (!fw_bind_ip(f, host) && !f->why[0]) {	/* a name */
+		f->connector = (int16_t)fw_connector();
+		if (f->connector >= 0) {
+			f->state = FW_RESOLVING;
+			cn_resolve(&g.connector[f->connector], host, AF_UNSPEC, g.now + CONNECT_MS);
+			return;
+		}
+		snprintf(f->why, sizeof f->why, "too many names are being resolved");
+	}
+	fw_listening(f);
+}
+
+/* The name to listen on is known, or is not. */
+static void fw_resolved(struct forward *f)
+{
+	struct connector *c = &g.connector[f->connector];
+	if (c->state == CN_RESOLVING)
+		return;
+	c->port = (uint16_t)f->listen.port;
+	for (int i = 0; c->state == CN_RESOLVED && i < c->n; i++) {
+		struct sockaddr_storage a;
+		socklen_t len = cn_address(c, i, &a);
+		fw_bind(f, &a, len);
+	}
+	if (c->state == CN_FAILED)
+		snprintf(f->why, sizeof f->why, "%.*s", (int)sizeof f->why - 1, c->why);
+	fw_release_connector(&f->connector);
+	fw_listening(f);
+}
+
+/* --- listeners at the server ------------------------------------------------ */
+
+/* The address string that stands for the listen host (FWD-host-rules). */
+static const char *fw_remote_host(const struct forward *f)
+{
+	return f->listen.host[0] == 0 ? "localhost" : strcmp(f->listen.host, "*") == 0 ? "" : f->listen.host;
+}
+
+static void fw_tx(const struct forward *f, bool cancel)
+{
+	struct buf *b = tx_begin(SSH_GLOBAL_REQUEST);
+	if (fw_is_path(&f->listen)) {
+		buf_put_text(b, cancel ? "cancel-streamlocal-forward@openssh.com" : "streamlocal-forward@openssh.com");
+		buf_put_u8(b, !cancel);
+		buf_put_text(b, f->listen.host);
+	} else {
+		buf_put_text(b, cancel ? "cancel-tcpip-forward" : "tcpip-forward");
+		buf_put_u8(b, !cancel);
+		buf_put_text(b, fw_remote_host(f));
+		buf_put_u32(b, f->allocated ? f->allocated : f->listen.port);
+	}
+	tx_end(b);
+}
+
+static void fw_ask(struct forward *f)
+{
+	if (g.n_global == GLOBAL_REQUESTS)
+		return;			/* stays in FW_WAITING */
+	f->state = FW_ASKED;
+	g.global[g.n_global++] = (struct global_request){ GLOBAL_FORWARD, (int16_t)(f - g.forward) };
+	fw_tx(f, false);
+}
+
+/* The server's answer to the oldest request. */
+static void fw_answer(struct forward *f, bool granted, struct buf *b)
+{
+	if (f->state != FW_ASKED)
+		return;
+	f->answered = true;
+	if (granted && f->listen.port == 0)
+		f->allocated = buf_get_u32(b);
+	if (granted && !b->bad) {
+		f->state = FW_ACTIVE;
+		f->why[0] = 0;
+		log_at(TP_VERBOSE, "forward %s is set up", fw_name(f));
+		return;
+	}
+	f->state = FW_WAITING;
+	snprintf(f->why, sizeof f->why, "the server refuses to listen there");
+	log_at(TP_ERROR, "forward %s: %s", fw_name(f), f->why);
+}
+
+/* Begins with whatever the forward is. */
+static void fw_start(struct forward *f)
+{
+	if (f->type == FW_REMOTE)
+		fw_ask(f);
+	else
+		fw_listen(f);
+}
+
+/* Ends a forward; connections that it carries go on. */
+static void fw_cancel(struct forward *f)
+{
+	if (f->type == FW_REMOTE && f->state == FW_ACTIVE && g.link == LK_UP)
+		fw_tx(f, true);
+	fw_free(f);
+}
+
+/* --- connections that our listeners accept ---------------------------------- */
+
+static void fw_use_socket(struct channel *c, int fd)
+{
+	int on = 1;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	c->in = c->out[CH_OUT] = (struct passed){ .fd = fd, .nonblock = true };
+}
+
+/* Asks the server to connect to `to` for channel c. */
+static void fw_open(struct channel *c, const struct endpoint *to, const char *from_ip, uint32_t from_port)
+{
+	bool path = fw_is_path(to);
+	struct buf *b = tx_begin(SSH_CHANNEL_OPEN);
+	buf_put_text(b, path ? "direct-streamlocal@openssh.com" : "direct-tcpip");
+	buf_put_u32(b, (uint32_t)ch_index(c));
+	buf_put_u32(b, c->window);
+	buf_put_u32(b, PACKET_MAX);
+	buf_put_text(b, to->host);
+	if (!path)
+		buf_put_u32(b, to->port);
+	buf_put_text(b, path ? "" : from_ip);
+	buf_put_u32(b, path ? 0 : from_port);
+	tx_end(b);
+	c->state = CH_OPENING;
+}
+
+/* The same for a socket that somebody connected to one of our listeners. */
+static void fw_open_for(struct channel *c, const struct endpoint *to)
+{
+	struct sockaddr_storage a;
+	socklen_t len = sizeof a;
+	char ip[INET6_ADDRSTRLEN] = "127.0.0.1";
+	uint16_t port = 0;
+	if (getpeername(c->in.fd, (struct sockaddr *)&a, &len) == 0 && a.ss_family == AF_INET6) {
+		const struct sockaddr_in6 *v6 = (const void *)&a;
+		inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip);
+		port = ntohs(v6->sin6_port);
+	} else if (len >= sizeof(struct sockaddr_in) && a.ss_family == AF_INET) {
+		const struct sockaddr_in *v4 = (const void *)&a;
+		inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip);
+		port = ntohs(v4->sin_port);
+	}
+	fw_open(c, to, ip, port);
+}
+
+static void fw_accept(struct forward *f, int listener)
+{
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			g.accept_after = g.now + 1000;
+		return;
+	}
+	struct channel *c = ch_alloc(CH_LOCAL, CH_SOCKS);
+	if (!c) {
+		close(fd);
+		return;
+	}
+	fw_use_socket(c, fd);
+	c->forward = (int16_t)(f - g.forward);
+	c->deadline = g.now + SOCKS_MS;
+	if (f->type == FW_LOCAL)
+		fw_open_for(c, &f->connect);
+}
+
+/* Room for connections that nobody has accepted yet. */
+static bool fw_wants_accept(void)
+{
+	return g.link == LK_UP && tp_room() > 0 && g.now >= g.accept_after;
+}
+
+/* --- SOCKS 4, 4a and 5, "no authentication", CONNECT ------------------------- */
+
+#define SOCKS_MAX 1100		/* longest request that is waited for */
+
+/* Reads one step of a SOCKS conversation from the n bytes at p: returns how
+ * many belong to it, 0 if it is not complete yet, -1 if it is none that we
+ * speak.  `c->socks` becomes 5 after the greeting; *to is filled, and *done
+ * set, by a request. */
+static int fw_socks_step(struct channel *c, const uint8_t *p, size_t n, struct endpoint *to, bool *done)
+{
+	size_t at, len;
+	*done = false;
+	if (n == 0)
+		return 0;
+	if (c->socks == 0 && p[0] == 5) {		/* RFC 1928, 3 */
+		if (n < 2 || n < 2u + p[1])
+			return 0;
+		c->socks = 5;
+		return memchr(p + 2, 0, p[1]) ? 2 + p[1] : -1;
+	}
+	*done = true;
+	if (c->socks == 5) {				/* RFC 1928, 4 */
+		if (n < 5)
+			return 0;
+		len = p[3] == 1 ? 4 : p[3] == 4 ? 16 : p[3] == 3 ? p[4] : 0;
+		at = p[3] == 3 ? 5 : 4;
+		if (p[0] != 5 || p[1] != 1 || len == 0)
+			return -1;
+		if (n < at + len + 2)
+			return 0;
+		if (p[3] == 3) {
+			if (len >= sizeof to->host || memchr(p + at, 0, len))
+				return -1;
+			memcpy(to->host, p + at, len);
+			to->host[len] = 0;
+		} else
+			inet_ntop(p[3] == 1 ? AF_INET : AF_INET6, p + at, to->host, sizeof to->host);
+		to->port = (uint32_t)p[at + len] << 8 | p[at + len + 1];
+		return (int)(at + len + 2);
+	}
+	if (p[0] != 4 || (n > 1 && p[1] != 1))		/* SOCKS 4: user, 4a: host, each to a NUL */
+		return -1;
+	const uint8_t *user = n > 8 ? memchr(p + 8, 0, n - 8) : NULL;
+	if (!user)
+		return 0;
+	c->socks = 4;
+	to->port = (uint32_t)p[2] << 8 | p[3];
+	if (p[4] || p[5] || p[6] || !p[7]) {
+		inet_ntop(AF_INET, p + 4, to->host, sizeof to->host);
+		return (int)(user + 1 - p);
+	}
+	const uint8_t *host = user + 1, *end = memchr(host, 0, n - (size_t)(host - p));
+	if (!end)
+		return 0;
+	if (end == host || (size_t)(end - host) >= sizeof to->host)
+		return -1;
+	memcpy(to->host, host, (size_t)(end - host) + 1);
+	return (int)(end + 1 - p);
+}
+
+static const uint8_t fw_socks_method[] = { 5, 0 };
+
+/* The words that grant a request of c's version. */
+static size_t fw_socks_grant(const struct channel *c, uint8_t to[10])
+{
+	static const uint8_t v4[8] = { 0, 90 }, v5[10] = { 5, 0, 0, 1 };
+	memcpy(to, c->socks == 4 ? v4 : v5, c->socks == 4 ? sizeof v4 : sizeof v5);
+	return c->socks == 4 ? sizeof v4 : sizeof v5;
+}
+
+/* A local socket in CH_SOCKS is readable: its bytes are looked at in place and
+ * taken once they make a step. */
+static void fw_socks_local(struct channel *c)
+{
+	struct endpoint to;
+	bool done = false;
+	for (int i = 0; i < 2 && !done; i++) {		/* greeting and request may come together */
+		ssize_t n = recv(c->in.fd, g.scratch, SOCKS_MAX, MSG_PEEK);
+		if (fd_result(n) == FD_AGAIN)
+			return;
+		int used = n > 0 ? fw_socks_step(c, g.scratch, (size_t)n, &to, &done) : -1;
+		int more = used == 0 ? (int)n + 1 : 1;
+		setsockopt(c->in.fd, SOL_SOCKET, SO_RCVLOWAT, &more, sizeof more);
+		if (used == 0 && n < SOCKS_MAX)
+			return;
+		if (used <= 0 || fd_read(c->in.fd, g.scratch, (size_t)used) != used ||
+		    (!done && fd_write(c->in.fd, fw_socks_method, sizeof fw_socks_method) < 2)) {
+			c->state = CH_DEAD;
+			return;
+		}
+	}
+	if (done)
+		fw_open_for(c, &to);
+}
+
+/* What the server said to the opening of a local socket's channel. */
+static void fw_local_events(struct channel *c)
+{
+	uint8_t grant[10];
+	if (c->events & CH_EV_REFUSED)
+		c->state = CH_DEAD;
+	if (c->events & CH_EV_CONFIRMED && c->socks) {
+		size_t n = fw_socks_grant(c, grant);
+		if (fd_write(c->out[CH_OUT].fd, grant, n) != (ssize_t)n)
+			ch_end_output(c, CH_OUT);
+	}
+	c->events = 0;
+}
+
+/* --- connections that the server opens --------------------------------------- */
+
+static void fw_refuse(struct channel *c, const char *why)
+{
+	fw_release_connector(&c->connector);
+	if (c->state == CH_CONNECTING) {
+		tx_channel_open_failure(c->remote_id, SSH_OPEN_CONNECT_FAILED, why);
+		c->state = CH_DEAD;
+	} else {			/* opened for SOCKS */
+		c->flags &= (uint16_t)~CH_SOCKS_PENDING;
+		c->flags |= CH_REFUSED;
+		ch_end_output(c, CH_OUT);
+	}
+}
+
+static void fw_confirm(struct channel *c)
+{
+	struct buf *b = tx_begin(SSH_CHANNEL_OPEN_CONFIRMATION);
+	buf_put_u32(b, c->remote_id);
+	buf_put_u32(b, (uint32_t)ch_index(c));
+	buf_put_u32(b, c->window);
+	buf_put_u32(b, PACKET_MAX);
+	tx_end(b);
+	c->state = CH_OPEN;
+}
+
+static void fw_send_data(struct channel *c, const uint8_t *p, size_t n)
+{
+	struct buf *b = tx_begin(SSH_CHANNEL_DATA);
+	buf_put_u32(b, c->remote_id);
+	buf_put_str(b, (struct str){ p, (uint32_t)n });
+	tx_end(b);
+	c->remote_window -= (uint32_t)n;
+}
+
+/* The target is connected. */
+static void fw_connected(struct channel *c, int fd)
+{
+	uint8_t grant[10];
+	fw_use_socket(c, fd);
+	if (c->state == CH_CONNECTING)
+		fw_confirm(c);
+	else {
+		c->flags &= (uint16_t)~CH_SOCKS_PENDING;
+		fw_send_data(c, grant, fw_socks_grant(c, grant));
+	}
+}
+
+static void fw_connect_path(struct channel *c, const char *path)
+{
+	struct sockaddr_un a;
+	int fd = -1;
+	bool ok = us_address(&a, path) && (fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)) >= 0 &&
+		  connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
+	if (ok)
+		fw_connected(c, fd);
+	else {
+		fd_close(&fd);
+		fw_refuse(c, "connect failed");
+	}
+}
+
+static void fw_connect(struct channel *c, const struct endpoint *to)
+{
+	if (fw_is_path(to)) {
+		fw_connect_path(c, to->host);
+		return;
+	}
+	c->connector = (int16_t)fw_connector();
+	if (c->connector < 0)
+		fw_refuse(c, "too many connections are being made");
+	else
+		cn_start(&g.connector[c->connector], to->host, (uint16_t)to->port, AF_UNSPEC, g.now + CONNECT_MS, g.now);
+}
+
+/* Looks whether the connector of a channel has finished. */
+static void fw_connecting(struct channel *c)
+{
+	struct connector *k = &g.connector[c->connector];
+	if (k->state == CN_DONE) {
+		int fd = k->fd;
+		k->fd = -1;
+		fw_release_connector(&c->connector);
+		fw_connected(c, fd);
+	} else if (k->state == CN_FAILED) {
+		log_at(TP_VERBOSE, "channel %d: connect: %s", ch_index(c), k->why);
+		fw_refuse(c, "connect failed");
+	}
+}
+
+/* SOCKS words that came as channel data on a remote dynamic forward. */
+static void fw_socks_remote(struct channel *c)
+{
+	struct iovec iov[SOCKS_MAX / WINDOW_BLOCK + 3];
+	struct endpoint to;
+	bool done = false;
+	for (int i = 0; i < 2 && !done && c->connector < 0; i++) {
+		size_t n = 0;
+		int pieces = pool_iov(&c->queue[CH_OUT], iov, (int)(sizeof iov / sizeof iov[0]));
+		for (int k = 0; k < pieces && n + iov[k].iov_len <= sizeof g.scratch; k++) {
+			memcpy(g.scratch + n, iov[k].iov_base, iov[k].iov_len);
+			n += iov[k].iov_len;
+		}
+		int used = fw_socks_step(c, g.scratch, n, &to, &done);
+		if (used < 0 || (used == 0 && (n >= SOCKS_MAX || c->flags & CH_EOF_RCVD))) {
+			fw_refuse(c, "");
+			return;
+		}
+		if (used == 0)
+			return;
+		pool_drop(&c->queue[CH_OUT], (uint32_t)used);
+		pool_account(c);
+		if (!done)
+			fw_send_data(c, fw_socks_method, sizeof fw_socks_method);
+	}
+	if (done)
+		fw_connect(c, &to);
+}
+
+/* The remote forward that a channel opened by the server belongs to. */
+static struct forward *fw_for_open(struct str host, uint32_t port)
+{
+	for (int i = 0; i < FORWARDS; i++) {
+		struct forward *f = &g.forward[i];
+		if (f->state == FW_ACTIVE && f->type == FW_REMOTE &&
+		    str_is(host, fw_is_path(&f->listen) ? f->listen.host : fw_remote_host(f)) &&
+		    port == (f->allocated ? f->allocated : f->listen.port))
+			return f;
+	}
+	return NULL;
+}
+
+/* The server opens a channel for forward f. */
+static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint32_t packet)
+{
+	struct channel *c = ch_alloc(CH_REMOTE, CH_CONNECTING);
+	if (!c) {
+		tx_channel_open_failure(id, SSH_OPEN_RESOURCE_SHORTAGE, "no channel is free");
+		return;
+	}
+	c->remote_id = id;
+	c->remote_window = window;
+	c->remote_packet = packet;
+	c->forward = (int16_t)(f - g.forward);
+	if (!fw_is_remote_dynamic(f)) {
+		fw_connect(c, &f->connect);
+		return;
+	}
+	c->flags |= CH_SOCKS_PENDING;
+	c->deadline = g.now + SOCKS_MS;
+	fw_confirm(c);
+}
+
+/* --- the link ------------------------------------------------------------------- */
+
+/* The link is up: set up what waits for it. */
+static void fw_link_up(void)
+{
+	for (int i = 0; i < FORWARDS; i++)
+		if (g.forward[i].state == FW_WAITING)
+			fw_start(&g.forward[i]);
+}
+
+/* The link is lost: the server's listeners are gone, ours stay. */
+static void fw_link_lost(void)
+{
+	for (int i = 0; i < FORWARDS; i++) {
+		struct forward *f = &g.forward[i];
+		if (f->type != FW_REMOTE || (f->state != FW_ASKED && f->state != FW_ACTIVE))
+			continue;
+		f->answered = f->state == FW_ASKED;
+		f->state = FW_WAITING;
+		f->allocated = 0;
+		snprintf(f->why, sizeof f->why, "connection to the server lost");
+	}
+}
+
+/* A forward of ours (not a client's) that could not be set up and that the user
+ * wants to end for; NULL if there is none. */
+static const struct forward *fw_failed(void)
+{
+	for (int i = 0; i < FORWARDS; i++) {
+		struct forward *f = &g.forward[i];
+		if (f->state == FW_FREE || f->client >= 0 || !f->answered)
+			continue;
+		f->answered = false;
+		if (f->state != FW_ACTIVE && g.op.exit_on_forward_failure)
+			return f;
+	}
+	return NULL;
+}
+
+/* --- each turn ----------------------------------------------------------------- */
+
+static void fw_settle_channel(struct channel *c)
+{
+	if (c->connector >= 0)
+		fw_connecting(c);
+	else if (c->flags & CH_SOCKS_PENDING && c->state == CH_OPEN)
+		fw_socks_remote(c);
+	if (c->flags & CH_SOCKS_PENDING && c->flags & CH_CLOSE_RCVD)
+		fw_refuse(c, "");
+	if (c->kind == CH_LOCAL && c->events)
+		fw_local_events(c);
+	if (g.now < c->deadline)
+		return;
+	if (c->flags & CH_SOCKS_PENDING)
+		fw_refuse(c, "");
+	else if (c->state == CH_SOCKS)
+		c->state = CH_DEAD;
+}
+
+static void fw_settle(void)
+{
+	for (int i = 0; i < FORWARDS; i++)
+		if (g.forward[i].state == FW_RESOLVING)
+			fw_resolved(&g.forward[i]);
+	for (int i = 0; i < g.channels; i++)
+		if (ch_is_socket(&g.channel[i]) && g.channel[i].state != CH_FREE && g.channel[i].state != CH_DEAD)
+			fw_settle_channel(&g.channel[i]);
+}
+
 /* ===== rx_ ================================================================
  * The SSH messages we receive (RFC 4254), one handler each, and their table.
  * A message that breaks the protocol loses the link, nothing else. */
@@ -1534,12 +2570,23 @@ static struct channel *rx_channel(struct buf *b)
 	return NULL;
 }
 
+/* The server opens a channel: only for a remote forward of ours. */
 static void rx_channel_open(struct buf *b)
 {
-	buf_get_str(b);
-	uint32_t remote_id = buf_get_u32(b);
-	if (!b->bad)
-		tx_channel_open_failure(remote_id, SSH_OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed");
+	struct str type = buf_get_str(b);
+	uint32_t id = buf_get_u32(b), window = buf_get_u32(b), packet = buf_get_u32(b);
+	bool tcp = str_is(type, "forwarded-tcpip"), path = str_is(type, "forwarded-streamlocal@openssh.com");
+	struct forward *f = NULL;
+	if (tcp || path) {
+		struct str host = buf_get_str(b);
+		f = fw_for_open(host, tcp ? buf_get_u32(b) : FW_PATH);
+	}
+	if (b->bad || packet == 0)
+		rx_bad("channel open");
+	else if (f)
+		fw_server_open(f, id, window, packet);
+	else
+		tx_channel_open_failure(id, SSH_OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed");
 }
 
 static struct channel *rx_opening(struct buf *b)
@@ -1734,16 +2781,28 @@ static void rx_global_request(struct buf *b)
 		tx_end(tx_begin(SSH_REQUEST_FAILURE));
 }
 
-/* The only global request so far is the keepalive, whose answer may be either:
- * that it came has been noticed by lk_. */
-static void rx_global_reply(struct buf *b)
+/* The answer to our oldest global request.  A keepalive's may be either: that it
+ * came has been noticed by lk_. */
+static void rx_global_reply(struct buf *b, bool success)
 {
-	(void)b;
 	if (g.n_global == 0) {
 		rx_bad("answer to a global request that was not made");
 		return;
 	}
-	memmove(g.global, g.global + 1, (size_t)--g.n_global);
+	struct global_request first = g.global[0];
+	memmove(g.global, g.global + 1, (size_t)--g.n_global * sizeof first);
+	if (first.kind == GLOBAL_FORWARD)
+		fw_answer(&g.forward[first.forward], success, b);
+}
+
+static void rx_request_success(struct buf *b)
+{
+	rx_global_reply(b, true);
+}
+
+static void rx_request_failure(struct buf *b)
+{
+	rx_global_reply(b, false);
 }
 
 static const struct {
@@ -1751,8 +2810,8 @@ static const struct {
 	void (*run)(struct buf *);
 } rx_table[] = {
 	{ SSH_GLOBAL_REQUEST, rx_global_request },
-	{ SSH_REQUEST_SUCCESS, rx_global_reply },
-	{ SSH_REQUEST_FAILURE, rx_global_reply },
+	{ SSH_REQUEST_SUCCESS, rx_request_success },
+	{ SSH_REQUEST_FAILURE, rx_request_failure },
 	{ SSH_CHANNEL_OPEN, rx_channel_open },
 	{ SSH_CHANNEL_OPEN_CONFIRMATION, rx_channel_open_confirmation },
 	{ SSH_CHANNEL_OPEN_FAILURE, rx_channel_open_failure },
@@ -1781,167 +2840,6 @@ static void rx_message(uint8_t *p, size_t len)
 	rx_bad("unknown message");
 }
 
-/* ===== us_ ================================================================
- * The control socket: created under a temporary name and linked into place, so
- * that the final name never exists unlistened; removed only if still ours. */
-
-#define US_SUFFIX 17			/* "." and sixteen random characters */
-
-static bool us_address(struct sockaddr_un *a, const char *path)
-{
-	memset(a, 0, sizeof *a);
-	a->sun_family = AF_UNIX;
-	if (strlen(path) >= sizeof a->sun_path)
-		return false;
-	strcpy(a->sun_path, path);
-	return true;
-}
-
-static bool us_random(char *to, size_t n)
-{
-	static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-	bool ok = fd >= 0 && read(fd, to, n) == (ssize_t)n;
-	for (size_t i = 0; i < n; i++)
-		to[i] = alphabet[(uint8_t)to[i] % 64];
-	fd_close(&fd);
-	return ok;
-}
-
-enum us_found { US_NOTHING, US_STALE, US_LIVE, US_FOREIGN };
-
-/* What stands at the control path; *st describes it. */
-static enum us_found us_look(const char *path, struct stat *st)
-{
-	struct sockaddr_un a;
-	if (lstat(path, st) != 0)
-		return US_NOTHING;
-	if (!S_ISSOCK(st->st_mode) || !us_address(&a, path))
-		return US_FOREIGN;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int r = fd < 0 ? -1 : connect(fd, (struct sockaddr *)&a, sizeof a), error = errno;
-	fd_close(&fd);
-	return r != 0 && error == ECONNREFUSED ? US_STALE : US_LIVE;
-}
-
-/* Whether a master may be started at the path at all; the reason if not. */
-static const char *us_check(const char *path)
-{
-	static char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
-	struct stat st;
-	if (strlen(path) + US_SUFFIX >= sizeof dir)
-		return "path is too long";
-	const char *slash = strrchr(path, '/');
-	snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
-	if (access(dir, W_OK | X_OK) != 0)
-		return strerror(errno);
-	switch (us_look(path, &st)) {
-	case US_LIVE:		return "a master is already running there";
-	case US_FOREIGN:	return "exists and is not a socket";
-	case US_STALE:
-	case US_NOTHING:	break;
-	}
-	return NULL;
-}
-
-/* Takes a dead master's socket away: renames it, looks again whether it is the
- * one that was found dead, and only then removes it. */
-static void us_remove_stale(const char *path, const char *aside, const struct stat *dead)
-{
-	struct stat st;
-	if (rename(path, aside) != 0 || lstat(aside, &st) != 0)
-		return;
-	if (st.st_ino != dead->st_ino || st.st_dev != dead->st_dev)
-		(void)!link(aside, path);	/* somebody was faster: give it back */
-	unlink(aside);
-}
-
-/* Gives the listening socket at `temp` its name.  0 or errno. */
-static int us_place(const char *temp, const char *path)
-{
-	struct stat st;
-	char aside[sizeof(((struct sockaddr_un *)0)->sun_path)];
-	if (link(temp, path) == 0)
-		return 0;
-	if (errno == EEXIST && us_look(path, &st) == US_STALE) {
-		size_t n = strlen(path);
-		snprintf(aside, sizeof aside, "%s.", path);
-		if (n + US_SUFFIX < sizeof aside && us_random(aside + n + 1, US_SUFFIX - 1)) {
-			aside[n + US_SUFFIX] = 0;
-			us_remove_stale(path, aside, &st);
-		}
-		return link(temp, path) == 0 ? 0 : errno;
-	}
-	/* file systems without hard links: the path is proven free or dead above */
-	if ((errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS) && us_look(path, &st) <= US_STALE)
-		return rename(temp, path) == 0 ? 0 : errno;
-	return errno;
-}
-
-/* Creates the control socket and listens.  0 or errno. */
-static int us_listen(const char *path)
-{
-	struct sockaddr_un a;
-	struct stat st;
-	char temp[sizeof a.sun_path];
-	size_t n = strlen(path);
-	if (n + US_SUFFIX >= sizeof temp)
-		return ENAMETOOLONG;
-	snprintf(temp, sizeof temp, "%s.", path);
-	if (!us_random(temp + n + 1, US_SUFFIX - 1))
-		return EIO;
-	temp[n + US_SUFFIX] = 0;
-	us_address(&a, temp);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error = 0;
-	mode_t mask = umask(0177);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) != 0)
-		error = errno;
-	umask(mask);
-	if (error == 0 && (listen(fd, LISTEN_BACKLOG) != 0 || lstat(temp, &st) != 0))
-		error = errno;
-	if (error == 0)
-		error = us_place(temp, path);
-	if (fd >= 0)
-		unlink(temp);
-	if (error) {
-		fd_close(&fd);
-		return error;
-	}
-	g.listener = fd;
-	g.bound = true;
-	g.socket_dev = st.st_dev;
-	g.socket_ino = st.st_ino;
-	return 0;
-}
-
-/* Stops listening and removes the path if it is still our socket. */
-static void us_remove(void)
-{
-	struct stat st;
-	fd_close(&g.listener);
-	if (g.bound && lstat(g.op.control_path, &st) == 0 && st.st_dev == g.socket_dev && st.st_ino == g.socket_ino)
-		unlink(g.op.control_path);
-	g.bound = false;
-}
-
-/* A connection of somebody who may use the master, or -1. */
-static int us_accept(void)
-{
-	int fd = accept4(g.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0) {
-		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-			g.accept_after = g.now + 1000;
-		return -1;
-	}
-	struct ucred peer;
-	socklen_t len = sizeof peer;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == 0 || peer.uid == getuid()))
-		return fd;
-	log_at(TP_ERROR, "multiplex uid mismatch: peer euid %u != uid %u", (unsigned)peer.uid, (unsigned)getuid());
-	close(fd);
-	return -1;
-}
-
 /* ===== mx_ ================================================================
  * Our clients and the mux messages (PROTOCOL.mux), one handler each, and their
  * table.  Frames are read byte-exactly, because descriptors follow between
@@ -1961,7 +2859,7 @@ static void mx_add(int fd)
 	memset(c, 0, sizeof *c);
 	c->fd = fd;
 	c->phase = MX_HEADER;
-	c->channel = c->request = -1;
+	c->channel = c->request = c->forward = -1;
 	c->deadline = g.now + HELLO_MS;
 	if (i >= g.clients)
 		g.clients = i + 1;
@@ -1985,6 +2883,8 @@ static void mx_free(struct client *c)
 {
 	if (c->channel >= 0)
 		ch_abandon(&g.channel[c->channel]);
+	if (c->forward >= 0)
+		g.forward[c->forward].client = -1;
 	mx_close_fds(c);
 	req_free(&c->request);
 	fd_close(&c->fd);
@@ -2117,21 +3017,165 @@ static bool mx_parse_session(struct buf *b, struct mx_session *s)
 #define MX_COMMAND_MAX (tp_payload_max - 64)
 #define MX_TERM_MAX 512
 
-static void mx_new_session(struct client *c, struct buf *b)
+/* The checks that both ways of opening a channel share; false if answered. */
+static bool mx_may_open(struct client *c)
 {
-	struct mx_session s;
 	if (c->channel >= 0)
 		mx_failure(c, "Multiple sessions not supported");
 	else if (c->too_long)
 		mx_refuse(c, "request too long");
-	else if (!mx_parse_session(b, &s))
+	else
+		return true;
+	return false;
+}
+
+static void mx_queue(struct client *c)
+{
+	c->phase = MX_QUEUED;
+	c->deadline = g.now + SESSION_WAIT_MS;
+}
+
+static void mx_new_session(struct client *c, struct buf *b)
+{
+	struct mx_session s;
+	if (!mx_may_open(c))
+		return;
+	if (!mx_parse_session(b, &s))
 		mx_drop(c);
 	else if (s.command.len > MX_COMMAND_MAX || s.term.len > MX_TERM_MAX)
 		mx_refuse(c, "command too long");
-	else {
-		c->phase = MX_QUEUED;
-		c->deadline = g.now + SESSION_WAIT_MS;
+	else
+		mx_queue(c);
+}
+
+/* Copies a host or path out of a message; false if it is too long. */
+static bool mx_endpoint(struct endpoint *e, struct str host, uint32_t port)
+{
+	if (host.len >= sizeof e->host)
+		return false;
+	memcpy(e->host, host.p, host.len);
+	e->host[host.len] = 0;
+	e->port = port;
+	return true;
+}
+
+static bool mx_port_ok(uint32_t port)
+{
+	return port <= 65535 || port == FW_PATH;
+}
+
+static bool mx_parse_stdio(struct buf *b, struct endpoint *to)
+{
+	buf_get_str(b);			/* reserved */
+	struct str host = buf_get_text(b);
+	uint32_t port = buf_get_u32(b);
+	return !b->bad && mx_endpoint(to, host, port);
+}
+
+static void mx_new_stdio_fwd(struct client *c, struct buf *b)
+{
+	struct endpoint to;
+	if (!mx_may_open(c))
+		return;
+	bool fits = mx_parse_stdio(b, &to);
+	if (b->bad)
+		mx_drop(c);
+	else if (!fits || to.host[0] == 0 || to.port == 0 || !mx_port_ok(to.port))
+		mx_refuse(c, "Invalid forwarding request");
+	else
+		mx_queue(c);
+}
+
+/* Reads the six fields of a forward; false, answered, if they make none. */
+static bool mx_parse_forward(struct client *c, struct buf *b, struct forward *f)
+{
+	uint32_t type = buf_get_u32(b);
+	struct str listen = buf_get_text(b);
+	uint32_t listen_port = buf_get_u32(b);
+	struct str connect = buf_get_text(b);
+	uint32_t connect_port = buf_get_u32(b);
+	if (b->bad && !c->too_long) {
+		mx_drop(c);
+		return false;
 	}
+	bool dynamic = type == FW_DYNAMIC || (type == FW_REMOTE && connect_port == 0);
+	bool ok = !c->too_long && type >= FW_LOCAL && type <= FW_DYNAMIC &&
+		mx_endpoint(&f->listen, listen, listen_port) && mx_endpoint(&f->connect, connect, connect_port) &&
+		mx_port_ok(listen_port) && mx_port_ok(connect_port) &&
+		(type != FW_DYNAMIC || listen_port != FW_PATH) &&
+		(type == FW_REMOTE || listen_port != 0) && (dynamic || (connect_port != 0 && connect.len > 0)) &&
+		(type != FW_REMOTE || connect_port != 0 || str_is(connect, "socks"));
+	f->type = (uint8_t)type;
+	b->bad = false;
+	if (!ok)
+		mx_failure(c, "Invalid forwarding request");
+	return ok;
+}
+
+/* Tells a client what became of the forward it asked for. */
+static void mx_forward_done(struct client *c, struct forward *f)
+{
+	char why[160];
+	if (f->state == FW_ACTIVE && f->type == FW_REMOTE && f->listen.port == 0)
+		mx_reply(c, MUX_S_REMOTE_PORT, c->rid, &f->allocated, NULL);
+	else if (f->state == FW_ACTIVE)
+		mx_ok(c);
+	else if (f->type != FW_REMOTE)
+		snprintf(why, sizeof why, "Port forwarding failed: %s", f->why);
+	else if (f->listen.port == FW_PATH)
+		snprintf(why, sizeof why, "remote port forwarding failed for listen path %.100s", f->listen.host);
+	else
+		snprintf(why, sizeof why, "remote port forwarding failed for listen port %u", (unsigned)f->listen.port);
+	if (f->state != FW_ACTIVE)
+		mx_failure(c, why);
+}
+
+static void mx_open_fwd(struct client *c, struct buf *b)
+{
+	struct forward like, *f;
+	if (!mx_parse_forward(c, b, &like))
+		return;
+	if ((f = fw_find(&like)) && f->state == FW_ACTIVE) {
+		mx_forward_done(c, f);
+		return;
+	}
+	if (f || !(f = fw_add(&like))) {
+		mx_failure(c, f ? "Port forwarding failed: it is being set up" : "Port forwarding failed: too many forwards");
+		return;
+	}
+	c->forward = (int16_t)(f - g.forward);
+	c->phase = MX_FORWARDING;
+	f->client = (int16_t)(c - g.client);
+	f->permanent = false;
+	fw_start(f);
+}
+
+static void mx_close_fwd(struct client *c, struct buf *b)
+{
+	struct forward like, *f;
+	if (!mx_parse_forward(c, b, &like))
+		return;
+	f = fw_find(&like);
+	if (!f || f->client >= 0) {
+		mx_failure(c, "port not forwarded");
+		return;
+	}
+	fw_cancel(f);
+	mx_ok(c);
+}
+
+/* The forward that a client waits for has its fate. */
+static void mx_forward_events(struct client *c)
+{
+	struct forward *f = &g.forward[c->forward];
+	if (!f->answered)
+		return;
+	f->answered = false;
+	f->client = c->forward = -1;
+	mx_forward_done(c, f);
+	if (f->state != FW_ACTIVE)
+		fw_free(f);
+	mx_next(c);
 }
 
 static const struct mx_handler {
@@ -2144,6 +3188,9 @@ static const struct mx_handler {
 	{ MUX_C_NEW_SESSION, 3, true, mx_new_session },
 	{ MUX_C_ALIVE_CHECK, 0, false, mx_alive_check },
 	{ MUX_C_TERMINATE, 0, false, mx_terminate },
+	{ MUX_C_OPEN_FWD, 0, true, mx_open_fwd },
+	{ MUX_C_CLOSE_FWD, 0, true, mx_close_fwd },
+	{ MUX_C_NEW_STDIO_FWD, 2, true, mx_new_stdio_fwd },
 	{ MUX_C_STOP_LISTENING, 0, false, mx_stop_listening },
 };
 
@@ -2281,6 +3328,7 @@ static bool mx_step(struct client *c)
 	case MX_BODY_WAIT:
 	case MX_QUEUED:
 	case MX_OPENING:
+	case MX_FORWARDING:
 		break;
 	}
 	return false;
@@ -2345,8 +3393,17 @@ static void mx_send_env(struct channel *ch, struct str s)
 		tx_end(b);
 }
 
-/* The channel is open: terminal, environment, command, all without waiting. */
-static void mx_start(struct client *c, struct channel *ch)
+/* A stdio forward's channel is open: nothing is to be asked for. */
+static void mx_start_stdio(struct client *c, struct channel *ch)
+{
+	fd_lend(&ch->in, c->fds[0]);
+	fd_lend(&ch->out[CH_OUT], c->fds[1]);
+	c->n_fds = 0;
+}
+
+/* A session's channel is open: terminal, environment, command, all without
+ * waiting. */
+static void mx_start_session(struct client *c, struct channel *ch)
 {
 	struct mx_session s;
 	struct buf b = mx_body(c);
@@ -2372,7 +3429,15 @@ static void mx_start(struct client *c, struct channel *ch)
 		buf_put_str(m, s.command);
 	tx_end(m);
 	ch_expect(ch, CH_RQ_START);
+}
+
+static void mx_start(struct client *c, struct channel *ch)
+{
 	uint32_t sid = (uint32_t)ch_index(ch);
+	if (ch->kind == CH_STDIO)
+		mx_start_stdio(c, ch);
+	else
+		mx_start_session(c, ch);
 	mx_reply(c, MUX_S_SESSION_OPENED, c->rid, &sid, NULL);
 	log_at(TP_VERBOSE, "channel %d: session opened", ch_index(ch));
 	mx_next(c);
@@ -2420,6 +3485,21 @@ static struct client *mx_oldest(enum mx_phase phase)
 	return first;
 }
 
+/* Opens the channel that a waiting client asked for. */
+static void mx_open(struct client *c, struct channel *ch)
+{
+	struct buf b = mx_body(c);
+	struct endpoint to;
+	ch->client = (int16_t)(c - g.client);
+	c->channel = (int16_t)ch_index(ch);
+	c->phase = MX_OPENING;
+	c->deadline = 0;
+	if (ch->kind == CH_SESSION)
+		tx_channel_open("session", ch_index(ch), ch->window, PACKET_MAX);
+	else if (mx_parse_stdio(&b, &to))
+		fw_open(ch, &to, "127.0.0.1", 65535);
+}
+
 /* Gives what is free to those who wait, first come first served. */
 static void mx_admit(void)
 {
@@ -2428,16 +3508,14 @@ static void mx_admit(void)
 		c->phase = MX_BODY;
 		c->deadline = g.now + REQUEST_MS;
 	}
-	while (g.link == LK_UP && tp_room() > 0 && g.sessions < SESSIONS && (c = mx_oldest(MX_QUEUED))) {
-		struct channel *ch = ch_alloc();
+	while (g.link == LK_UP && tp_room() > 0 && (c = mx_oldest(MX_QUEUED))) {
+		bool session = c->type == MUX_C_NEW_SESSION;
+		struct channel *ch = session && g.sessions >= SESSIONS ? NULL
+			: ch_alloc(session ? CH_SESSION : CH_STDIO, CH_OPENING);
 		if (!ch)
 			return;
-		g.sessions++;
-		ch->client = (int16_t)(c - g.client);
-		c->channel = (int16_t)ch_index(ch);
-		c->phase = MX_OPENING;
-		c->deadline = 0;
-		tx_channel_open("session", ch_index(ch), ch->window, PACKET_MAX);
+		g.sessions += session;
+		mx_open(c, ch);
 	}
 }
 
@@ -2467,8 +3545,9 @@ static void lk_lost(enum tp_level level, const char *why)
 	g.link = LK_DOWN;
 	g.n_global = 0;
 	for (int i = 0; i < g.channels; i++)
-		if (g.channel[i].state == CH_OPENING || g.channel[i].state == CH_OPEN)
+		if (g.channel[i].state != CH_FREE && g.channel[i].state != CH_DEAD)
 			ch_lose(&g.channel[i]);
+	fw_link_lost();
 	if (g.stop != LP_NOW) {
 		g.stop = LP_NOW;
 		g.exit_code = 255;
@@ -2541,6 +3620,8 @@ static void lk_up(void)
 	if (error)
 		lk_fail("ControlSocket %s: %s", g.op.control_path,
 			error == EEXIST ? "already exists" : strerror(error));
+	else
+		fw_link_up();
 }
 
 /* ServerAliveInterval: after so much silence one keepalive; after
@@ -2564,7 +3645,7 @@ static void lk_alive(void)
 	g.alive_at = g.now + g.op.alive_interval * 1000;
 	g.alive_unanswered++;
 	if (g.n_global < GLOBAL_REQUESTS && !tp_info()->exchanging) {
-		g.global[g.n_global++] = GLOBAL_KEEPALIVE;
+		g.global[g.n_global++] = (struct global_request){ .kind = GLOBAL_KEEPALIVE };
 		tx_global_request("keepalive@openssh.com", true);
 	}
 }
@@ -2587,6 +3668,9 @@ static void lk_service_up(void)
 		lk_fail("Connection to %s lost: %s", g.op.tp.host, tp_error());
 	else
 		lk_alive();
+	const struct forward *f = fw_failed();
+	if (f && g.link == LK_UP)
+		lk_fail("forward %s: %s", fw_name(f), f->why);
 }
 
 /* After the transport was served. */
@@ -2611,7 +3695,9 @@ static void lk_service(void)
  * The loop: build the poll set from the state, poll, serve the transport, the
  * clients and the channels, settle what follows, reap. */
 
-enum lp_kind { LP_SIGNAL, LP_LISTENER, LP_UPLINK, LP_TRANSPORT, LP_CLIENT, LP_INPUT, LP_OUTPUT };
+enum lp_kind {
+	LP_SIGNAL, LP_TRANSPORT, LP_LISTENER, LP_UPLINK, LP_CONNECTOR, LP_FORWARD, LP_CLIENT, LP_INPUT, LP_OUTPUT
+};
 
 static void lp_on_signal(int number)
 {
@@ -2716,6 +3802,12 @@ static void lp_add_channels(int *timeout)
 	bool room = g.link == LK_UP && tp_room() > 0;
 	for (int i = 0; i < g.channels; i++) {
 		const struct channel *c = &g.channel[i];
+		if (c->state == CH_FREE)
+			continue;
+		if (c->state == CH_SOCKS || c->flags & CH_SOCKS_PENDING)
+			lp_earlier(timeout, c->deadline);
+		if (c->state == CH_SOCKS)
+			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN);
 		if (room && ch_wants_send(c))
 			*timeout = 0;		/* its turn has not come yet */
 		else if (room && ch_wants_read(c))
@@ -2724,6 +3816,22 @@ static void lp_add_channels(int *timeout)
 			if (ch_wants_write(c, (enum stream)s))
 				lp_add(LP_OUTPUT, i, s, c->out[s].fd, POLLOUT);
 	}
+}
+
+static void lp_add_forwards(int *timeout)
+{
+	bool room = fw_wants_accept();
+	for (int i = 0; i < CONNECTORS; i++) {
+		const struct connector *c = &g.connector[i];
+		if (cn_events(c)) {
+			lp_add(LP_CONNECTOR, i, 0, c->fd, cn_events(c));
+			lp_earlier(timeout, c->attempt_deadline);
+		}
+	}
+	for (int i = 0; room && i < FORWARDS; i++)
+		for (int k = 0; k < FW_SOCKETS; k++)
+			if (g.forward[i].state == FW_ACTIVE && g.forward[i].socket[k] >= 0)
+				lp_add(LP_FORWARD, i, k, g.forward[i].socket[k], POLLIN);
 }
 
 /* Fills g.poll; returns poll()'s timeout. */
@@ -2750,6 +3858,7 @@ static int lp_build(void)
 	lp_earlier(&timeout, g.stop_deadline);
 	lp_add_clients(&timeout);
 	lp_add_channels(&timeout);
+	lp_add_forwards(&timeout);
 	return timeout;
 }
 
@@ -2801,8 +3910,17 @@ static void lp_serve(const struct lp_owner *o, short revents)
 		lp_serve_client(&g.client[o->index], revents);
 		break;
 	case LP_INPUT:
-		if (ch->in.fd >= 0)
+		if (ch->state == CH_SOCKS)
+			fw_socks_local(ch);
+		else if (ch->in.fd >= 0)
 			ch->flags |= CH_READABLE;
+		break;
+	case LP_FORWARD:
+		if (g.forward[o->index].socket[o->stream] >= 0)
+			fw_accept(&g.forward[o->index], g.forward[o->index].socket[o->stream]);
+		break;
+	case LP_CONNECTOR:
+		cn_service(&g.connector[o->index], revents, g.now);
 		break;
 	case LP_OUTPUT:
 		if (ch_wants_write(ch, (enum stream)o->stream))
@@ -2854,6 +3972,7 @@ static void lp_settle(void)
 {
 	if (g.link == LK_UP && tp_state() == TP_UP)
 		lp_send();
+	fw_settle();
 	for (int i = 0; i < g.channels; i++)
 		if (g.link != LK_UP || !tp_info()->exchanging)
 			ch_settle(&g.channel[i]);
@@ -2863,6 +3982,8 @@ static void lp_settle(void)
 			continue;
 		if (c->channel >= 0)
 			mx_session_events(c);
+		if (c->forward >= 0)
+			mx_forward_events(c);
 		mx_expire(c);
 		mx_write(c);
 	}
@@ -2881,7 +4002,6 @@ static void lp_reap(void)
 	for (int i = g.channels - 1; i >= 0; i--)
 		if (g.channel[i].state == CH_DEAD) {
 			ch_free(&g.channel[i]);
-			g.sessions--;
 			g.again = true;
 		}
 }
@@ -2898,7 +4018,7 @@ static void lp_begin_stop(void)
 		tp_stop();
 		g.link = LK_DOWN;
 		for (int i = 0; i < g.channels; i++)
-			if (g.channel[i].state != CH_DEAD)
+			if (g.channel[i].state != CH_FREE && g.channel[i].state != CH_DEAD)
 				ch_lose(&g.channel[i]);
 	}
 }
@@ -2939,6 +4059,9 @@ static void lp_turn(void)
 	for (int i = 0; i < g.n_poll; i++)
 		if (g.poll[i].revents)
 			lp_serve(&g.owner[i], g.poll[i].revents);
+	for (int i = 0; i < CONNECTORS; i++)
+		if (cn_events(&g.connector[i]))
+			cn_service(&g.connector[i], 0, g.now);	/* its deadlines */
 	lp_settle();
 	lp_reap();
 }
@@ -2953,6 +4076,9 @@ static int lp_run(void)
 	for (int i = 0; i < g.clients; i++)
 		mx_drop(&g.client[i]);
 	lp_reap();
+	for (int i = 0; i < FORWARDS; i++)
+		if (g.forward[i].state != FW_FREE)
+			fw_free(&g.forward[i]);
 	fd_give_all_back();
 	return g.exit_code;
 }
@@ -3280,9 +4406,9 @@ static void op_die(const char *format, ...)
 	exit(255);
 }
 
-/* OP_APPEND and OP_ADD_WORDS gather all values that are given, the others take
- * the first. */
-enum op_kind { OP_TEXT, OP_NUMBER, OP_TIME, OP_CHOICE, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_REKEY };
+/* OP_APPEND, OP_ADD_WORDS and OP_FORWARD gather all values that are given, the
+ * others take the first. */
+enum op_kind { OP_TEXT, OP_NUMBER, OP_TIME, OP_CHOICE, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_REKEY, OP_FORWARD };
 
 struct op_choice { const char *name; int value; };
 
@@ -3318,16 +4444,21 @@ static const struct op_keyword {
 	{ "ConnectTimeout", OP_TIME, &g.op.connect_timeout, 1, 86400, NULL },
 	{ "ControlMaster", OP_CHOICE, &g.op.master, 0, 0, op_yes_no },
 	{ "ControlPath", OP_TEXT, &g.op.control_path, 0, 0, NULL },
+	{ "DynamicForward", OP_FORWARD, NULL, FW_DYNAMIC, 0, NULL },
+	{ "ExitOnForwardFailure", OP_CHOICE, &g.op.exit_on_forward_failure, 0, 0, op_yes_no },
+	{ "GatewayPorts", OP_CHOICE, &g.op.gateway_ports, 0, 0, op_yes_no },
 	{ "HostKeyAlias", OP_TEXT, &g.op.host_key_alias, 0, 0, NULL },
 	{ "HostKeyAlgorithms", OP_TEXT, &g.op.tp.host_key_algorithms, 0, 0, NULL },
 	{ "HostKeyFingerprint", OP_APPEND, &g.op.pin, 0, 0, NULL },
 	{ "IdentitiesOnly", OP_CHOICE, &g.op.identities_only, 0, 0, op_yes_no },
 	{ "IdentityFile", OP_APPEND, &g.op.identity, 0, 0, NULL },
 	{ "KexAlgorithms", OP_TEXT, &g.op.tp.kex, 0, 0, NULL },
+	{ "LocalForward", OP_FORWARD, NULL, FW_LOCAL, 0, NULL },
 	{ "LogLevel", OP_CHOICE, &g.op.log_level, 0, 0, op_levels },
 	{ "MACs", OP_TEXT, &g.op.tp.macs, 0, 0, NULL },
 	{ "Port", OP_NUMBER, &g.op.port, 1, 65535, NULL },
 	{ "RekeyLimit", OP_REKEY, NULL, 0, 0, NULL },
+	{ "RemoteForward", OP_FORWARD, NULL, FW_REMOTE, 0, NULL },
 	{ "SendEnv", OP_ADD_WORDS, &g.op.send_env, 0, 0, NULL },
 	{ "ServerAliveCountMax", OP_NUMBER, &g.op.alive_count, 1, 1000, NULL },
 	{ "ServerAliveInterval", OP_TIME, &g.op.alive_interval, 0, 86400, NULL },
@@ -3349,8 +4480,11 @@ static const struct op_letter {
 	{ '4', NULL, "AddressFamily", "inet", "IPv4 only" },
 	{ '6', NULL, "AddressFamily", "inet6", "IPv6 only" },
 	{ 'c', "CIPHERS", "Ciphers", NULL, "ciphers in order of preference, separated by commas" },
+	{ 'D', "[BIND:]PORT", "DynamicForward", NULL, "SOCKS server on PORT" },
+	{ 'g', NULL, "GatewayPorts", "yes", "forwards listen on all addresses" },
 	{ 'h', NULL, NULL, NULL, "this help" },
 	{ 'i', "KEY", "IdentityFile", NULL, "private key, OpenSSH or dropbear format; may be repeated" },
+	{ 'L', "LISTEN:TO", "LocalForward", NULL, "forward [bind:]port or path to host:port or path" },
 	{ 'l', "USER", "User", NULL, "user to log in as" },
 	{ 'M', NULL, "ControlMaster", "yes", "be the master (with -N)" },
 	{ 'm', "MACS", "MACs", NULL, "message authentication codes in order of preference" },
@@ -3360,13 +4494,14 @@ static const struct op_letter {
 	{ 'o', "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
 	{ 'p', "PORT", "Port", NULL, "port of the server" },
 	{ 'q', NULL, "LogLevel", "QUIET", "only errors" },
+	{ 'R', "LISTEN:TO", "RemoteForward", NULL, "the same from the server to here" },
 	{ 'S', "PATH", "ControlPath", NULL, "control socket" },
 	{ 's', NULL, "SessionType", "subsystem", "the command names a subsystem" },
 	{ 'V', NULL, NULL, NULL, "version" },
 	{ 'v', NULL, NULL, NULL, "explain; -vv more" },
 };
 
-static uint32_t op_set;			/* keywords that have their value */
+static uint64_t op_set;			/* keywords that have their value */
 
 /* Copies into storage that lives as long as the process. */
 static const char *op_keep(const char *s, size_t len)
@@ -3492,11 +4627,28 @@ static bool op_number(const struct op_keyword *k, const char *value)
 	return true;
 }
 
+/* A forward as ssh's option has it, or as ssh_config has it: two words. */
+static bool op_forward(enum fw_type type, const char *value)
+{
+	char text[2 * FORWARD_HOST + 32];
+	struct forward f, *known;
+	size_t n = strcspn(value, " \t");
+	const char *rest = value + n + strspn(value + n, " \t");
+	if ((size_t)snprintf(text, sizeof text, "%.*s%s%s", (int)n, value, *rest ? ":" : "", rest) >= sizeof text ||
+	    !fw_parse(text, type, &f))
+		return false;
+	known = fw_find(&f);
+	if (!known && !(known = fw_add(&f)))
+		op_die("more than %d forwards", FORWARDS);
+	known->permanent = true;
+	return true;
+}
+
 static void op_assign(const struct op_keyword *k, const char *value)
 {
 	bool ok = *value != 0;
-	uint32_t bit = UINT32_C(1) << (k - op_keywords);
-	if (ok && op_set & bit && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS)
+	uint64_t bit = UINT64_C(1) << (k - op_keywords);
+	if (ok && op_set & bit && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS && k->kind != OP_FORWARD)
 		return;
 	op_set |= bit;
 	switch (k->kind) {
@@ -3508,6 +4660,7 @@ static void op_assign(const struct op_keyword *k, const char *value)
 	case OP_WORDS:
 	case OP_ADD_WORDS: op_words(k, value); break;
 	case OP_REKEY:	ok = ok && op_rekey(value); break;
+	case OP_FORWARD: ok = ok && op_forward((enum fw_type)k->min, value); break;
 	}
 	if (!ok)
 		op_die("bad value \"%s\" for %s", value, k->name);
@@ -3540,7 +4693,7 @@ static void op_usage(void)
 	       "       sshmux -S PATH [options] host [command ...]     run a command through it\n"
 	       "       sshmux -S PATH -O check|exit|stop [host]\n\n");
 	for (size_t i = 0; i < sizeof op_letters / sizeof op_letters[0]; i++)
-		printf("  -%c %-11s %s\n", op_letters[i].letter, op_letters[i].argument ? op_letters[i].argument : "",
+		printf("  -%c %-12s %s\n", op_letters[i].letter, op_letters[i].argument ? op_letters[i].argument : "",
 		       op_letters[i].help);
 	exit(0);
 }
