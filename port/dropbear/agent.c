@@ -44,6 +44,7 @@ void agent_end(void)
 	agent.busy = false;
 }
 
+/* A failure shows when agent_service() is called: one place for all of them. */
 static void agent_connect(void)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -115,6 +116,7 @@ size_t agent_poll(struct pollfd *p, int *timeout)
 	return 1;
 }
 
+/* Try again later, as opposed to: it is over. */
 static bool transient(ssize_t n)
 {
 	return n < 0 && (errno == EAGAIN || errno == EINTR);
@@ -154,6 +156,7 @@ static void read_head(void)
 		agent.in = buf_new(len);
 }
 
+/* The rest of the answer, into a buffer of exactly its length. */
 static void read_some(void)
 {
 	ssize_t n;

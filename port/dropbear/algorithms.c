@@ -31,6 +31,7 @@ static const char kex_first[] = "mlkem768x25519-sha256,"
 	"sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com,"
 	"curve25519-sha256,curve25519-sha256@libssh.org";
 
+/* Keeps the table as compiled.  Returns false if TABLE_MAX is too small. */
 static bool save(struct table *t)
 {
 	while (t->n < TABLE_MAX && t->live[t->n].name != NULL) {
@@ -57,6 +58,7 @@ static const algo_type *find(const struct table *t, const char *name, size_t len
 	return NULL;
 }
 
+/* Is the name among the first `n` of the live table already? */
 static bool is_live(const struct table *t, size_t n, const char *name)
 {
 	size_t i;

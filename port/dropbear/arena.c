@@ -35,11 +35,13 @@ static struct head *at(uint32_t offset)
 	return (struct head *)(void *)(arena + offset);
 }
 
+/* Where a block begins, from the start of the arena. */
 static uint32_t offset_of(const struct head *h)
 {
 	return (uint32_t)((const unsigned char *)h - arena);
 }
 
+/* The size without the mark of use. */
 static uint32_t size_of(const struct head *h)
 {
 	return h->size & ~1u;
@@ -120,6 +122,7 @@ static uint32_t block_size(size_t n)
 	return (uint32_t)((n + GRAIN - 1) / GRAIN * GRAIN + sizeof(struct head));
 }
 
+/* The reason that users see; the figures tell what ARENA_SIZE would do. */
 static void exhausted(size_t n)
 {
 	port_fail(TP_CAUSE_LIMIT, "out of transport memory (%u of %u bytes in use, %zu wanted)",
@@ -165,6 +168,7 @@ static struct head *head_of(void *p)
 	return h;
 }
 
+/* Merges with free neighbours on both sides, so no two free blocks touch. */
 void m_free_direct(void *p)
 {
 	struct head *h, *next, *before;

@@ -73,6 +73,7 @@ static void next(void);
 
 /* --- building requests ---------------------------------------------------- */
 
+/* An SSH string, RFC 4251 5. */
 static void put_text(buffer *b, const char *text)
 {
 	buf_putstring(b, text, (unsigned)strlen(text));
@@ -112,6 +113,7 @@ void auth_begin(void)
 
 /* --- public keys ---------------------------------------------------------- */
 
+/* Ends the trial of a key, however it went; its private part is freed. */
 static void drop_key(void)
 {
 	if (auth.key != NULL)
@@ -164,6 +166,7 @@ static bool offer_key(const char *where)
 	return true;
 }
 
+/* SHA-1 signatures of RSA keys are not made any more (RFC 8332). */
 static enum signature_type signature_type(void)
 {
 	if (auth.key->type == DROPBEAR_SIGNKEY_RSA)
@@ -171,6 +174,7 @@ static enum signature_type signature_type(void)
 	return signature_type_from_signkey(auth.key->type);
 }
 
+/* Returns false if there is nothing to offer in that file. */
 static bool offer_file(const char *path)
 {
 	auth.key = identity_load(path, !port.config->identity_default, &auth.blob);
@@ -301,6 +305,7 @@ static void rx_key_accepted(void)
 
 /* --- the agent's answers -------------------------------------------------- */
 
+/* Copies the list: the agent's buffer is reused for signatures. */
 static void agent_keys(void)
 {
 	buffer *b = agent_answer();
@@ -339,6 +344,8 @@ static bool send_agent_signature(void)
 	return true;
 }
 
+/* Continues a login that was waiting for the agent.  Whatever the agent did,
+ * there is a next attempt or an end. */
 void auth_agent_event(enum agent_event event)
 {
 	if (event == AGENT_NOTHING)
@@ -357,6 +364,8 @@ void auth_agent_event(enum agent_event event)
 
 /* --- passwords ------------------------------------------------------------ */
 
+/* A prompt needs an interactive login; whether there is a terminal is seen when
+ * it is opened. */
 static bool can_ask(void)
 {
 	return port.interactive && !port.config->batch;
@@ -385,6 +394,7 @@ static void send_password(const char *password)
 	port.info.auth_method = "password";
 }
 
+/* The password from the environment, once a login. */
 static bool try_given_password(void)
 {
 	if (port.config->password == NULL || auth.given_to_password)
@@ -394,6 +404,7 @@ static bool try_given_password(void)
 	return true;
 }
 
+/* Returns false when nobody can or wants to type one. */
 static bool try_password(void)
 {
 	char text[300], answer[SECRET_SIZE];
@@ -520,6 +531,8 @@ static bool awaiting(void)
 	return auth.step <= STEP_PASSWORD;
 }
 
+/* Keeps what the server says can continue: as bits and, for the final error, as
+ * the user knows the names. */
 static void note_methods(const char *names, size_t len)
 {
 	size_t i, n, m;
@@ -561,6 +574,7 @@ void auth_rx_failure(void)
 	next();
 }
 
+/* SSH_MSG_USERAUTH_SUCCESS: from here on the caller's messages flow. */
 void auth_rx_success(void)
 {
 	if (port.state == TP_UP)

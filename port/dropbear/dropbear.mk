@@ -84,6 +84,9 @@ TP_HEADERS := $(TP_PORT)/guard.h $(TP_PORT)/config.h $(TP_PORT)/localoptions.h \
 	$(TP_PORT)/shim/assert.h config.h
 TP_GUARD := $(TP_O)/default_options_guard.h
 
+# `make V=1` shows the commands.
+TP_AT := $(if $(V),,@)
+
 # The file changes only when the command line does; all objects depend on it.
 $(TP_O)/flags: FORCE
 	@mkdir -p $(@D)
@@ -103,7 +106,8 @@ $(TP_GUARD): $(TP_O)/flags | $(TP_SRC)/src/packet.c
 
 $(TP_OWN_OBJS): $(TP_O)/%.o: $(TP_PORT)/%.c $(TP_PORT)/port.h port/transport.h \
 		$(TP_HEADERS) $(TP_GUARD)
-	$(TP_OWN_CC) -c $< -o $@
+	@echo '  CC $<'
+	$(TP_AT)$(TP_OWN_CC) -c $< -o $@
 
 # packet.c reads and writes the network through our buffer and counters.
 $(TP_O)/dropbear/packet.o: TP_FILE = -U_FORTIFY_SOURCE -Dread=port_read -Dwritev=port_writev
@@ -111,7 +115,8 @@ $(TP_O)/dropbear/packet.o: TP_FILE = -U_FORTIFY_SOURCE -Dread=port_read -Dwritev
 # dbctype.c is missing from 2025.89: an empty object takes its place.
 $(TP_DROPBEAR_OBJS): $(TP_O)/dropbear/%.o: $(TP_HEADERS) $(TP_GUARD)
 	@mkdir -p $(@D)
-	f=$(TP_SRC)/src/$*.c; test -f $$f || f='-x c /dev/null'; \
+	@echo '  CC dropbear/$*.c'
+	$(TP_AT)f=$(TP_SRC)/src/$*.c; test -f $$f || f='-x c /dev/null'; \
 		$(TP_DROPBEAR_CC) $(TP_FILE) -c $$f -o $@
 
 # The two loops where -O3 pays; everywhere else it costs size or even time.
@@ -120,11 +125,13 @@ $(TP_O)/tomcrypt/mac/poly1305/poly1305.o: TP_FILE = -O3
 
 $(TP_TOMCRYPT_OBJS): $(TP_O)/tomcrypt/%.o: $(TP_HEADERS) $(TP_GUARD)
 	@mkdir -p $(@D)
-	$(TP_DROPBEAR_CC) $(TP_FILE) -DLTC_SOURCE -c $(TP_SRC)/libtomcrypt/src/$*.c -o $@
+	@echo '  CC tomcrypt/$*.c'
+	$(TP_AT)$(TP_DROPBEAR_CC) $(TP_FILE) -DLTC_SOURCE -c $(TP_SRC)/libtomcrypt/src/$*.c -o $@
 
 $(TP_TOMMATH_OBJS): $(TP_O)/tommath/%.o: $(TP_HEADERS) $(TP_GUARD)
 	@mkdir -p $(@D)
-	$(TP_DROPBEAR_CC) -c $(TP_SRC)/libtommath/$*.c -o $@
+	@echo '  CC tommath/$*.c'
+	$(TP_AT)$(TP_DROPBEAR_CC) -c $(TP_SRC)/libtommath/$*.c -o $@
 
 $(O)/libtransport.a: $(TP_OBJS) $(TP_PORT)/dropbear.mk
 	rm -f $@

@@ -83,6 +83,7 @@ static bool next_line(struct lines *f)
 	return true;
 }
 
+/* Cuts the next word off `rest`; "" at the end of the line. */
 static char *word(char **rest)
 {
 	char *start = *rest + strspn(*rest, " \t\r");
@@ -200,6 +201,7 @@ static bool hash_matches(const char *hashed, const char *name)
 	return memcmp(want, got, sizeof(got)) == 0;
 }
 
+/* Does the entry's first field name the host, plain, by pattern or hashed? */
 static bool host_matches(const struct entry *e, const char *name)
 {
 	if (strncmp(e->hosts, "|1|", 3) == 0)
@@ -249,6 +251,8 @@ static enum verdict weigh(const struct entry *e, enum verdict so_far)
 	return same_type && so_far == HOST_NEW ? HOST_CHANGED : so_far;
 }
 
+/* Continues a search in one more file.  A file that is not there is no
+ * error; one that cannot be read is worth a line. */
 static enum verdict search_file(const char *path, const char *name, enum verdict verdict)
 {
 	struct lines f = { .fd = port_open(path, O_RDONLY) };
@@ -274,6 +278,8 @@ static enum verdict search_file(const char *path, const char *name, enum verdict
 	return verdict;
 }
 
+/* All files in order, under one name.  The first line that decides is kept for
+ * messages. */
 static enum verdict search(const char *name)
 {
 	enum verdict verdict = HOST_NEW;
@@ -324,6 +330,7 @@ static void collect_types(const char *path, const char *name, char *list, size_t
 		close(f.fd);
 }
 
+/* See collect_types(); every file counts. */
 void hostkey_known_types(char *list, size_t size)
 {
 	char name[NAME_SIZE];
@@ -337,6 +344,7 @@ void hostkey_known_types(char *list, size_t size)
 
 /* --- the decision --------------------------------------------------------- */
 
+/* Ends the connection in ssh's words; why was logged before. */
 static void refuse(void) __attribute__((noreturn));
 static void refuse(void)
 {
@@ -354,6 +362,7 @@ static const char *type_for_people(void)
 }
 
 /* RFC 4253 6.6: a blob begins with the name of its type. */
+/* Leaves its type, text and fingerprint in the statics above. */
 static void describe_key(const unsigned char *blob, size_t len)
 {
 	unsigned char hash[HASH_SIZE];
@@ -377,6 +386,7 @@ static void describe_key(const unsigned char *blob, size_t len)
 	base64_encode(blob, len, (unsigned char *)key_text, &n);
 }
 
+/* Is it one of the keys that the user insists on? */
 static bool pinned(void)
 {
 	size_t i;
@@ -412,6 +422,7 @@ static bool confirmed(void)
 	return false;
 }
 
+/* StrictHostKeyChecking for a key that no file mentions. */
 static void unknown(void)
 {
 	const struct tp_config *c = port.config;
@@ -431,6 +442,8 @@ static void unknown(void)
 	refuse();
 }
 
+/* A key of the same type is known and it is another one: somebody may be in
+ * between.  Only "no" goes on, and then without secrets. */
 static void changed(void)
 {
 	const struct tp_config *c = port.config;
@@ -445,6 +458,7 @@ static void changed(void)
 		" to avoid man-in-the-middle attacks.");
 }
 
+/* Pins outrank the files: with pins these are not even read. */
 static void decide(void)
 {
 	const struct tp_config *c = port.config;
@@ -557,7 +571,8 @@ void hostkey_remember(void)
 	fd = port_open(path, O_RDWR | O_APPEND | O_CREAT);
 	done = fd >= 0 && append(fd, name);
 	if (done)
-		port_log(TP_INFO, "Warning: Permanently added '%s' (%s) to the list of known hosts.",
+		port_log(TP_INFO,
+			"Warning: Permanently added '%s' (%s) to the list of known hosts.",
 			name, type_for_people());
 	else
 		port_log(TP_INFO, "Failed to add the host key of %s to %s: %s",

@@ -73,6 +73,7 @@ static bool is_encrypted(const buffer *b)
 		!contains(b, "b3BlbnNzaC1rZXktdjEAAAAABG5vbmU"));
 }
 
+/* ssh takes `-i key.pub` for "that key of the agent". */
 static bool is_public(const buffer *b)
 {
 	return begins(b, "ssh-") || begins(b, "ecdsa-") || begins(b, "sk-");
@@ -203,6 +204,7 @@ static bool hash_openssh_private(const buffer *b, unsigned char hash[HASH_SIZE])
 	return ok;
 }
 
+/* From a public key file or a private one in OpenSSH's format. */
 static bool hash_of_file(const char *path, unsigned char hash[HASH_SIZE])
 {
 	struct stat st;

@@ -48,6 +48,7 @@ static bool tty_open(bool echo)
 	return true;
 }
 
+/* Every path of prompt() that opened the terminal ends here. */
 static void tty_close(void)
 {
 	set_modes(&before);

@@ -121,6 +121,7 @@ static void other_line(void)
 	ident_len = 0;
 }
 
+/* RFC 4253 4.2: 2.0, or 1.99 for servers that also speak the old protocol. */
 static void take_ident(void)
 {
 	if (strncmp(ident, "SSH-2.", 6) != 0 && strncmp(ident, "SSH-1.99-", 9) != 0) {
@@ -191,6 +192,7 @@ static void rx_kexdh_reply(void)
 	hostkey_remember();
 }
 
+/* SSH_MSG_NEWKEYS, RFC 4253 7.3: the exchange is complete. */
 static void rx_newkeys(void)
 {
 	recv_msg_newkeys();
@@ -355,6 +357,7 @@ uint8_t *session_message(size_t *len)
 	return ses.payload->data + ses.payload->pos;
 }
 
+/* Packets sent, taken from the sequence numbers that dropbear keeps. */
 uint64_t session_sent(void)
 {
 	return sent_before + ses.transseq;

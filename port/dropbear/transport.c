@@ -52,12 +52,14 @@ static bool have_entropy(void)
 	return false;
 }
 
+/* Below port_run(): dropbear gives up without a random source. */
 static void seed(void)
 {
 	crypto_init();
 	seedrandom();
 }
 
+/* A mistyped pin would refuse every server: better to say so at once. */
 static bool check_pins(const struct tp_config *c)
 {
 	size_t i;
@@ -165,6 +167,7 @@ const struct tp_info *tp_info(void)
 
 /* --- re-keying ------------------------------------------------------------ */
 
+/* RekeyLimit's bytes, both directions together, within our bounds. */
 static uint64_t rekey_bytes(void)
 {
 	uint64_t n = port.config->rekey_bytes;
@@ -174,6 +177,7 @@ static uint64_t rekey_bytes(void)
 	return n < REKEY_BYTES_MIN ? REKEY_BYTES_MIN : n;
 }
 
+/* RekeyLimit's time; dropbear's eight hours are the longest. */
 static int64_t rekey_deadline(void)
 {
 	uint32_t seconds = port.config->rekey_seconds;
@@ -209,6 +213,7 @@ void tp_rekey(void)
 
 /* --- the loop ------------------------------------------------------------- */
 
+/* Restarts the clock of the next re-key when an exchange has ended. */
 static void note_exchange(void)
 {
 	if (exchanges != port.info.key_exchanges)
@@ -279,6 +284,7 @@ uint8_t *tp_payload(void)
 	return ses.writepayload->data;
 }
 
+/* The caller has written into writepayload's memory; only its length is news. */
 static void send_step(void)
 {
 	buf_setlen(ses.writepayload, (unsigned)send_len);
