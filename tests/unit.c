@@ -1,0 +1,56 @@
+/* unit.c - tests of sshmux.c from the inside, through the fake transport.
+ * TAP on stdout; the last line is "N passed, N failed". */
+#include "unit_world.c"
+
+static int passed, failed;
+
+/* One test point. */
+static void check(bool ok, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void check(bool ok, const char *format, ...)
+{
+	va_list ap;
+	*(ok ? &passed : &failed) += 1;
+	printf("%s %d - ", ok ? "ok" : "not ok", passed + failed);
+	va_start(ap, format);
+	vprintf(format, ap);
+	va_end(ap);
+	printf("\n");
+	fflush(stdout);
+}
+
+/* The end of most tests: with all clients gone and all channels closed by the
+ * server nothing is left, and the master serves. */
+static void check_clean(const char *after)
+{
+	world_run();
+	world_server_closes();
+	bool idle = world_idle(), served = g.link != LK_UP || peer_served();
+	check(idle && served, "%s: all given back, others served", after);
+	check(world_end(), "%s: no descriptor leaked", after);
+}
+
+#include "unit_base.c"
+#include "unit_mux.c"
+#include "unit_ssh.c"
+#include "unit_flow.c"
+#include "unit_op.c"
+
+/* With a word on the command line only the groups whose name holds it. */
+int main(int argc, char **argv)
+{
+	static const struct { const char *name; void (*run)(void); } groups[] = {
+		{ "base", unit_base }, { "mux", unit_mux }, { "ssh", unit_ssh },
+		{ "flow", unit_flow }, { "options", unit_op },
+	};
+	if (!world_open_dir()) {
+		perror("temporary directory");
+		return 1;
+	}
+	for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++)
+		if (argc < 2 || strstr(groups[i].name, argv[1]))
+			groups[i].run();
+	fake_reset();
+	world_remove_dir();
+	printf("1..%d\n%d passed, %d failed\n", passed + failed, passed, failed);
+	return failed != 0;
+}

@@ -1,0 +1,555 @@
+/* unit_flow.c - bytes: order, back-pressure, closing, fairness, and the flags
+ * of descriptors that others share. */
+
+/* Reads all there is; whether it continues the count that session_stall()
+ * began. */
+static uint32_t flow_read(int fd, uint32_t at, bool *same)
+{
+	uint8_t bytes[4096];
+	ssize_t n;
+	while ((n = read(fd, bytes, sizeof bytes)) > 0)
+		for (ssize_t i = 0; i < n; i++, at++)
+			*same = *same && bytes[i] == (uint8_t)at;
+	return at;
+}
+
+/* ----- output ----- */
+
+/* A reader that stops: at most its window waits, others go on; then it takes
+ * everything, and only after that hears of the end. */
+static void unit_flow_stalled(void)
+{
+	struct session s, t;
+	bool same = true;
+	world_begin();
+	session_open(&s, 1000, 1000);
+	session_open(&t, 1000, 1000);
+	uint32_t sent = session_stall(&s), read_so_far = 0;
+	struct channel *c = &g.channel[s.id];
+	while (c->window > 0) {			/* the server uses its window up */
+		uint8_t bytes[200];
+		uint32_t part = c->window < sizeof bytes ? c->window : sizeof bytes;
+		for (uint32_t k = 0; k < part; k++)
+			bytes[k] = (uint8_t)(sent + k);
+		sent += part;
+		fake_put(SSH_CHANNEL_DATA, "uS", (uint32_t)s.id, bytes, (size_t)part);
+		world_run();
+	}
+	check(c->queue[CH_OUT].len <= WINDOW_POOL / 2 && !pool_wrong(), "flow: a stalled reader holds %u bytes, no more", c->queue[CH_OUT].len);
+	while (fake_take())
+		;
+	char text[16];
+	fake_put(SSH_CHANNEL_DATA, "us", (uint32_t)t.id, "hello");
+	world_run();
+	check(read(t.out, text, sizeof text) == 5, "flow: another session goes on meanwhile");
+	session_finish(&s, 9);
+	check(peer_quiet(&s.p) && fake_expect(SSH_CHANNEL_EOF, "u", s.remote) && fake_expect(SSH_CHANNEL_CLOSE, "u", s.remote),
+	      "flow: CLOSE is answered, the client waits for its output");
+	for (int i = 0; i < 1000 && read_so_far < sent; i++) {
+		read_so_far = flow_read(s.out, read_so_far, &same);
+		world_run();
+	}
+	check(same && read_so_far == sent, "flow: every byte in order (%u of %u)", read_so_far, sent);
+	world_run();
+	check(read(s.out, text, sizeof text) == 0 && session_ended(&s, 9), "flow: then the end of stdout and the exit status");
+	session_close(&s);
+	session_close(&t);
+	check_clean("flow: a stalled reader");
+}
+
+/* Both streams, kept apart, in any order of reading. */
+static void unit_flow_streams(void)
+{
+	struct session s;
+	char out[64] = "", err[64] = "";
+	world_begin();
+	session_open(&s, 1000, 1000);
+	fake_put(SSH_CHANNEL_DATA, "us", (uint32_t)s.id, "to out");
+	fake_put(SSH_CHANNEL_EXTENDED_DATA, "uus", (uint32_t)s.id, 1, "to err");
+	fake_put(SSH_CHANNEL_EXTENDED_DATA, "uus", (uint32_t)s.id, 2, "to nobody");
+	fake_put(SSH_CHANNEL_DATA, "us", (uint32_t)s.id, " again");
+	world_run();
+	check(read(s.out, out, sizeof out) == 12 && read(s.err, err, sizeof err) == 6 && !strcmp(out, "to out again") && !strcmp(err, "to err"),
+	      "flow: stdout and stderr apart, other streams nowhere");
+	close(s.out);
+	s.out = -1;
+	fake_put(SSH_CHANNEL_DATA, "us", (uint32_t)s.id, "nobody listens");
+	world_run();
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usb", s.remote, "eow@openssh.com", 0), "flow: a closed stdout is told by eow");
+	fake_put(SSH_CHANNEL_EXTENDED_DATA, "uus", (uint32_t)s.id, 1, "still");
+	world_run();
+	check(read(s.err, err, sizeof err) == 5, "flow: stderr goes on");
+	session_finish(&s, 1);
+	check(session_ended(&s, 1), "flow: and the exit status comes");
+	session_close(&s);
+	check_clean("flow: two streams");
+	world_begin();
+	fake.info.peer_version = "SSH-2.0-dropbear_2022.83";
+	session_open(&s, 1000, 1000);
+	close(s.out);
+	s.out = -1;
+	fake_put(SSH_CHANNEL_DATA, "us", (uint32_t)s.id, "nobody listens");
+	world_run();
+	check(!fake_take(), "flow: no eow for other servers");
+	session_close(&s);
+	check_clean("flow: no eow");
+}
+
+/* Windows grow while the reader keeps up, and are never more than promised. */
+static void unit_flow_window_grows(void)
+{
+	struct session s;
+	static uint8_t bytes[WINDOW_POOL];
+	uint32_t most = 0, credit = WINDOW_START;
+	bool kept = true;
+	world_begin();
+	session_open(&s, 1000, 1000);
+	while (fake_take())
+		;
+	for (int i = 0; i < 60; i++) {
+		uint32_t part = credit > 2000 ? 2000 : credit;
+		kept = kept && credit == g.channel[s.id].window && part > 0;
+		fake_put(SSH_CHANNEL_DATA, "uS", (uint32_t)s.id, bytes, (size_t)part);
+		credit -= part;
+		world_run();
+		while (read(s.out, bytes, sizeof bytes) > 0)
+			;
+		for (const struct fake_message *m; (m = fake_take());)
+			if (m->bytes[0] == SSH_CHANNEL_WINDOW_ADJUST)
+				credit += buf_u32_at(m->bytes + 5);
+		most = credit > most ? credit : most;
+	}
+	uint32_t half = (WINDOW_BLOCKS - WINDOW_RESERVED) * WINDOW_BLOCK / 2;
+	check(kept, "flow: the window is what was promised less what came");
+	check(most + 2 * WINDOW_BLOCK >= half && most <= WINDOW_POOL / 2 + 4 * WINDOW_BLOCK, "flow: a lone reader that keeps up gets about half the pool (%u of %u)", most, WINDOW_POOL);
+	struct session t;
+	session_open(&t, 1000, 1000);
+	check(g.channel[t.id].window >= WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1), "flow: a newcomer gets %u", g.channel[t.id].window);
+	session_close(&s);
+	session_close(&t);
+	check_clean("flow: windows");
+}
+
+/* ----- input ----- */
+
+/* More than one turn may send, from a file that is always readable. */
+static void unit_flow_upload(void)
+{
+	struct session s;
+	enum { SIZE = 300000 };
+	static uint8_t data[SIZE], got[SIZE];
+	int fds[3];
+	size_t n = 0;
+	for (int i = 0; i < SIZE; i++)
+		data[i] = (uint8_t)rnd(256);
+	memset(&s, 0, sizeof s);
+	world_begin();
+	session_pipes(&s, fds);
+	close(fds[0]);
+	char name[128];
+	snprintf(name, sizeof name, "%s/data", world.dir);
+	fds[0] = open(name, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	bool ok = write(fds[0], data, SIZE) == SIZE && lseek(fds[0], 0, SEEK_SET) == 0;
+	unlink(name);
+	peer_hello(&s.p);
+	session_request(&s, 0, "cat", fds);
+	world_run();
+	session_confirm(&s, 0x7fffffff, 32768);
+	bool eof = false;
+	for (const struct fake_message *m; (m = fake_take());) {
+		if (m->bytes[0] == SSH_CHANNEL_DATA && n + m->len - 9 <= SIZE) {
+			memcpy(got + n, m->bytes + 9, m->len - 9);
+			n += m->len - 9;
+		}
+		eof |= m->bytes[0] == SSH_CHANNEL_EOF;
+	}
+	check(ok && n == SIZE && eof && memcmp(data, got, SIZE) == 0, "flow: a file is sent to its end without a stop (%zu of %d)", n, SIZE);
+	session_close(&s);
+	check_clean("flow: upload");
+}
+
+static void flow_endless_input(struct session *s)
+{
+	struct channel *c = &g.channel[s->id];
+	fd_give_back(&c->in);
+	fd_lend(&c->in, open("/dev/zero", O_RDONLY | O_CLOEXEC));
+}
+
+/* Two endless inputs on a network that takes `room` bytes a turn, the server
+ * taking packets of these sizes. */
+static void flow_fair(uint32_t packet_a, uint32_t packet_b, size_t room)
+{
+	struct session s[2];
+	uint32_t packet[2] = { packet_a, packet_b }, bytes[2] = { 0, 0 };
+	world_begin();
+	for (int i = 0; i < 2; i++)
+		session_open(&s[i], 0x7fffffff, packet[i]);
+	for (int i = 0; i < 2; i++)
+		flow_endless_input(&s[i]);
+	while (fake_take())
+		;
+	for (int turn = 0; turn < 2000; turn++) {
+		fake.room = room;
+		fake.wake = true;
+		world_run();
+		for (const struct fake_message *m; (m = fake_take());)
+			if (m->bytes[0] == SSH_CHANNEL_DATA)
+				bytes[buf_u32_at(m->bytes + 1) == s[1].remote] += (uint32_t)m->len - 9;
+	}
+	uint32_t more = bytes[0] > bytes[1] ? bytes[0] : bytes[1], less = bytes[0] + bytes[1] - more;
+	check(less > 0 && (more - less) <= more / 10, "flow: packets of %u and %u, room %zu: %u and %u bytes", packet_a, packet_b, room, bytes[0], bytes[1]);
+	session_close(&s[0]);
+	session_close(&s[1]);
+	world_run();
+	fake.room = SIZE_MAX;
+	check_clean("flow: fair shares");
+}
+
+/* A channel that was held up long has no claim on what it missed. */
+static void unit_flow_no_debts(void)
+{
+	struct session s[2];
+	uint32_t first = 0;
+	world_begin();
+	for (int i = 0; i < 2; i++)
+		session_open(&s[i], 0x7fffffff, 500);
+	flow_endless_input(&s[0]);
+	for (int turn = 0; turn < 500; turn++) {	/* room for one packet at a time */
+		fake.room = 1;
+		fake.wake = true;
+		world_run();
+	}
+	while (fake_take())
+		;
+	flow_endless_input(&s[1]);
+	fake.room = 200000;
+	fake.wake = true;
+	world_run();
+	for (const struct fake_message *m; (m = fake_take()) && !(m->bytes[0] == SSH_CHANNEL_DATA && buf_u32_at(m->bytes + 1) == s[1].remote);)
+		first += m->bytes[0] == SSH_CHANNEL_DATA ? (uint32_t)m->len - 9 : 0;
+	check(first <= 4 * SEND_QUANTUM, "flow: after long scarcity %u bytes pass before the next channel's turn", first);
+	session_close(&s[0]);
+	session_close(&s[1]);
+	world_run();
+	fake.room = SIZE_MAX;
+	check_clean("flow: no debts");
+}
+
+/* A terminal's keystroke goes before the bulk that waits. */
+static void unit_flow_terminal_first(void)
+{
+	struct session s[2];
+	world_begin();
+	for (int i = 0; i < 2; i++)
+		session_open(&s[i], 0x7fffffff, 32768);
+	flow_endless_input(&s[0]);
+	g.channel[1].flags |= CH_TTY;
+	bool all = true;
+	for (int i = 0; i < 50; i++) {
+		fake.room = 0;
+		(void)!write(s[1].in, "k", 1);
+		world_wake();
+		while (fake_take())
+			;
+		fake.room = 5000 + rnd(20000);
+		world_wake();
+		const struct fake_message *m = fake_take();
+		bool first = m && buf_u32_at(m->bytes + 1) == s[1].remote;
+		m = first ? m : fake_take();		/* one packet may be ahead: its input was known before */
+		all = all && m && buf_u32_at(m->bytes + 1) == s[1].remote;
+	}
+	check(all, "flow: a keystroke goes before bulk");
+	session_close(&s[0]);
+	session_close(&s[1]);
+	world_run();
+	fake.room = SIZE_MAX;
+	check_clean("flow: terminals first");
+}
+
+/* ----- terminals ----- */
+
+static int flow_pty(int *slave)
+{
+	int m = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+	if (m < 0 || grantpt(m) != 0 || unlockpt(m) != 0)
+		abort();
+	*slave = open(ptsname(m), O_RDWR | O_NOCTTY | O_CLOEXEC);
+	struct termios t;
+	if (*slave < 0 || tcgetattr(*slave, &t) != 0)
+		abort();
+	cfmakeraw(&t);
+	tcsetattr(*slave, TCSANOW, &t);
+	return m;
+}
+
+static volatile sig_atomic_t flow_blocked;
+
+static void flow_on_alarm(int number)
+{
+	(void)number;
+	flow_blocked = 1;
+}
+
+/* A session on a terminal, which stays blocking: the master must read it only
+ * when there is something. */
+static void unit_flow_terminal(void)
+{
+	struct session s;
+	struct sigaction a = { .sa_handler = flow_on_alarm };
+	int slave, fds[3];
+	memset(&s, 0, sizeof s);
+	s.out = s.err = -1;
+	sigaction(SIGALRM, &a, NULL);
+	world_begin();
+	s.in = flow_pty(&slave);
+	struct winsize w = { .ws_row = 24, .ws_col = 80 };
+	ioctl(slave, TIOCSWINSZ, &w);
+	for (int i = 0; i < 3; i++)
+		fds[i] = fcntl(slave, F_DUPFD_CLOEXEC, 0);
+	peer_hello(&s.p);
+	session_request(&s, 1, "", fds);
+	world_run();
+	fake_take();
+	s.remote = 7;
+	session_confirm(&s, 10, 100);
+	const struct fake_message *m = fake_take();
+	check(m && m->len > 300 && memcmp(m->bytes + 9, "pty-req\1\0\0\0\5xterm\0\0\0\120\0\0\0\30", 25) == 0 && m->bytes[m->len - 1] == 0,
+	      "flow: pty-req with size and modes");
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usb", 7, "shell", 1) && !fake_take(), "flow: no command is a shell");
+	check(!(fcntl(slave, F_GETFL) & O_NONBLOCK), "flow: a terminal is left blocking");
+	alarm(2);
+	(void)!write(s.in, "0123456789", 10);
+	world_run();
+	check(fake_expect(SSH_CHANNEL_DATA, "us", 7, "0123456789") && !fake_take(), "flow: keys up to the server's window");
+	fake_put(SSH_CHANNEL_WINDOW_ADJUST, "uu", 0, 1000);
+	world_run();
+	check(!flow_blocked && !fake_take(), "flow: a new window, nothing typed: no read that blocks");
+	alarm(0);
+	flow_blocked = 0;
+	char text[3000];
+	memset(text, 'o', sizeof text);
+	fake_put(SSH_CHANNEL_DATA, "uS", 0, text, (size_t)1000);
+	world_run();
+	size_t n = 0;
+	for (ssize_t r; (r = read(s.in, text, sizeof text)) > 0; world_run())
+		n += (size_t)r;
+	check(n == 1000, "flow: output to the terminal (%zu bytes)", n);
+	w.ws_col = 132;
+	ioctl(slave, TIOCSWINSZ, &w);
+	while (fake_take())
+		;
+	raise(SIGWINCH);
+	world_run();
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbuuuu", 7, "window-change", 0, 132, 24, 0, 0) && !fake_take(), "flow: SIGWINCH tells the new size");
+	raise(SIGWINCH);
+	world_run();
+	check(!fake_take(), "flow: but only a new one");
+	close(slave);
+	session_close(&s);
+	check_clean("flow: a terminal");
+}
+
+/* ----- flags of passed descriptors ----- */
+
+static bool flow_nonblock(int fd)
+{
+	return fcntl(fd, F_GETFL) & O_NONBLOCK;
+}
+
+/* Passes a/b/c as the stdio of a session that is then open. */
+static void flow_session(struct session *s, const int fds[3])
+{
+	int copies[3];
+	memset(s, 0, sizeof *s);
+	s->in = s->out = s->err = -1;
+	for (int i = 0; i < 3; i++)
+		copies[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
+	peer_hello(&s->p);
+	session_request(s, 0, "x", copies);
+	world_run();
+	for (int i = 0; i < g.clients; i++)
+		if (g.client[i].phase == MX_OPENING)
+			s->id = g.client[i].channel;
+	s->remote = (uint32_t)s->id + 100;
+	session_confirm(s, 1000, 1000);
+}
+
+/* Two sessions, all six descriptors one open file description (a socket, as
+ * under inetd); they end in either order and in every way. */
+static void flow_shared(bool nonblock_before, int order, int how)
+{
+	int sv[2];
+	struct session s[2];
+	static const char *const ways[] = { "exit", "death of the client", "end of stdout first", "end of the master" };
+	world_begin();
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) != 0)
+		abort();
+	if (nonblock_before)
+		fd_nonblock(sv[0]);
+	for (int i = 0; i < 2; i++)
+		flow_session(&s[i], (int[]){ sv[0], sv[0], sv[0] });
+	bool during = flow_nonblock(sv[0]), between = true;
+	for (int i = 0; i < 2 && how < 3; i++) {
+		struct session *one = &s[i ^ order];
+		if (how == 2) {
+			fake_put(SSH_CHANNEL_EOF, "u", (uint32_t)one->id);
+			world_run();
+			between = between && flow_nonblock(sv[0]);
+		}
+		if (how == 1) {
+			peer_close(&one->p);
+			world_run();
+			fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)one->id);
+			world_run();
+		} else
+			session_finish(one, 0);
+		if (i == 0)
+			between = between && flow_nonblock(sv[0]);
+	}
+	if (how == 3) {
+		raise(SIGTERM);
+		world_run();
+		for (int i = 0; i < 2; i++)
+			world_sleep(FAREWELL_MS);
+		fd_give_all_back();
+	}
+	check(during && between && flow_nonblock(sv[0]) == nonblock_before, "flow: O_NONBLOCK of one description in two sessions, %s before, order %d, %s",
+	      nonblock_before ? "set" : "not set", order, ways[how]);
+	close(sv[0]);
+	close(sv[1]);
+	session_close(&s[0]);
+	session_close(&s[1]);
+	world_run();
+	check(world_end(), "flow: ... no descriptor leaked");
+}
+
+/* A queued request's descriptors are not touched. */
+static void unit_flow_flags_untouched(void)
+{
+	int p[2], fds[3];
+	struct session s;
+	world_begin();
+	if (pipe2(p, O_CLOEXEC) != 0)
+		abort();
+	for (int i = 0; i < 3; i++)
+		fds[i] = fcntl(p[i > 0], F_DUPFD_CLOEXEC, 0);
+	memset(&s, 0, sizeof s);
+	s.in = s.out = s.err = -1;
+	peer_hello(&s.p);
+	session_request(&s, 0, "x", fds);
+	world_run();
+	check(!flow_nonblock(p[0]) && !flow_nonblock(p[1]), "flow: while the channel opens the flags are as they were");
+	session_confirm(&s, 10, 10);
+	check(flow_nonblock(p[0]) && flow_nonblock(p[1]), "flow: then not");
+	session_finish(&s, 0);
+	check(!flow_nonblock(p[0]) && !flow_nonblock(p[1]), "flow: at the end they are again");
+	close(p[0]);
+	close(p[1]);
+	session_close(&s);
+	check_clean("flow: flags");
+}
+
+/* ----- random life ----- */
+
+/* Everything at once: clients come, go and die, the server talks, readers
+ * stall, calls are interrupted; the account is checked after each step. */
+static void flow_soak_step(struct session *s, bool *alive)
+{
+	uint8_t bytes[256] = { 0 };
+	int i = (int)rnd(SESSIONS);
+	struct channel *c = alive[i] ? &g.channel[s[i].id] : NULL;
+	if (!c) {
+		world.chaos = 0;
+		alive[i] = session_ask(&s[i], "run") && s[i].id >= 0;
+		if (alive[i])
+			session_confirm(&s[i], 5000, 300);
+		else
+			session_close(&s[i]);
+		world.chaos = 4;
+		return;
+	}
+	if (c->state != CH_OPEN || c->flags & CH_CLOSE_RCVD)
+		return;
+	switch (rnd(12)) {
+	case 0: case 1: case 2:
+		fake_put(SSH_CHANNEL_DATA, "uS", (uint32_t)s[i].id, bytes, (size_t)rnd(c->window < 256 ? c->window + 1 : 256));
+		break;
+	case 3:
+		fake_put(SSH_CHANNEL_EXTENDED_DATA, "uuS", (uint32_t)s[i].id, 1, bytes, (size_t)rnd(c->window < 256 ? c->window + 1 : 256));
+		break;
+	case 4: case 5: (void)!read(s[i].out, bytes, sizeof bytes); break;
+	case 6: case 7: (void)!write(s[i].in, bytes, rnd(sizeof bytes)); break;
+	case 8: fake_put(SSH_CHANNEL_WINDOW_ADJUST, "uu", (uint32_t)s[i].id, rnd(2000)); break;
+	case 9: fd_close(rnd(2) ? &s[i].out : &s[i].err); break;
+	case 10: fake.room = rnd(3) ? SIZE_MAX : rnd(500); break;
+	default:
+		if (rnd(4) == 0)
+			fake_put(SSH_CHANNEL_EOF, "u", (uint32_t)s[i].id);
+	}
+}
+
+static void flow_soak_end(struct session *s, bool *alive)
+{
+	int i = (int)rnd(SESSIONS);
+	if (!alive[i])
+		return;
+	struct channel *c = &g.channel[s[i].id];
+	fake.room = SIZE_MAX;
+	if (rnd(2))
+		session_close(&s[i]);
+	world_run();
+	if (c->state == CH_OPEN && !(c->flags & CH_CLOSE_RCVD))
+		fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s[i].id);
+	world_run();
+	session_close(&s[i]);
+	world_run();
+	alive[i] = false;
+}
+
+static void unit_flow_soak(void)
+{
+	struct session s[SESSIONS];
+	bool alive[SESSIONS] = { false };
+	const char *wrong = NULL;
+	int step = 0;
+	world_begin();
+	world.seed = 12345;
+	for (; step < 20000 && !wrong && g.link == LK_UP; step++) {
+		flow_soak_step(s, alive);
+		if (rnd(30) == 0)
+			flow_soak_end(s, alive);
+		world_run();
+		wrong = pool_wrong();
+		while (fake_take())
+			;
+	}
+	check(!wrong && g.link == LK_UP, "flow: %d random steps of sessions keep the account%s%s%s", step, wrong ? ": " : "", wrong ? wrong : "", world.log);
+	for (int i = 0; i < SESSIONS; i++)
+		if (alive[i])
+			session_close(&s[i]);
+	world.chaos = 0;
+	fake.room = SIZE_MAX;
+	check_clean("flow: a random life");
+}
+
+static void unit_flow(void)
+{
+	unit_flow_stalled();
+	unit_flow_streams();
+	unit_flow_window_grows();
+	unit_flow_upload();
+	flow_fair(32768, 32768, 4000);
+	flow_fair(32768, 500, 4000);
+	flow_fair(500, 32768, 4000);
+	flow_fair(500, 1000, 20000);
+	flow_fair(32768, 1000, 1);
+	unit_flow_no_debts();
+	unit_flow_terminal_first();
+	unit_flow_terminal();
+	for (int order = 0; order < 2; order++)
+		for (int how = 0; how < 4; how++)
+			for (int before = 0; before < 2; before++)
+				flow_shared(before, order, how);
+	unit_flow_flags_untouched();
+	unit_flow_soak();
+}

@@ -1,0 +1,604 @@
+/* unit_world.c - the world around sshmux.c in its unit tests and fuzzers.
+ *
+ * Includes the program itself with small limits, stands between it and the
+ * kernel (short and interrupted I/O on demand, a clock that the test moves),
+ * and plays its clients on the real control socket.  world_run() turns the
+ * real loop until it would sleep: whatever the loop has left undone at that
+ * point stays undone, as it would in a quiet night. */
+
+#define CLIENTS 6
+#define CHANNELS 4
+#define SESSIONS 3
+#define REQUEST_MAX 2048
+#define REQUEST_POOL 4096
+#define REQUESTS 3
+#define ENV_VARIABLES 8
+#define WINDOW_BLOCK 64
+#define WINDOW_POOL 4096
+#define WINDOW_START 1024
+#define OPTION_LIST 4
+#define FORWARDS 4
+#define CONNECTORS 2
+#ifndef OPTION_TEXT
+#define OPTION_TEXT (256 * 1024)
+#endif
+#define REPLY_MAX 192
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fake.h"
+
+static struct {
+	int64_t now;		/* the clock, ms */
+	int64_t seen;		/* what the program last saw of it */
+	unsigned chaos;		/* one call in so many is interrupted or cut short; 0: none */
+	uint32_t seed;
+	int patience;		/* ms that poll() may really wait: a child is at work */
+	unsigned turns;		/* calls of poll() */
+	bool ended;		/* the loop came to its end */
+	jmp_buf asleep;		/* poll() would sleep */
+	jmp_buf exited;		/* exit() was called */
+	int exit_code;
+	char log[8192];		/* what went to stderr */
+	size_t log_len;
+	char dir[64], path[96];	/* temporary directory, control socket in it */
+	int fds;		/* open descriptors at the start of the test */
+} world = { .now = 1000, .seed = 1 };
+
+/* A deterministic generator (xorshift): tests are the same everywhere. */
+static uint32_t rnd(uint32_t below)
+{
+	uint32_t x = world.seed;
+	x ^= x << 13;
+	x ^= x >> 17;
+	x ^= x << 5;
+	world.seed = x;
+	return below ? x % below : 0;
+}
+
+/* Whether this call fails, with errno set if so. */
+static bool chaos(void)
+{
+	if (!world.chaos || rnd(world.chaos))
+		return false;
+	errno = rnd(2) ? EINTR : EAGAIN;
+	return true;
+}
+
+static ssize_t unit_read(int fd, void *p, size_t n)
+{
+	if (chaos())
+		return -1;
+	return read(fd, p, world.chaos && n > 1 ? 1 + rnd((uint32_t)n) : n);
+}
+
+static ssize_t unit_writev(int fd, const struct iovec *iov, int pieces)
+{
+	if (chaos())
+		return -1;
+	if (!world.chaos || iov[0].iov_len == 0)
+		return writev(fd, iov, pieces);
+	return write(fd, iov[0].iov_base, 1 + rnd((uint32_t)iov[0].iov_len));
+}
+
+/* Messages for people are kept for the test. */
+static ssize_t unit_write(int fd, const void *p, size_t n)
+{
+	if (fd != STDERR_FILENO)
+		return write(fd, p, n);
+	if (n < sizeof world.log - world.log_len) {
+		memcpy(world.log + world.log_len, p, n);
+		world.log_len += n;
+		world.log[world.log_len] = 0;
+	}
+	return (ssize_t)n;
+}
+
+static ssize_t unit_recvmsg(int fd, struct msghdr *m, int flags)
+{
+	return chaos() ? -1 : recvmsg(fd, m, flags);
+}
+
+static int unit_accept4(int fd, struct sockaddr *a, socklen_t *len, int flags)
+{
+	return chaos() ? -1 : accept4(fd, a, len, flags);
+}
+
+static int unit_clock_gettime(clockid_t id, struct timespec *t)
+{
+	(void)id;
+	world.seen = world.now;
+	*t = (struct timespec){ world.now / 1000, world.now % 1000 * 1000000 };
+	return 0;
+}
+
+static int unit_poll(struct pollfd *p, nfds_t n, int timeout)
+{
+	if (n == 1 && p->fd == STDERR_FILENO) {
+		p->revents = POLLOUT;
+		return 1;
+	}
+	world.turns++;
+	if (world.chaos && !rnd(world.chaos)) {
+		errno = EINTR;
+		return -1;
+	}
+	int r = poll(p, n, 0);
+	if (r == 0 && world.patience)
+		r = poll(p, n, world.patience);
+	if (r != 0 || (timeout >= 0 && world.now - world.seen >= timeout))
+		return r;
+	longjmp(world.asleep, 1);
+}
+
+static void unit_exit(int code) __attribute__((noreturn));
+static void unit_exit(int code)
+{
+	world.exit_code = code;
+	longjmp(world.exited, 1);
+}
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <fnmatch.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <pwd.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <termios.h>
+
+#define read unit_read
+#define write unit_write
+#define writev unit_writev
+#define recvmsg unit_recvmsg
+#define accept4 unit_accept4
+#define poll(p, n, timeout) unit_poll(p, n, timeout)
+#define clock_gettime unit_clock_gettime
+#define exit unit_exit
+#define main sshmux_main
+int sshmux_main(int argc, char **argv);
+#if defined __GNUC__ && !defined __clang__
+/* with the sanitizers' own checks gcc believes in null and overlapping strings */
+#pragma GCC diagnostic ignored "-Wformat-truncation"
+#pragma GCC diagnostic ignored "-Wrestrict"
+#endif
+#include "../sshmux.c"
+#undef read
+#undef write
+#undef writev
+#undef recvmsg
+#undef accept4
+#undef poll
+#undef clock_gettime
+#undef exit
+#undef main
+
+/* ----- the loop ----- */
+
+#define TURNS_MAX 20000		/* a loop that does not come to rest is broken */
+
+/* Turns the loop until it would sleep (true) or the master has ended (false). */
+static bool world_run(void)
+{
+	static unsigned end;
+	end = world.turns + TURNS_MAX;
+	if (setjmp(world.asleep))
+		return true;
+	while (world.turns < end) {
+		lp_turn();
+		if ((world.ended = lp_stopped()))
+			return false;
+	}
+	fprintf(stderr, "the loop does not come to rest\n");
+	abort();
+}
+
+/* The same after some time. */
+static bool world_sleep(int64_t ms)
+{
+	world.now += ms;
+	return world_run();
+}
+
+/* The network has changed without a message: room, key exchange. */
+static bool world_wake(void)
+{
+	fake.wake = true;
+	return world_run();
+}
+
+static int world_count_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int n = 0;
+	while (d && readdir(d))
+		n++;
+	if (d)
+		closedir(d);
+	return n;
+}
+
+/* The state that main() begins with. */
+static void world_clear(void)
+{
+	memset(&g, 0, sizeof g);
+	g.pool_free = NO_BLOCK;
+	g.listener = g.uplink.fd = g.signal_pipe[0] = g.signal_pipe[1] = -1;
+	g.op.log_level = TP_ERROR;
+	g.op.port = 22;
+	g.op.alive_count = 3;
+	g.op.send_env = (struct list){ { "LANG", "LC_*" }, 2 };
+	g.op.control_path = world.path;
+	g.op.host_name = g.op.tp.host = "server";
+	world.log[world.log_len = 0] = 0;
+	world.chaos = 0;
+	world.patience = 0;
+	world.ended = false;
+	op_set = 0;
+	fake_reset();
+}
+
+/* A master that is logged in and listens. */
+static void world_begin(void)
+{
+	world_clear();
+	world.fds = world_count_fds();
+	lp_open_signals();
+	g.now = log_clock();
+	g.link = LK_LOGIN;
+	g.login_deadline = g.now + 1000;
+	tp_start(open("/dev/null", O_RDWR | O_CLOEXEC), true, g.now);
+	world_run();
+	fake.out_count = 0;
+}
+
+static uint32_t world_free_blocks(void)
+{
+	uint32_t n = WINDOW_BLOCKS - g.pool_fresh;
+	for (uint16_t b = g.pool_free; b != NO_BLOCK && n <= WINDOW_BLOCKS; b = g.pool_next[b])
+		n++;
+	return n;
+}
+
+static int world_requests(void)
+{
+	int n = 0;
+	for (int i = 0; i < REQUESTS; i++)
+		n += g.req[i].len > 0;
+	return n;
+}
+
+/* Whether nothing of clients and channels is left. */
+static bool world_idle(void)
+{
+	bool idle = g.clients == 0 && g.channels == 0 && g.sessions == 0 && g.pool_shared == 0 &&
+		    world_free_blocks() == WINDOW_BLOCKS && world_requests() == 0;
+	if (!idle)
+		printf("# clients %d, channels %d, sessions %d, pool_shared %u, blocks %u of %u, requests %d\n", g.clients,
+		       g.channels, g.sessions, g.pool_shared, world_free_blocks(), WINDOW_BLOCKS, world_requests());
+	return idle;
+}
+
+/* Takes everything down; whether every descriptor was closed. */
+static bool world_end(void)
+{
+	tp_stop();
+	us_remove();
+	cn_stop(&g.uplink);
+	for (int i = 0; i < g.clients; i++)
+		if (g.client[i].phase != MX_FREE)
+			mx_drop(&g.client[i]);
+	lp_reap();
+	for (int i = 0; i < g.channels; i++)
+		if (g.channel[i].state != CH_FREE)
+			g.channel[i].state = CH_DEAD;
+	lp_reap();
+	fd_close(&g.signal_pipe[0]);
+	fd_close(&g.signal_pipe[1]);
+	int fds = world_count_fds();
+	if (fds != world.fds)
+		printf("# %d descriptors open, %d at the start\n", fds, world.fds);
+	return fds == world.fds;
+}
+
+static bool world_open_dir(void)
+{
+	const char *tmp = getenv("TMPDIR");
+	snprintf(world.dir, sizeof world.dir, "%.40s/sshmux-unit-XXXXXX", tmp ? tmp : "/tmp");
+	signal(SIGPIPE, SIG_IGN);
+	if (!mkdtemp(world.dir))
+		return false;
+	snprintf(world.path, sizeof world.path, "%s/ctl", world.dir);
+	return true;
+}
+
+static void world_remove_dir(void)
+{
+	DIR *d = opendir(world.dir);
+	for (struct dirent *e; d && (e = readdir(d));)
+		if (e->d_name[0] != '.' || strlen(e->d_name) > 2)
+			unlinkat(dirfd(d), e->d_name, 0);
+	if (d)
+		closedir(d);
+	rmdir(world.dir);
+}
+
+/* ----- clients ----- */
+
+struct peer {
+	int fd;
+	bool eof;
+	size_t got;
+	uint8_t in[4096];
+};
+
+static void peer_connect(struct peer *p)
+{
+	struct sockaddr_un a;
+	memset(p, 0, sizeof *p);
+	us_address(&a, world.path);
+	p->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (connect(p->fd, (struct sockaddr *)&a, sizeof a) != 0)
+		fd_close(&p->fd);
+}
+
+static void peer_close(struct peer *p)
+{
+	fd_close(&p->fd);
+}
+
+/* Writes all of it; lets the master read when the socket is full.  False if
+ * the master has closed it. */
+static bool peer_bytes(struct peer *p, const void *bytes, size_t n)
+{
+	const uint8_t *from = bytes;
+	for (int full = 0; n > 0 && full < 100;) {
+		ssize_t w = write(p->fd, from, n);
+		if (w < 0 && errno != EAGAIN)
+			return false;
+		if (w < 0) {
+			full++;
+			world_run();
+			continue;
+		}
+		from += w;
+		n -= (size_t)w;
+	}
+	return n == 0;
+}
+
+/* A frame as fake.h describes messages; returns its length. */
+static size_t frame_build(uint8_t *to, size_t max, uint32_t type, const char *format, va_list ap)
+{
+	size_t n = fake_build(to + 8, max - 8, format, ap);
+	buf_set_u32(to, (uint32_t)n + 4);
+	buf_set_u32(to + 4, type);
+	return n + 8;
+}
+
+static void peer_put(struct peer *p, uint32_t type, const char *format, ...)
+{
+	static uint8_t bytes[300 * 1024];
+	va_list ap;
+	va_start(ap, format);
+	size_t n = frame_build(bytes, sizeof bytes, type, format, ap);
+	va_end(ap);
+	peer_bytes(p, bytes, n);
+}
+
+/* Descriptors that stand for a program's stdio. */
+static bool peer_pass(struct peer *p, int fd)
+{
+	return fd_send(p->fd, fd);
+}
+
+static void peer_drain(struct peer *p)
+{
+	ssize_t n;
+	while (p->fd >= 0 && !p->eof && (n = read(p->fd, p->in + p->got, sizeof p->in - p->got)) != 0) {
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n < 0)
+			break;
+		p->got += (size_t)n;
+	}
+	p->eof = true;
+}
+
+/* Whether the next frame of the master is this one; takes it. */
+static bool peer_expect(struct peer *p, uint32_t type, const char *format, ...)
+{
+	uint8_t bytes[1024];
+	va_list ap;
+	va_start(ap, format);
+	size_t n = frame_build(bytes, sizeof bytes, type, format, ap);
+	va_end(ap);
+	peer_drain(p);
+	if (p->got < n || memcmp(p->in, bytes, n) != 0) {
+		printf("# frame 0x%08x of %zu bytes expected, %zu bytes came, type 0x%08x\n", type, n, p->got,
+		       p->got >= 8 ? buf_u32_at(p->in + 4) : 0);
+		return false;
+	}
+	memmove(p->in, p->in + n, p->got -= n);
+	return true;
+}
+
+/* Whether the master has said nothing more and closed the connection. */
+static bool peer_gone(struct peer *p)
+{
+	peer_drain(p);
+	if (p->got || !p->eof)
+		printf("# %zu bytes more, type 0x%08x, %s\n", p->got, p->got >= 8 ? buf_u32_at(p->in + 4) : 0,
+		       p->eof ? "then the end" : "not closed");
+	return p->eof && p->got == 0;
+}
+
+/* Whether the connection is open and silent. */
+static bool peer_quiet(struct peer *p)
+{
+	peer_drain(p);
+	return !p->eof && p->got == 0;
+}
+
+static bool peer_hello(struct peer *p)
+{
+	peer_connect(p);
+	peer_put(p, MUX_MSG_HELLO, "u", 4);
+	world_run();
+	return peer_expect(p, MUX_MSG_HELLO, "u", 4);
+}
+
+/* Whether the master still serves. */
+static bool peer_served(void)
+{
+	struct peer p;
+	bool ok = peer_hello(&p);
+	peer_put(&p, MUX_C_ALIVE_CHECK, "u", 77);
+	world_run();
+	ok = ok && peer_expect(&p, MUX_S_ALIVE, "uu", 77, (uint32_t)getpid());
+	peer_close(&p);
+	world_run();
+	return ok;
+}
+
+/* ----- sessions ----- */
+
+struct session {
+	struct peer p;
+	int in, out, err;		/* our ends */
+	int id;				/* the master's channel */
+	uint32_t remote;		/* the server's */
+};
+
+static void session_pipes(struct session *s, int theirs[3])
+{
+	int a[2], b[2], c[2];
+	if (pipe2(a, O_CLOEXEC) || pipe2(b, O_CLOEXEC) || pipe2(c, O_CLOEXEC))
+		abort();
+	s->in = a[1];
+	s->out = b[0];
+	s->err = c[0];
+	fd_nonblock(s->in);
+	fd_nonblock(s->out);
+	fd_nonblock(s->err);
+	theirs[0] = a[0];
+	theirs[1] = b[1];
+	theirs[2] = c[1];
+}
+
+/* A request for `command` with these descriptors (ours are closed after). */
+static void session_request(struct session *s, uint32_t tty, const char *command, int fds[3])
+{
+	peer_put(&s->p, MUX_C_NEW_SESSION, "usuuuuuss", 9, "", tty, 0, 0, 0, 0x7e, "xterm", command);
+	for (int i = 0; i < 3; i++) {
+		peer_pass(&s->p, fds[i]);
+		close(fds[i]);
+	}
+}
+
+/* Connected, request sent, channel not open yet. */
+static bool session_ask(struct session *s, const char *command)
+{
+	int fds[3];
+	memset(s, 0, sizeof *s);
+	session_pipes(s, fds);
+	bool ok = peer_hello(&s->p);
+	session_request(s, 0, command, fds);
+	world_run();
+	s->id = -1;
+	for (int i = 0; i < g.clients; i++)
+		if (g.client[i].phase == MX_OPENING && s->id < g.client[i].channel)
+			s->id = g.client[i].channel;
+	s->remote = 100 + (uint32_t)s->id;
+	return ok;
+}
+
+static void session_confirm(struct session *s, uint32_t window, uint32_t packet)
+{
+	fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", (uint32_t)s->id, s->remote, window, packet);
+	world_run();
+}
+
+/* A session that runs; everything sent on the way is taken. */
+static bool session_open(struct session *s, uint32_t window, uint32_t packet)
+{
+	bool ok = session_ask(s, "run");
+	const struct fake_message *m = fake_take();
+	ok = ok && m && m->bytes[0] == SSH_CHANNEL_OPEN;
+	session_confirm(s, window, packet);
+	ok = ok && fake_expect(SSH_CHANNEL_REQUEST, "usbs", s->remote, "exec", 1, "run");
+	ok = ok && peer_expect(&s->p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s->id);
+	fake_put(SSH_CHANNEL_SUCCESS, "u", (uint32_t)s->id);
+	world_run();
+	return ok;
+}
+
+static void session_close(struct session *s)
+{
+	peer_close(&s->p);
+	fd_close(&s->in);
+	fd_close(&s->out);
+	fd_close(&s->err);
+}
+
+/* The remote command is over. */
+static void session_finish(struct session *s, uint32_t status)
+{
+	fake_put(SSH_CHANNEL_REQUEST, "usbu", (uint32_t)s->id, "exit-status", 0, status);
+	fake_put(SSH_CHANNEL_EOF, "u", (uint32_t)s->id);
+	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s->id);
+	world_run();
+}
+
+static bool session_ended(struct session *s, uint32_t status)
+{
+	return peer_expect(&s->p, MUX_S_EXIT_MESSAGE, "uu", (uint32_t)s->id, status) && peer_gone(&s->p);
+}
+
+/* The server sends until the reader's pipe is full and bytes wait in the pool.
+ * The nth byte is n. */
+static uint32_t session_stall(struct session *s)
+{
+	uint8_t bytes[200];
+	uint32_t n = 0;
+	const struct channel *c = &g.channel[s->id];
+	for (int i = 0; i < 2000 && c->queue[CH_OUT].len == 0; i++) {
+		uint32_t part = c->window < sizeof bytes ? c->window : sizeof bytes;
+		for (uint32_t k = 0; k < part; k++)
+			bytes[k] = (uint8_t)(n + k);
+		n += part;
+		fake_put(SSH_CHANNEL_DATA, "uS", (uint32_t)s->id, bytes, (size_t)part);
+		world_run();
+	}
+	return n;
+}
+
+/* Answers whatever closes channels still, so that they become free. */
+static void world_server_closes(void)
+{
+	for (int i = 0; i < g.channels; i++) {
+		if (g.channel[i].state == CH_OPENING)
+			fake_put(SSH_CHANNEL_OPEN_FAILURE, "uuss", (uint32_t)i, 2, "", "");
+		else if (g.channel[i].state == CH_OPEN && !(g.channel[i].flags & CH_CLOSE_RCVD))
+			fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)i);
+	}
+	world_run();
+	world_run();
+}
