@@ -12,16 +12,25 @@ once() {
 no_socket() { [ ! -e "$CTL" ]; }
 nothing_left() { [ -z "$(find "$T" -maxdepth 1 -name 'c*' 2>/dev/null)" ]; }
 
+# board COMMAND: a passenger whose input stays open as long as our fd 9
+board() {
+	exec 9<>"$T/hold"
+	(
+		exec 9<&-
+		exec_client x "$1" <"$T/hold" >"$T/up" 2>"$T/err"
+	) &
+	passenger=$!
+	ends_later $passenger
+	wait_for 20 has "$T/up" up
+}
+
 control_commands() {
 	need_master
 	once check
 	is "-O check" "$ONCE" "Master running (pid=$MASTER_PID)| status 0"
 	once unknown
 	is "-O with an unknown word" "$ONCE" "Invalid multiplex command.| status 255"
-	(exec_client x 'echo up; cat; exit 9' <"$T/hold" >"$T/up") &
-	passenger=$!
-	ends_later $passenger
-	wait_for 20 has "$T/up" up
+	board 'echo up; cat; exit 9'
 	once stop
 	is "-O stop" "$ONCE" "Stop listening request sent.| status 0"
 	works "-O stop: the socket is gone" no_socket
@@ -34,14 +43,10 @@ control_commands() {
 end"
 	reap_master
 	works "-O stop: then the master ends" gone $MASTER_PID
-	exec 9<>"$T/hold"
 	rm -f "$T/up"
 
 	need_master
-	(exec_client x 'echo up; cat' <"$T/hold" >"$T/up" 2>"$T/err") &
-	passenger=$!
-	ends_later $passenger
-	wait_for 20 has "$T/up" up
+	board 'echo up; cat'
 	once exit
 	is "-O exit" "$ONCE" "Exit request sent.| status 0"
 	reap_master
@@ -50,6 +55,7 @@ end"
 		is "-O exit: its status" "$MASTER_RC" 0
 		works "-O exit: a new master can follow at once" follow
 	fi
+	exec 9>&-
 	wait $passenger
 	is "-O exit: a passenger gets 255" $? 255
 	works "-O exit: nothing is left" nothing_left
@@ -113,16 +119,14 @@ start_default_signals() {
 # The server goes away: passengers 255, one line, no socket.
 server_lost() {
 	need_master
-	(exec_client x 'echo up; cat' <"$T/hold" >"$T/up" 2>"$T/err") &
-	passenger=$!
-	ends_later $passenger
-	wait_for 20 has "$T/up" up
+	board 'echo up; cat'
 	pid=$(connection_process)
 	works "the server's process of this connection is found" test -n "$pid"
 	kill -9 $pid
 	reap_master
 	works "server lost: the master ends" gone $MASTER_PID
 	is "server lost: its status" "$MASTER_RC" 255
+	exec 9>&-
 	wait $passenger
 	is "server lost: a passenger gets 255" $? 255
 	works "server lost: nothing is left" nothing_left
@@ -134,10 +138,8 @@ server_lost() {
 
 # The processes that serve a connection: all below the server's own
 connection_process() {
-	for p in /proc/[0-9]*; do
-		read -r _ _ _ parent _ <"$p/stat" || continue
-		[ "$parent" = "$SERVER_PID" ] && echo "${p#/proc/}"
-	done 2>/dev/null
+	grep -l "^PPid:[[:space:]]*$SERVER_PID\$" /proc/[0-9]*/status 2>/dev/null |
+		cut -d/ -f3
 }
 
 # Our client against a scripted master: odd NAME STATUS PATTERN WORD...
@@ -149,7 +151,8 @@ odd() {
 	odd_pid=$!
 	ends_later $odd_pid
 	wait_for 10 test -S "$T/odd"
-	timeout 30 "$SSHMUX" -S "$T/odd" x command </dev/null >"$T/out" 2>"$T/err"
+	# shellcheck disable=SC2046
+	timeout 30 "$SSHMUX" -S "$T/odd" $ODD x $([ -n "$ODD" ] || echo command) </dev/null >"$T/out" 2>"$T/err"
 	is "odd master, $odd_name: status" $? "$odd_status"
 	like "odd master, $odd_name: text" "$(tr -d '\r' <"$T/err")" "$odd_text"
 	wait $odd_pid
@@ -158,7 +161,7 @@ odd() {
 
 odd_masters() {
 	greet='hello expect 1 4 ...'
-	open="$greet expect 0x10000004 @r send 0x80000005 @r 4242 expect 0x10000002 @q ... take 3"
+	open="$greet expect 0x10000002 @q ... take 3"
 	odd "status 0" 0 '' $open send 0x80000006 @q 5 send 0x80000004 5 0 close
 	odd "status 300 is 44" 44 '' $open send 0x80000006 @q 5 send 0x80000004 5 300 close
 	odd "status 2^32 - 1 is 255" 255 '' $open send 0x80000006 @q 5 \
@@ -169,14 +172,12 @@ odd_masters() {
 	odd "one byte at a time" 7 '' bytewise $open send 0x80000006 @q 5 \
 		send 0x80000004 5 7 close
 	odd "unknown HELLO extensions" 7 '' send 1 4 :info :0 :x@y : expect 1 4 ... \
-		expect 0x10000004 @r send 0x80000005 @r 4242 expect 0x10000002 @q ... take 3 \
-		send 0x80000006 @q 5 send 0x80000004 5 7 close
+		expect 0x10000002 @q ... take 3 send 0x80000006 @q 5 send 0x80000004 5 7 close
 	odd "end without a status" 255 '' $open send 0x80000006 @q 5 close
-	odd "pid 0" 255 '?*' $greet expect 0x10000004 @r send 0x80000005 @r 0 eof
-	odd "wrong version" 255 '*version 5*' send 1 5 eof
+	odd "wrong version" 255 '*version 5*' send 1 5 frames
 	odd "no HELLO" 255 '?*' close
-	odd "another frame in place of HELLO" 255 '?*' send 0x80000001 0 eof
-	odd "wrong request id" 255 '?*' $greet expect 0x10000004 @r send 0x80000005 77 4242 eof
+	odd "another frame in place of HELLO" 255 '?*' send 0x80000001 0 frames
+	odd "wrong request id" 255 '?*' $open send 0x80000006 77 5 eof
 	odd "session refused" 255 '*no reason at all*' $open \
 		send 0x80000003 @q ':no reason at all' eof
 	odd "permission denied" 255 '*not today*' $open send 0x80000002 @q ':not today' eof
@@ -186,7 +187,19 @@ odd_masters() {
 	odd "S_OK after SESSION_OPENED" 255 '?*' $open send 0x80000006 @q 5 \
 		send 0x80000001 @q eof
 	odd "an end within a frame" 255 '*' $open send 0x80000006 @q 5 raw =0000000c =8000 close
-	odd "a frame of 2^31 bytes" 255 '?*' $greet raw =80000000 0x80000005 eof
+	odd "a frame of 2^31 bytes" 255 '?*' $open raw =80000000 0x80000005 eof
+	ODD="-O check"
+	odd "-O check, pid 0" 255 '?*' $greet expect 0x10000004 @r send 0x80000005 @r 0 eof
+	odd "-O check, wrong id" 255 '?*' $greet expect 0x10000004 @r send 0x80000005 77 4242 eof
+	odd "-O check, end" 255 '?*' $greet expect 0x10000004 @r close
+	ODD="-O stop"
+	odd "-O stop, end" 255 '?*' $greet expect 0x10000009 @r close
+	odd "-O stop, refused" 255 '*never*' $greet expect 0x10000009 @r send 0x80000003 @r :never eof
+	ODD="-O exit"
+	odd "-O exit, end counts as done" 0 'Exit request sent.' $greet expect 0x10000005 @r close
+	odd "-O exit, refused" 255 '*never*' $greet expect 0x10000005 @r send 0x80000003 @r :never eof
+	odd "-O exit, denied" 255 '*never*' $greet expect 0x10000005 @r send 0x80000002 @r :never eof
+	ODD=
 }
 
 # Our client and OpenSSH's own master
@@ -214,8 +227,8 @@ err"
 	MASTER=$kept
 }
 
+ODD=
 mkfifo "$T/hold"
-exec 9<>"$T/hold"
 for server in sshd dropbear; do
 	start_server $server
 	for CLIENT in $CLIENTS; do
