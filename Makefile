@@ -44,6 +44,7 @@ LINK = $(CC) $(OPT) $(SANITIZE) $(CFLAGS) -Wl,--gc-sections $(LINK_FLAGS) $(LDFL
 # The binary under test: ours, unless another one is named.
 UNDER_TEST = $(if $(SSHMUX),$(SSHMUX),./$(PROGRAM))
 RUN = SSHMUX="$(UNDER_TEST)" UNIT="$(O)/unit" MUXC="$(O)/muxc"
+TOOLS = $(O)/muxc $(O)/net $(O)/pty
 TESTS ?=
 AGAIN = $(MAKE) --no-print-directory
 SETUP = @tests/setup
@@ -78,12 +79,12 @@ help:
 
 check:
 	$(SETUP) build check
-	@$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(O)/unit $(O)/muxc
+	@$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(O)/unit $(TOOLS)
 	@$(RUN) tests/run $(TESTS)
 
 check-stock:
 	$(SETUP) build check
-	@$(AGAIN) $(O)/muxc
+	@$(AGAIN) $(TOOLS)
 	@$(RUN) MASTER=stock UNIT= tests/run $(TESTS)
 
 check-more:
@@ -137,8 +138,8 @@ $(O)/unit: $(O)/unit.o $(O)/fake.o
 $(O)/unit.o $(O)/fake.o: $(O)/%.o: tests/%.c | $(O)
 	$(OWN) -c -o $@ $<
 
-# The scripted client of the tests: always a plain native program.
-$(O)/muxc: tests/muxc.c | $(O)
+# The programs of the tests: always plain native ones.
+$(TOOLS): $(O)/%: tests/%.c | $(O)
 	$(if $(STATIC)$(TARGET),gcc,$(CC)) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -g -o $@ $<
 
 $(O):
