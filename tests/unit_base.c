@@ -47,38 +47,6 @@ static uint8_t pool_byte(int channel, int stream, uint32_t n)
 	return (uint8_t)(n * 7 + n / 251 + (uint32_t)(channel * 31 + stream * 97));
 }
 
-static uint32_t pool_chain(const struct queue *q)
-{
-	return q->len ? (q->off + q->len + WINDOW_BLOCK - 1) / WINDOW_BLOCK : 0;
-}
-
-/* Everything recomputed from the queues; a word about what is wrong. */
-static const char *pool_wrong(void)
-{
-	uint32_t charges = 0, extra = 0, used = 0, promised = 0;
-	for (int i = 0; i < CHANNELS; i++) {
-		const struct channel *c = &g.channel[i];
-		uint32_t mine = pool_chain(&c->queue[CH_OUT]) + pool_chain(&c->queue[CH_ERR]);
-		if (c->state == CH_FREE && (c->charge || mine))
-			return "a free channel holds blocks";
-		if (mine > c->charge)
-			return "more blocks in use than charged";
-		if (c->state != CH_FREE && c->charge != pool_bytes(c) / WINDOW_BLOCK)
-			return "charge out of date";
-		charges += c->charge;
-		extra += pool_extra(c->charge);
-		used += mine;
-		promised += c->state == CH_FREE ? 0 : c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
-	}
-	if (extra != g.pool_shared)
-		return "pool_shared is not the sum of the extras";
-	if (charges > WINDOW_BLOCKS || extra > WINDOW_BLOCKS - WINDOW_RESERVED || promised > WINDOW_POOL)
-		return "pool overdrawn";
-	if (used + world_free_blocks() != WINDOW_BLOCKS)
-		return "blocks lost or doubled";
-	return NULL;
-}
-
 static void pool_arrive(struct channel *c, struct pool_model *m)
 {
 	static uint8_t bytes[WINDOW_POOL];

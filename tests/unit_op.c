@@ -170,6 +170,7 @@ static int op_main(const char *const *words)
 	for (n = 1; words[n - 1] && n < 15; n++)
 		argv[n] = (char *)(uintptr_t)words[n - 1];
 	argv[n] = NULL;
+	fd_close(&cl_fd);
 	world_clear();
 	memset(&g, 0, sizeof g);	/* main() does the rest */
 	world.exit_code = -1;

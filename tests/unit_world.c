@@ -24,6 +24,7 @@
 #endif
 #define REPLY_MAX 192
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -49,6 +50,7 @@ static struct {
 	uint32_t seed;
 	int patience;		/* ms that poll() may really wait: a child is at work */
 	unsigned turns;		/* calls of poll() */
+	bool no_children;	/* fork() fails: names are not resolved */
 	bool ended;		/* the loop came to its end */
 	jmp_buf asleep;		/* poll() would sleep */
 	jmp_buf exited;		/* exit() was called */
@@ -118,6 +120,24 @@ static int unit_accept4(int fd, struct sockaddr *a, socklen_t *len, int flags)
 	return chaos() ? -1 : accept4(fd, a, len, flags);
 }
 
+/* Nothing leaves this machine. */
+static int unit_connect(int fd, const struct sockaddr *a, socklen_t len)
+{
+	const struct sockaddr_in *v4 = (const void *)a;
+	if (a->sa_family == AF_UNIX || (a->sa_family == AF_INET && ntohl(v4->sin_addr.s_addr) >> 24 == 127))
+		return connect(fd, a, len);
+	errno = ENETUNREACH;
+	return -1;
+}
+
+static pid_t unit_fork(void)
+{
+	if (!world.no_children)
+		return fork();
+	errno = EAGAIN;
+	return -1;
+}
+
 static int unit_clock_gettime(clockid_t id, struct timespec *t)
 {
 	(void)id;
@@ -152,10 +172,10 @@ static void unit_exit(int code)
 	longjmp(world.exited, 1);
 }
 
-#include <arpa/inet.h>
 #include <ctype.h>
 #include <fnmatch.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pwd.h>
 #include <signal.h>
@@ -170,9 +190,14 @@ static void unit_exit(int code)
 #define recvmsg unit_recvmsg
 #define accept4 unit_accept4
 #define poll(p, n, timeout) unit_poll(p, n, timeout)
+#define connect(fd, a, len) unit_connect(fd, a, len)
+#define fork() unit_fork()
 #define clock_gettime unit_clock_gettime
 #define exit unit_exit
 #define main sshmux_main
+#ifdef WORLD_SILENT
+#define printf(...) ((void)0)		/* usage and version */
+#endif
 int sshmux_main(int argc, char **argv);
 #if defined __GNUC__ && !defined __clang__
 /* with the sanitizers' own checks gcc believes in null and overlapping strings */
@@ -186,9 +211,12 @@ int sshmux_main(int argc, char **argv);
 #undef recvmsg
 #undef accept4
 #undef poll
+#undef connect
+#undef fork
 #undef clock_gettime
 #undef exit
 #undef main
+#undef printf
 
 /* ----- the loop ----- */
 
@@ -296,6 +324,38 @@ static bool world_idle(void)
 	return idle;
 }
 
+static uint32_t pool_chain(const struct queue *q)
+{
+	return q->len ? (q->off + q->len + WINDOW_BLOCK - 1) / WINDOW_BLOCK : 0;
+}
+
+/* Everything recomputed from the queues; a word about what is wrong. */
+static const char *pool_wrong(void)
+{
+	uint32_t charges = 0, extra = 0, used = 0, promised = 0;
+	for (int i = 0; i < CHANNELS; i++) {
+		const struct channel *c = &g.channel[i];
+		uint32_t mine = pool_chain(&c->queue[CH_OUT]) + pool_chain(&c->queue[CH_ERR]);
+		if (c->state == CH_FREE && (c->charge || mine))
+			return "a free channel holds blocks";
+		if (mine > c->charge)
+			return "more blocks in use than charged";
+		if (c->state != CH_FREE && c->charge != pool_bytes(c) / WINDOW_BLOCK)
+			return "charge out of date";
+		charges += c->charge;
+		extra += pool_extra(c->charge);
+		used += mine;
+		promised += c->state == CH_FREE ? 0 : c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
+	}
+	if (extra != g.pool_shared)
+		return "pool_shared is not the sum of the extras";
+	if (charges > WINDOW_BLOCKS || extra > WINDOW_BLOCKS - WINDOW_RESERVED || promised > WINDOW_POOL)
+		return "pool overdrawn";
+	if (used + world_free_blocks() != WINDOW_BLOCKS)
+		return "blocks lost or doubled";
+	return NULL;
+}
+
 /* Takes everything down; whether every descriptor was closed. */
 static bool world_end(void)
 {
@@ -310,6 +370,9 @@ static bool world_end(void)
 		if (g.channel[i].state != CH_FREE)
 			g.channel[i].state = CH_DEAD;
 	lp_reap();
+	for (int i = 0; i < FORWARDS; i++)
+		if (g.forward[i].state != FW_FREE)
+			fw_free(&g.forward[i]);
 	fd_close(&g.signal_pipe[0]);
 	fd_close(&g.signal_pipe[1]);
 	int fds = world_count_fds();
