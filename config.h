@@ -199,6 +199,11 @@
 #define SOCKS_MS 30000
 #endif
 
+/* How often terminals are asked for their size, besides SIGWINCH. */
+#ifndef TT_RESIZE_MS
+#define TT_RESIZE_MS 1000
+#endif
+
 /* How long output is flushed to clients and goodbyes are said at the end. */
 #ifndef FAREWELL_MS
 #define FAREWELL_MS 2000
@@ -215,6 +220,13 @@
  * Cost: 8 bytes each. */
 #ifndef OPTION_LIST
 #define OPTION_LIST 16
+#endif
+
+/* Working space within one function: skipped bytes, SOCKS requests, the texts of
+ * `-O conninfo` and `-O channels` (longer ones are cut at a line's end).
+ * Range 2048..32768.  Cost: SCRATCH. */
+#ifndef SCRATCH
+#define SCRATCH BY_PROFILE(4096, 16384)
 #endif
 
 /* Option texts that are kept: users, paths with the home directory put in.

@@ -21,6 +21,8 @@
  *   tt_        terminals: modes and sizes
  *   us_        the control socket
  *   fw_        forwards: listeners, connections, SOCKS
+ *   in_        texts about connection, channels and forwards
+ *   es_        escapes typed by a user
  *   rx_        SSH messages we receive, one handler each, and their table
  *   mx_        mux messages of our clients, one handler each, and their table
  *   lk_        the link: connect, log in, keepalive, loss
@@ -116,6 +118,7 @@ enum mux_type {
 	MUX_C_CLOSE_FWD = 0x10000007,
 	MUX_C_NEW_STDIO_FWD = 0x10000008,
 	MUX_C_STOP_LISTENING = 0x10000009,
+	MUX_C_EXT_INFO = 0x20000001,
 	MUX_S_OK = 0x80000001,
 	MUX_S_PERMISSION_DENIED = 0x80000002,
 	MUX_S_FAILURE = 0x80000003,
@@ -124,6 +127,10 @@ enum mux_type {
 	MUX_S_SESSION_OPENED = 0x80000006,
 	MUX_S_REMOTE_PORT = 0x80000007,
 	MUX_S_TTY_ALLOC_FAIL = 0x80000008,
+	MUX_S_EXT_INFO = 0x90000001,
+	/* Our own, only between a client and a master that said sshmux=1: */
+	MUX_X_RESUME = 0x20736d01,	/* client: word 0; reads its terminal again */
+	MUX_X_SUSPEND = 0x90736d01,	/* master: session id; the user typed ~^Z */
 };
 
 /* RFC 4250, 4.1.2 */
@@ -207,6 +214,9 @@ enum ch_flag {
 	CH_READABLE = 1 << 8,	/* poll() found input; until a read comes back short */
 	CH_REFUSED = 1 << 9,	/* the server refused to start the command */
 	CH_SOCKS_PENDING = 1 << 10,	/* its SOCKS request comes as channel data */
+	CH_SUSPENDED = 1 << 11,	/* its client is stopped: the terminal is not ours to read */
+	CH_LINE_START = 1 << 12,	/* es_: the next byte typed may be the escape character */
+	CH_ESCAPED = 1 << 13,	/* es_: the escape character is held back */
 };
 
 /* What has happened to a channel and its client has not seen yet. */
@@ -215,7 +225,10 @@ enum ch_event {
 	CH_EV_REFUSED = 1 << 1,
 	CH_EV_TTY_FAILED = 1 << 2,
 	CH_EV_ENDED = 1 << 3,
+	CH_EV_HANG_UP = 1 << 4,	/* the user typed ~. */
+	CH_EV_SUSPEND = 1 << 5,	/* the user typed ~^Z */
 };
+#define NO_ESCAPE 0xffffffffu
 
 /* Channel requests of ours that want a reply, in the order sent (RFC 4254,
  * 5.4: the replies come in that order and carry no name). */
@@ -242,6 +255,7 @@ struct channel {
 	uint32_t consumed;		/* bytes taken since the target last grew */
 	uint32_t status;
 	uint32_t turn;			/* lp_: bytes it may still send in its turn */
+	uint32_t escape;		/* escape character, above 0xff for none */
 	int64_t deadline;		/* fw_: of its SOCKS request, 0 for none */
 	uint8_t request[CH_REQUESTS];	/* enum ch_request, oldest first */
 	struct queue queue[CH_STREAMS];
@@ -272,6 +286,8 @@ struct client {
 	int16_t channel;		/* its session, -1 for none */
 	int16_t forward;		/* whose fate it waits for, -1 for none */
 	int16_t request;		/* req_ slot that holds the body, -1 for none */
+	int16_t answer;			/* req_ slot with an answer that `out` is too small for */
+	uint32_t answer_pos;
 	uint8_t n_fds;
 	int fds[MX_DESCRIPTOR_MAX];
 	uint32_t ticket;		/* order of arrival of the present request */
@@ -365,6 +381,7 @@ static struct {
 		int64_t connect_timeout, alive_interval, alive_count;	/* s, s, count */
 		int64_t family;			/* AF_… */
 		int64_t batch, identities_only, strict, gateway_ports, exit_on_forward_failure;
+		int64_t request_tty, escape;	/* enum cl_tty; a character or NO_ESCAPE */
 		const char *stdio_forward;
 		const char *user, *host_key_alias;
 		struct tp_config tp;
@@ -408,11 +425,11 @@ static struct {
 	/* lk_ */
 	enum lk_state link;
 	struct connector uplink;
-	int64_t login_deadline, alive_at, connected_at;
+	int64_t login_deadline, alive_at, connected_at, resize_at;
 	uint64_t alive_bytes;
 	int alive_unanswered;
 	char link_error[200];
-	char address[INET6_ADDRSTRLEN + 8];
+	char local[INET6_ADDRSTRLEN + 8], remote[INET6_ADDRSTRLEN + 8];	/* "1.2.3.4:22" */
 
 	/* lp_ */
 	int signal_pipe[2];
@@ -426,7 +443,7 @@ static struct {
 	struct lp_owner { uint8_t kind; uint8_t stream; uint16_t index; } owner[POLLFDS];
 
 	/* the big ones last: their untouched pages cost nothing */
-	uint8_t scratch[4096];
+	uint8_t scratch[SCRATCH];
 	uint8_t req_memory[REQUEST_POOL];
 	uint8_t pool[WINDOW_BLOCKS][WINDOW_BLOCK];
 } g;	/* all zeros at start: main() sets what is not */
@@ -867,6 +884,22 @@ static void fd_give_back(struct passed *d)
 	fd_close(&d->fd);
 }
 
+/* "1.2.3.4:22" or "[::1]:22". */
+static void fd_address(const struct sockaddr_storage *a, char *to, size_t size)
+{
+	char ip[INET6_ADDRSTRLEN] = "";
+	const struct sockaddr_in6 *v6 = (const void *)a;
+	const struct sockaddr_in *v4 = (const void *)a;
+	if (a->ss_family == AF_INET6) {
+		inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip);
+		snprintf(to, size, "[%s]:%d", ip, ntohs(v6->sin6_port));
+	} else if (a->ss_family == AF_INET) {
+		inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip);
+		snprintf(to, size, "%s:%d", ip, ntohs(v4->sin_port));
+	} else
+		snprintf(to, size, "local");
+}
+
 /* On every way out of the process. */
 static void fd_give_all_back(void)
 {
@@ -1231,6 +1264,7 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	c->state = (uint8_t)state;
 	c->kind = (uint8_t)kind;
 	c->client = c->forward = c->connector = -1;
+	c->escape = NO_ESCAPE;
 	c->in.fd = c->out[CH_OUT].fd = c->out[CH_ERR].fd = -1;
 	uint32_t limit = pool_limit(c);
 	c->window = c->window_target = WINDOW_START < limit ? WINDOW_START : limit;
@@ -1399,7 +1433,7 @@ static bool ch_wants_write(const struct channel *c, enum stream s)
 static bool ch_wants_read(const struct channel *c)
 {
 	return c->state == CH_OPEN && c->in.fd >= 0 && c->remote_window > 0 &&
-	       !(c->flags & (CH_EOF_SENT | CH_CLOSE_SENT | CH_READABLE));
+	       !(c->flags & (CH_EOF_SENT | CH_CLOSE_SENT | CH_READABLE | CH_SUSPENDED));
 }
 
 /* Input that poll() has announced and the server has a window for. */
@@ -1408,33 +1442,53 @@ static bool ch_wants_send(const struct channel *c)
 	return c->state == CH_OPEN && c->flags & CH_READABLE && c->remote_window > 0;
 }
 
-/* Reads at most `max` bytes of input into one message.  Returns how many; less
- * than asked means that there is no more now. */
-static uint32_t ch_read(struct channel *c, uint32_t max)
+/* Where the data of the message stands that is being built. */
+static uint8_t *ch_data(void)
 {
-	uint8_t *p = tp_payload();
+	return tp_payload() + SSH_DATA_HEADER;
+}
+
+/* The longest data message that c may send now, at most `max` bytes. */
+static uint32_t ch_most(const struct channel *c, uint32_t max)
+{
 	uint32_t most = (uint32_t)tp_payload_max - SSH_DATA_HEADER;
-	if (max > most)
-		max = most;
-	if (max > c->remote_window)
-		max = c->remote_window;
-	if (max > c->remote_packet)
-		max = c->remote_packet;
-	ssize_t n = fd_read(c->in.fd, p + SSH_DATA_HEADER, max);
+	most = max < most ? max : most;
+	most = c->remote_window < most ? c->remote_window : most;
+	return c->remote_packet < most ? c->remote_packet : most;
+}
+
+/* Reads at most `max` bytes of input; 0 if there are none now, or no more. */
+static uint32_t ch_input(struct channel *c, uint8_t *to, uint32_t max)
+{
+	ssize_t n = fd_read(c->in.fd, to, max);
 	if (n == FD_END || n == FD_ERROR)
 		ch_end_input(c);
 	if (n == FD_ERROR && ch_is_socket(c))		/* reset: the other direction is dead too */
 		ch_end_output(c, CH_OUT);
 	if (n < (ssize_t)max || c->in.tty)	/* a terminal blocks: never twice after one poll() */
 		c->flags &= (uint16_t)~CH_READABLE;
-	if (n <= 0)
-		return 0;
+	return n > 0 ? (uint32_t)n : 0;
+}
+
+/* Sends the n bytes at ch_data(). */
+static void ch_send(struct channel *c, uint32_t n)
+{
+	uint8_t *p = tp_payload();
+	if (n == 0)
+		return;
 	p[0] = SSH_CHANNEL_DATA;
 	buf_set_u32(p + 1, c->remote_id);
-	buf_set_u32(p + 5, (uint32_t)n);
-	tp_send(SSH_DATA_HEADER + (size_t)n);
-	c->remote_window -= (uint32_t)n;
-	return (uint32_t)n;
+	buf_set_u32(p + 5, n);
+	tp_send(SSH_DATA_HEADER + n);
+	c->remote_window -= n;
+}
+
+/* Moves at most `max` bytes of input into one message; returns how many. */
+static uint32_t ch_read(struct channel *c, uint32_t max)
+{
+	uint32_t n = ch_input(c, ch_data(), ch_most(c, max));
+	ch_send(c, n);
+	return n;
 }
 
 /* Promises the peer more once an eighth of the target is free.  The target
@@ -1613,13 +1667,27 @@ static void tt_request_pty(struct channel *c, struct str term)
 	c->flags |= CH_TTY;
 }
 
-/* Tells the server where a terminal's size has changed. */
+static bool tt_is_open(const struct channel *c)
+{
+	return c->state == CH_OPEN && c->flags & CH_TTY && !(c->flags & CH_CLOSE_SENT) && c->in.fd >= 0;
+}
+
+static bool tt_any(void)
+{
+	for (int i = 0; i < g.channels; i++)
+		if (tt_is_open(&g.channel[i]))
+			return true;
+	return false;
+}
+
+/* Tells the server where a terminal's size has changed.  Done on SIGWINCH, and
+ * every TT_RESIZE_MS, because a client of another user cannot signal us. */
 static void tt_resize(void)
 {
 	for (int i = 0; i < g.channels; i++) {
 		struct channel *c = &g.channel[i];
 		struct winsize w;
-		if (c->state != CH_OPEN || !(c->flags & CH_TTY) || c->flags & CH_CLOSE_SENT || c->in.fd < 0)
+		if (!tt_is_open(c) || c->events & CH_EV_CONFIRMED)
 			continue;
 		if (ioctl(c->in.fd, TIOCGWINSZ, &w) != 0 || memcmp(&w, &c->size, sizeof w) == 0)
 			continue;
@@ -1714,8 +1782,9 @@ static int us_place(const char *temp, const char *path)
 		return 0;
 	if (errno == EEXIST && us_look(path, &st) == US_STALE) {
 		size_t n = strlen(path);
-		snprintf(aside, sizeof aside, "%s.", path);
 		if (n + US_SUFFIX < sizeof aside && us_random(aside + n + 1, US_SUFFIX - 1)) {
+			memcpy(aside, path, n);
+			aside[n] = '.';
 			aside[n + US_SUFFIX] = 0;
 			us_remove_stale(path, aside, &st);
 		}
@@ -2069,7 +2138,7 @@ static void fw_resolved(struct forward *f)
 		fw_bind(f, &a, len);
 	}
 	if (c->state == CN_FAILED)
-		snprintf(f->why, sizeof f->why, "%.*s", (int)sizeof f->why - 1, c->why);
+		memcpy(f->why, c->why, sizeof f->why - 1);
 	fw_release_connector(&f->connector);
 	fw_listening(f);
 }
@@ -2546,6 +2615,174 @@ static void fw_settle(void)
 			fw_settle_channel(&g.channel[i]);
 }
 
+/* ===== in_ ================================================================
+ * Texts about the connection, its channels and forwards, for `-O conninfo`,
+ * `-O channels`, ~I and ~#.  Lines end in CR LF (INFO-text). */
+
+/* Appends a formatted line; what does not fit is left out, the text stays good. */
+static void in_print(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void in_print(struct buf *b, const char *format, ...)
+{
+	va_list ap;
+	va_start(ap, format);
+	size_t left = b->len - b->pos;
+	int n = vsnprintf((char *)b->p + b->pos, left, format, ap);
+	va_end(ap);
+	if (n > 0 && (size_t)n < left)
+		b->pos += (size_t)n;
+}
+
+static void in_connection(struct buf *b)
+{
+	const struct tp_info *i = tp_info();
+	int64_t s = (g.now - g.connected_at) / 1000;
+	in_print(b, "Connection information for %s pid %d\r\n", g.op.tp.host, (int)getpid());
+	if (g.link != LK_UP) {
+		in_print(b, "  not connected\r\n");
+		return;
+	}
+	in_print(b, "  tcp %s -> %s\r\n", g.local, g.remote);
+	in_print(b, "  duration %02d:%02d:%02d\r\n", (int)(s / 3600), (int)(s / 60 % 60), (int)(s % 60));
+	in_print(b, "  server %s\r\n", i->peer_version);
+	in_print(b, "  kexalgorithm %s\r\n", i->kex);
+	in_print(b, "  hostkeyalgorithm %s\r\n", i->host_key_algorithm);
+	in_print(b, "  hostkey %s\r\n", i->host_key_fingerprint);
+	in_print(b, "  cipher %s\r\n", i->cipher);
+	in_print(b, "  mac %s\r\n", strstr(i->cipher, "poly1305") ? "<implicit>" : i->mac);
+	in_print(b, "  compression none\r\n");
+	in_print(b, "  rekey count %u\r\n", (unsigned)i->key_exchanges);
+	in_print(b, "  traffic %llu pkts %llu bytes in, %llu pkts %llu bytes out\r\n",
+		 (unsigned long long)i->packets_in, (unsigned long long)i->bytes_in,
+		 (unsigned long long)i->packets_out, (unsigned long long)i->bytes_out);
+	in_print(b, "  sessions %d of %d\r\n", g.sessions, SESSIONS);
+}
+
+static void in_channels(struct buf *b)
+{
+	static const char *const kinds[] = { "client-session", "stdio-forward", "direct", "forwarded" };
+	static const char *const states[] = { "free", "socks", "connecting", "opening", "open", "closed" };
+	in_print(b, "The following connections are open:\r\n");
+	for (int i = 0; i < g.channels; i++) {
+		const struct channel *c = &g.channel[i];
+		if (c->state == CH_FREE || c->state == CH_DEAD)
+			continue;
+		in_print(b, "  #%d %s (%s r%u i%u/%u o%u%s)\r\n", i, kinds[c->kind], states[c->state],
+			 (unsigned)c->remote_id, (unsigned)(c->queue[CH_OUT].len + c->queue[CH_ERR].len),
+			 (unsigned)c->window, (unsigned)c->remote_window, c->flags & CH_TTY ? " tty" : "");
+	}
+	for (int i = 0; i < FORWARDS; i++) {
+		const struct forward *f = &g.forward[i];
+		if (f->state != FW_FREE)
+			in_print(b, "  forward %s: %s%s%s\r\n", fw_name(f), f->state == FW_ACTIVE ? "active" : "waiting",
+				 f->why[0] ? ", " : "", f->why);
+	}
+}
+
+/* ===== es_ ================================================================
+ * Escapes: what a user types after a line start and the escape character
+ * (ESC-…).  Each session has its own state, and only terminals have escapes. */
+
+#define ES_READ 1024		/* bytes of typing looked at in one turn */
+#define CONTROL(letter) ((letter) & 0x1f)
+
+static void es_help(struct channel *c)
+{
+	ch_tell(c, "Supported escape sequences:\r\n"
+		" ~.   - terminate session\r\n"
+		" ~B   - send a BREAK to the remote system\r\n"
+		" ~R   - request rekey\r\n"
+		" ~#   - list forwarded connections\r\n"
+		" ~I   - show connection information\r\n"
+		" ~?   - this message\r\n"
+		" ~~   - send the escape character by typing it twice\r\n"
+		"(Note that escapes are only recognized immediately after newline.)\r\n");
+}
+
+static void es_text(struct channel *c, void (*print)(struct buf *))
+{
+	struct buf b = buf_over(g.scratch, sizeof g.scratch - 1);
+	print(&b);
+	g.scratch[b.pos] = 0;
+	ch_tell(c, (const char *)g.scratch);
+}
+
+static void es_break(struct channel *c)
+{
+	struct buf *b = tx_request(c, "break", false);
+	buf_put_u32(b, 1000);
+	tx_end(b);
+}
+
+/* Does what the byte after the escape character asks for.  False if it asks for
+ * nothing: then both are typed. */
+static bool es_command(struct channel *c, uint8_t byte)
+{
+	char echo[64] = "";
+	bool ours = c->client >= 0 && g.client[c->client].ours;
+	switch (byte) {
+	case '.':	c->events |= CH_EV_HANG_UP; return true;
+	case 'B':	es_break(c); break;
+	case 'R':	tp_rekey(); return true;
+	case '?':	es_help(c); return true;
+	case '#':	ch_tell(c, "~#\r\n"); es_text(c, in_channels); return true;
+	case 'I':	ch_tell(c, "~I\r\n"); es_text(c, in_connection); return true;
+	case CONTROL('Z'):
+		if (ours) {
+			c->events |= CH_EV_SUSPEND;
+			c->flags |= CH_SUSPENDED;
+			return true;
+		}
+		snprintf(echo, sizeof echo, "~^Z escape not available to multiplexed sessions\r\n");
+		break;
+	case 'C': case 'V': case 'v': case '&':
+		snprintf(echo, sizeof echo, "~%c escape not available to multiplexed sessions\r\n", byte);
+		break;
+	default:
+		return false;
+	}
+	ch_tell(c, echo[0] ? echo : "~B\r\n");
+	return true;
+}
+
+/* Looks at one byte typed; returns how many bytes it makes at `to`, at most 2. */
+static uint32_t es_byte(struct channel *c, uint8_t byte, uint8_t *to)
+{
+	uint32_t n = 0;
+	if (c->flags & CH_ESCAPED) {
+		c->flags &= (uint16_t)~CH_ESCAPED;
+		if (byte != c->escape && es_command(c, byte))
+			return 0;		/* the line start still holds */
+		if (byte != c->escape)
+			to[n++] = (uint8_t)c->escape;
+	} else if (c->flags & CH_LINE_START && byte == c->escape) {
+		c->flags |= CH_ESCAPED;
+		return 0;
+	}
+	c->flags &= (uint16_t)~CH_LINE_START;
+	if (byte == '\r' || byte == '\n')
+		c->flags |= CH_LINE_START;
+	to[n++] = byte;
+	return n;
+}
+
+/* ch_read() for sessions that have escapes: at most one byte more is sent than
+ * read, the escape character that was held back. */
+static uint32_t es_read(struct channel *c, uint32_t max)
+{
+	static uint8_t typed[ES_READ];
+	uint8_t *to = ch_data();
+	uint32_t held = (c->flags & CH_ESCAPED) != 0, put = 0, got = 0;
+	max = ch_most(c, max < ES_READ ? max : ES_READ);
+	if (max > held)
+		got = ch_input(c, typed, max - held);
+	else
+		c->flags &= (uint16_t)~CH_READABLE;	/* until the window has room for two */
+	for (uint32_t i = 0; i < got && !(c->events & CH_EV_HANG_UP); i++)
+		put += es_byte(c, typed[i], to + put);
+	ch_send(c, put);
+	return got;
+}
+
 /* ===== rx_ ================================================================
  * The SSH messages we receive (RFC 4254), one handler each, and their table.
  * A message that breaks the protocol loses the link, nothing else. */
@@ -2850,6 +3087,24 @@ static void mx_drop(struct client *c)
 	c->dead = true;
 }
 
+/* HELLO, the same from both sides: a master says that it answers EXT_INFO
+ * (HELLO-info), both say that they are of this kind; others ignore that. */
+static void mx_put_hello(struct buf *b, bool master)
+{
+	size_t start = b->pos;
+	buf_put_u32(b, 0);
+	buf_put_u32(b, MUX_MSG_HELLO);
+	buf_put_u32(b, MUX_VERSION);
+	if (master) {
+		buf_put_text(b, "info");
+		buf_put_text(b, "0");
+	}
+	buf_put_text(b, "sshmux");
+	buf_put_text(b, "1");
+	if (!b->bad)
+		buf_set_u32(b->p + start, (uint32_t)(b->pos - start) - 4);
+}
+
 static void mx_add(int fd)
 {
 	int i = 0;
@@ -2859,14 +3114,12 @@ static void mx_add(int fd)
 	memset(c, 0, sizeof *c);
 	c->fd = fd;
 	c->phase = MX_HEADER;
-	c->channel = c->request = c->forward = -1;
+	c->channel = c->request = c->forward = c->answer = -1;
 	c->deadline = g.now + HELLO_MS;
 	if (i >= g.clients)
 		g.clients = i + 1;
 	struct buf b = buf_over(c->out, sizeof c->out);
-	buf_put_u32(&b, 8);
-	buf_put_u32(&b, MUX_MSG_HELLO);
-	buf_put_u32(&b, MUX_VERSION);
+	mx_put_hello(&b, true);
 	c->out_len = (uint16_t)b.pos;
 }
 
@@ -2887,6 +3140,7 @@ static void mx_free(struct client *c)
 		g.forward[c->forward].client = -1;
 	mx_close_fds(c);
 	req_free(&c->request);
+	req_free(&c->answer);
 	fd_close(&c->fd);
 	c->phase = MX_FREE;
 	while (g.clients > 0 && g.client[g.clients - 1].phase == MX_FREE)
@@ -3178,6 +3432,49 @@ static void mx_forward_events(struct client *c)
 	mx_next(c);
 }
 
+/* EXT_INFO (INFO-…).  The text is longer than a client's reply buffer, so it
+ * borrows request memory until it is written. */
+static void mx_ext_info(struct client *c, struct buf *b)
+{
+	struct str what = buf_get_text(b);
+	bool connection = str_is(what, "connection"), known = connection || str_is(what, "channels");
+	const char *why = b->bad || !known ? "info request type not supported" : NULL;
+	uint8_t *frame = g.scratch;
+	struct buf t = buf_over(frame + 20, sizeof g.scratch - 21);	/* length, type, rid, status, text's length */
+	b->bad = false;
+	if (!why && connection)
+		in_connection(&t);
+	else if (!why)
+		in_channels(&t);
+	if (!why && (c->answer = (int16_t)req_alloc((uint32_t)t.pos + 20)) < 0)
+		why = "too many requests at once";
+	if (why) {
+		t.pos = 0;
+		in_print(&t, "%s", why);
+	}
+	struct buf head = buf_over(frame, 20);
+	buf_put_u32(&head, 16 + (uint32_t)t.pos);
+	buf_put_u32(&head, MUX_S_EXT_INFO);
+	buf_put_u32(&head, c->rid);
+	buf_put_u32(&head, why == NULL);
+	buf_put_u32(&head, (uint32_t)t.pos);
+	if (c->answer >= 0)
+		memcpy(req_data(c->answer), frame, 20 + t.pos);
+	else {
+		memcpy(c->out + c->out_len, frame, 20 + t.pos);	/* out is empty: no request is read otherwise */
+		c->out_len += (uint16_t)(20 + t.pos);
+	}
+	c->answer_pos = 0;
+}
+
+/* A client of ours was continued after ~^Z. */
+static void mx_resume(struct client *c, struct buf *b)
+{
+	(void)b;
+	if (c->channel >= 0)
+		g.channel[c->channel].flags &= (uint16_t)~CH_SUSPENDED;
+}
+
 static const struct mx_handler {
 	uint32_t type;
 	uint8_t fds;			/* descriptors that follow the frame */
@@ -3192,6 +3489,8 @@ static const struct mx_handler {
 	{ MUX_C_CLOSE_FWD, 0, true, mx_close_fwd },
 	{ MUX_C_NEW_STDIO_FWD, 2, true, mx_new_stdio_fwd },
 	{ MUX_C_STOP_LISTENING, 0, false, mx_stop_listening },
+	{ MUX_C_EXT_INFO, 0, true, mx_ext_info },
+	{ MUX_X_RESUME, 0, false, mx_resume },
 };
 
 static const struct mx_handler *mx_handler(uint32_t type)
@@ -3334,9 +3633,15 @@ static bool mx_step(struct client *c)
 	return false;
 }
 
+/* Whether everything that was said to c is written. */
+static bool mx_written(const struct client *c)
+{
+	return c->out_len == 0 && c->answer < 0;
+}
+
 static bool mx_wants_read(const struct client *c)
 {
-	return !c->dead && !c->closing && c->out_pos == c->out_len && g.stop != LP_NOW &&
+	return !c->dead && !c->closing && mx_written(c) && g.stop != LP_NOW &&
 	       (c->phase == MX_HEADER || c->phase == MX_BODY || c->phase == MX_SKIP || c->phase == MX_DESCRIPTORS);
 }
 
@@ -3346,6 +3651,18 @@ static void mx_read(struct client *c)
 {
 	for (int i = 0; i < MX_STEPS && mx_wants_read(c) && mx_step(c); i++)
 		;
+}
+
+static void mx_write_answer(struct client *c)
+{
+	uint32_t left = g.req[c->answer].len - c->answer_pos;
+	ssize_t n = fd_write(c->fd, req_data(c->answer) + c->answer_pos, left);
+	if (n == FD_ERROR)
+		mx_drop(c);
+	if (n > 0)
+		c->answer_pos += (uint32_t)n;
+	if (n == (ssize_t)left)
+		req_free(&c->answer);
 }
 
 static void mx_write(struct client *c)
@@ -3359,7 +3676,9 @@ static void mx_write(struct client *c)
 	}
 	if (c->out_pos == c->out_len)
 		c->out_pos = c->out_len = 0;
-	if (c->closing && c->out_len == 0)
+	if (c->answer >= 0 && c->out_len == 0)
+		mx_write_answer(c);
+	if (c->closing && mx_written(c))
 		mx_drop(c);
 }
 
@@ -3412,6 +3731,8 @@ static void mx_start_session(struct client *c, struct channel *ch)
 	fd_lend(&ch->out[CH_OUT], c->fds[1]);
 	fd_lend(&ch->out[CH_ERR], c->fds[2]);
 	c->n_fds = 0;
+	ch->escape = s.want_tty ? s.escape : NO_ESCAPE;
+	ch->flags |= CH_LINE_START;
 	if (s.want_tty)
 		tt_request_pty(ch, s.term);
 	int n = 0;
@@ -3462,6 +3783,14 @@ static void mx_session_events(struct client *c)
 	if (ch->events & CH_EV_TTY_FAILED) {
 		ch->events &= (uint8_t)~CH_EV_TTY_FAILED;
 		mx_reply(c, MUX_S_TTY_ALLOC_FAIL, sid, NULL, NULL);
+	}
+	if (ch->events & CH_EV_SUSPEND) {
+		ch->events &= (uint8_t)~CH_EV_SUSPEND;
+		mx_reply(c, MUX_X_SUSPEND, sid, NULL, NULL);
+	}
+	if (ch->events & CH_EV_HANG_UP) {	/* at once: the server may be dead (ESC-dot) */
+		mx_drop(c);
+		return;
 	}
 	if (ch->events & CH_EV_ENDED) {
 		if (ch->flags & CH_STATUS)
@@ -3591,13 +3920,12 @@ static void lk_connected(void)
 {
 	struct sockaddr_storage a;
 	socklen_t len = sizeof a;
-	char ip[INET6_ADDRSTRLEN] = "";
+	if (getsockname(g.uplink.fd, (struct sockaddr *)&a, &len) == 0)
+		fd_address(&a, g.local, sizeof g.local);
+	len = sizeof a;
 	if (getpeername(g.uplink.fd, (struct sockaddr *)&a, &len) == 0)
-		inet_ntop(a.ss_family, a.ss_family == AF_INET6
-			? (void *)&((struct sockaddr_in6 *)(void *)&a)->sin6_addr
-			: (void *)&((struct sockaddr_in *)(void *)&a)->sin_addr, ip, sizeof ip);
-	snprintf(g.address, sizeof g.address, "%s", ip);
-	log_at(TP_VERBOSE, "connected to %s [%s] port %d", g.op.host_name, ip, (int)g.op.port);
+		fd_address(&a, g.remote, sizeof g.remote);
+	log_at(TP_VERBOSE, "connected to %s [%s]", g.op.host_name, g.remote);
 	lk_tune(g.uplink.fd);
 	g.link = LK_LOGIN;
 	tp_start(g.uplink.fd, true, g.now);
@@ -3614,8 +3942,8 @@ static void lk_up(void)
 	g.alive_at = g.now + g.op.alive_interval * 1000;
 	g.alive_bytes = i->bytes_in;
 	g.alive_unanswered = 0;
-	log_at(TP_VERBOSE, "authenticated to %s ([%s]:%d) using \"%s\", %s, %s", g.op.tp.host, g.address,
-	       (int)g.op.port, i->auth_method, i->kex, i->cipher);
+	log_at(TP_VERBOSE, "authenticated to %s (%s) using \"%s\", %s, %s", g.op.tp.host, g.remote,
+	       i->auth_method, i->kex, i->cipher);
 	int error = g.bound ? 0 : us_listen(g.op.control_path);
 	if (error)
 		lk_fail("ControlSocket %s: %s", g.op.control_path,
@@ -3789,7 +4117,7 @@ static void lp_add_clients(int *timeout)
 			continue;
 		n++;
 		lp_earlier(timeout, c->deadline);
-		lp_add(LP_CLIENT, i, 0, c->fd, (short)((mx_wants_read(c) ? POLLIN : 0) | (c->out_len ? POLLOUT : 0)));
+		lp_add(LP_CLIENT, i, 0, c->fd, (short)((mx_wants_read(c) ? POLLIN : 0) | (mx_written(c) ? 0 : POLLOUT)));
 	}
 	if (g.listener >= 0 && n < CLIENTS && g.now >= g.accept_after)
 		lp_add(LP_LISTENER, 0, 0, g.listener, POLLIN);
@@ -3855,6 +4183,8 @@ static int lp_build(void)
 		lp_earlier(&timeout, g.login_deadline);
 	if (g.link == LK_UP && g.op.alive_interval > 0)
 		lp_earlier(&timeout, g.alive_at);
+	if (tt_any())
+		lp_earlier(&timeout, g.resize_at);
 	lp_earlier(&timeout, g.stop_deadline);
 	lp_add_clients(&timeout);
 	lp_add_channels(&timeout);
@@ -3895,7 +4225,7 @@ static void lp_serve_client(struct client *c, short revents)
 
 static void lp_serve(const struct lp_owner *o, short revents)
 {
-	struct channel *ch = &g.channel[o->index];
+	struct channel *ch = o->kind == LP_INPUT || o->kind == LP_OUTPUT ? &g.channel[o->index] : NULL;
 	switch ((enum lp_kind)o->kind) {
 	case LP_SIGNAL:
 		lp_signals();
@@ -3939,7 +4269,7 @@ static bool lp_send_turn(struct channel *c)
 {
 	uint32_t before = c->turn = c->turn > 0 ? c->turn : SEND_QUANTUM;
 	while (c->turn > 0 && ch_wants_send(c) && tp_room() > 0)
-		c->turn -= ch_read(c, c->turn);
+		c->turn -= c->escape <= 0xff ? es_read(c, c->turn) : ch_read(c, c->turn);
 	bool sent = c->turn < before;
 	if (!ch_wants_send(c))
 		c->turn = 0;
@@ -3951,13 +4281,17 @@ static bool lp_send_turn(struct channel *c)
 static bool lp_send_round(uint16_t tty)
 {
 	bool sent = false;
+	int last = g.next_channel;
 	for (int n = 0; n < g.channels && tp_room() > 0; n++) {
-		struct channel *c = &g.channel[g.next_channel % g.channels];
-		if (ch_wants_send(c) && (c->flags & CH_TTY) == tty)
-			sent |= lp_send_turn(c);
-		if (c->turn == 0)
-			g.next_channel = (g.next_channel + 1) % g.channels;
+		int at = (g.next_channel + n) % g.channels;
+		struct channel *c = &g.channel[at];
+		if (!ch_wants_send(c) || (c->flags & CH_TTY) != tty)
+			continue;
+		sent |= lp_send_turn(c);
+		if (!tty)
+			last = c->turn > 0 ? at : at + 1;
 	}
+	g.next_channel = last;
 	return sent;
 }
 
@@ -3973,6 +4307,10 @@ static void lp_settle(void)
 	if (g.link == LK_UP && tp_state() == TP_UP)
 		lp_send();
 	fw_settle();
+	if (g.link == LK_UP && g.now >= g.resize_at) {
+		g.resize_at = g.now + TT_RESIZE_MS;
+		tt_resize();
+	}
 	for (int i = 0; i < g.channels; i++)
 		if (g.link != LK_UP || !tp_info()->exchanging)
 			ch_settle(&g.channel[i]);
@@ -4033,7 +4371,7 @@ static bool lp_stopped(void)
 	if (g.stop_deadline == 0)
 		lp_begin_stop();
 	for (int i = 0; i < g.clients; i++)	/* who neither waits for output nor an answer goes now */
-		if (g.client[i].phase != MX_FREE && g.client[i].channel < 0 && g.client[i].out_len == 0) {
+		if (g.client[i].phase != MX_FREE && g.client[i].channel < 0 && mx_written(&g.client[i])) {
 			mx_drop(&g.client[i]);
 			g.again = true;
 		}
@@ -4085,12 +4423,23 @@ static int lp_run(void)
 
 /* ===== cl_ ================================================================
  * The mux client: hands our stdio to a master and waits.  Blocking, and as
- * small as it can be: it touches nothing of the above but fd_ and buf_. */
+ * small as it can be: of the above it uses buf_, fd_, us_ and fw_parse(). */
 
-static int cl_fd = -1;
-static volatile sig_atomic_t cl_signal;
+enum cl_tty { CL_TTY_AUTO, CL_TTY_NO, CL_TTY_YES, CL_TTY_FORCE };
 
-/* An answer: the frame's type, its second word, and the rest of it. */
+static struct {
+	int fd;
+	uint32_t rid;			/* of the next request */
+	bool greeted, info, ours;	/* the master's HELLO came; what it said */
+	bool raw;			/* our terminal is in raw mode: `saved` is to be put back */
+	struct termios saved;
+	pid_t master;			/* whom SIGWINCH goes to, 0 if not known */
+	struct buf out;			/* requests that are not yet written */
+} cl = { .fd = -1 };
+static uint8_t cl_space[REQUEST_MAX + 256];
+static volatile sig_atomic_t cl_signal, cl_resized;
+
+/* A frame from the master: its type, its second word, and the rest of it. */
 struct cl_frame {
 	uint32_t type, word;
 	struct buf rest;
@@ -4110,12 +4459,22 @@ static void cl_say(const char *format, ...)
 	(void)!write(STDERR_FILENO, text, (size_t)n + 2);
 }
 
+/* --- bytes ------------------------------------------------------------------- */
+
+static void cl_pass_resize(void)
+{
+	if (cl_resized && cl.master > 1)
+		kill(cl.master, SIGWINCH);
+	cl_resized = 0;
+}
+
 /* Reads exactly n bytes.  False with errno at EOF (EPIPE), error or when a
  * signal asks us to leave. */
 static bool cl_read(void *to, size_t n)
 {
 	for (size_t got = 0; got < n;) {
-		ssize_t r = read(cl_fd, (char *)to + got, n - got);
+		ssize_t r = read(cl.fd, (char *)to + got, n - got);
+		cl_pass_resize();
 		if (r == 0)
 			errno = EPIPE;
 		if (r == 0 || (r < 0 && (errno != EINTR || cl_signal)))
@@ -4126,17 +4485,21 @@ static bool cl_read(void *to, size_t n)
 	return true;
 }
 
-static bool cl_write(const void *from, size_t n)
+/* Writes what is gathered in cl.out. */
+static bool cl_flush(void)
 {
-	for (size_t put = 0; put < n;) {
-		ssize_t r = send(cl_fd, (const char *)from + put, n - put, MSG_NOSIGNAL);
+	for (size_t put = 0; put < cl.out.pos;) {
+		ssize_t r = send(cl.fd, cl.out.p + put, cl.out.pos - put, MSG_NOSIGNAL);
 		if (r < 0 && (errno != EINTR || cl_signal))
 			return false;
 		if (r > 0)
 			put += (size_t)r;
 	}
+	cl.out.pos = 0;
 	return true;
 }
+
+#define CL_INFO_TEXT 12		/* of EXT_INFO's body: id, status and length come before */
 
 /* The next frame; what is longer than our buffer is read and forgotten. */
 static bool cl_frame(struct cl_frame *f)
@@ -4148,7 +4511,7 @@ static bool cl_frame(struct cl_frame *f)
 		return false;
 	uint32_t len = buf_u32_at(head);
 	f->type = buf_u32_at(head + 4);
-	if (len < 4 || len > MUX_FRAME_MAX) {
+	if (len < 8 || len > MUX_FRAME_MAX) {
 		errno = EPROTO;
 		return false;
 	}
@@ -4156,53 +4519,46 @@ static bool cl_frame(struct cl_frame *f)
 	uint32_t keep = len < sizeof body ? len : sizeof body;
 	if (!cl_read(body, keep))
 		return false;
-	for (uint32_t left = len - keep; left > 0;) {
-		uint32_t part = left < sizeof g.scratch ? left : sizeof g.scratch;
-		if (!cl_read(g.scratch, part))
-			return false;
-		left -= part;
-	}
 	f->rest = buf_over(body, keep);
 	f->word = buf_get_u32(&f->rest);
+	bool print = f->type == MUX_S_EXT_INFO;		/* the only long one: shown as it comes */
+	if (print && keep > CL_INFO_TEXT)
+		(void)!write(STDOUT_FILENO, body + CL_INFO_TEXT, keep - CL_INFO_TEXT);
+	for (uint32_t left = len - keep, part; left > 0; left -= part) {
+		part = left < sizeof g.scratch ? left : sizeof g.scratch;
+		if (!cl_read(g.scratch, part))
+			return false;
+		if (print)
+			(void)!write(STDOUT_FILENO, g.scratch, part);
+	}
 	return true;
 }
 
-static bool cl_connect(const char *path)
+static bool cl_connect(void)
 {
 	struct sockaddr_un a;
+	const char *path = g.op.control_path;
 	if (!us_address(&a, path)) {
 		cl_say("ControlPath too long ('%s' >= %d bytes)", path, (int)sizeof a.sun_path);
 		return false;
 	}
-	cl_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (cl_fd >= 0 && connect(cl_fd, (struct sockaddr *)&a, sizeof a) == 0)
+	cl.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (cl.fd >= 0 && connect(cl.fd, (struct sockaddr *)&a, sizeof a) == 0) {
+		cl.out = buf_over(cl_space, sizeof cl_space);
+		mx_put_hello(&cl.out, false);
 		return true;
+	}
 	cl_say("Control socket connect(%s): %s", path, strerror(errno));
 	return false;
 }
 
-/* Our HELLO says who we are; a master of another kind ignores that. */
-static void cl_put_hello(struct buf *b)
-{
-	buf_put_u32(b, 8 + 4 + 6 + 4 + 1);
-	buf_put_u32(b, MUX_MSG_HELLO);
-	buf_put_u32(b, MUX_VERSION);
-	buf_put_text(b, "sshmux");
-	buf_put_text(b, "1");
-}
-
-static void cl_put_simple(struct buf *b, enum mux_type type, uint32_t rid)
-{
-	buf_put_u32(b, 8);
-	buf_put_u32(b, type);
-	buf_put_u32(b, rid);
-}
-
-/* Reads the master's HELLO. */
+/* Reads the master's HELLO, once. */
 static bool cl_hello(void)
 {
 	struct cl_frame f;
-	if (!cl_frame(&f) || f.type != MUX_MSG_HELLO) {
+	if (cl.greeted)
+		return true;
+	if (!cl_flush() || !cl_frame(&f) || f.type != MUX_MSG_HELLO) {
 		cl_say("sshmux: master hello exchange failed");
 		return false;
 	}
@@ -4210,113 +4566,284 @@ static bool cl_hello(void)
 		cl_say("Unsupported multiplexing protocol version %u (expected %d)", (unsigned)f.word, MUX_VERSION);
 		return false;
 	}
+	while (!f.rest.bad && f.rest.pos < f.rest.len) {
+		struct str name = buf_get_str(&f.rest), value = buf_get_str(&f.rest);
+		cl.info |= str_is(name, "info") && str_is(value, "0");
+		cl.ours |= str_is(name, "sshmux") && str_is(value, "1");
+	}
+	cl.greeted = true;
 	return true;
+}
+
+/* Begins a request; its length is filled in by cl_end(). */
+static size_t cl_begin(enum mux_type type)
+{
+	size_t start = cl.out.pos;
+	buf_put_u32(&cl.out, 0);
+	buf_put_u32(&cl.out, type);
+	buf_put_u32(&cl.out, cl.rid);
+	return start;
+}
+
+static bool cl_end(size_t start)
+{
+	if (!cl.out.bad)
+		buf_set_u32(cl.out.p + start, (uint32_t)(cl.out.pos - start - 4));
+	return !cl.out.bad;
+}
+
+/* The answer to the request that was sent; says what is wrong with it if there
+ * is none, or one to another request. */
+static bool cl_answer(const char *what, struct cl_frame *f)
+{
+	if (!cl_hello())
+		return false;
+	if (!cl_flush() || !cl_frame(f)) {
+		cl_say("sshmux: %s: read from master failed: %s", what, strerror(errno));
+		return false;
+	}
+	if (f->word != cl.rid) {
+		cl_say("sshmux: %s: out of sequence reply: my id %u theirs %u", what, (unsigned)cl.rid, (unsigned)f->word);
+		return false;
+	}
+	cl.rid++;
+	return true;
+}
+
+/* Says why the master did not do what was asked. */
+static void cl_refused(const char *what, struct cl_frame *f)
+{
+	struct str why = buf_get_str(&f->rest);
+	if (f->type == MUX_S_PERMISSION_DENIED)
+		cl_say("Master refused %s: %.*s", what, (int)why.len, (const char *)why.p);
+	else if (f->type == MUX_S_FAILURE)
+		cl_say("sshmux: %s failed: %.*s", what, (int)why.len, (const char *)why.p);
+	else
+		cl_say("sshmux: %s: unexpected response from master 0x%08x", what, (unsigned)f->type);
+}
+
+/* --- -O ---------------------------------------------------------------------- */
+
+/* Asks for the master's pid. */
+static bool cl_alive(void)
+{
+	struct cl_frame f;
+	cl_end(cl_begin(MUX_C_ALIVE_CHECK));
+	if (!cl_answer("alive check", &f))
+		return false;
+	if (f.type != MUX_S_ALIVE)
+		cl_refused("alive check", &f);
+	else if ((cl.master = (pid_t)buf_get_u32(&f.rest)) > 0)
+		return true;
+	cl_say("sshmux: master alive check failed");
+	return false;
+}
+
+static int cl_check(void)
+{
+	if (!cl_alive())
+		return 255;
+	cl_say("Master running (pid=%u)", (unsigned)cl.master);
+	return 0;
+}
+
+/* A request that is answered with OK. */
+static int cl_simple(enum mux_type type, const char *what, const char *done, bool eof_is_ok)
+{
+	struct cl_frame f = { .type = MUX_S_OK };
+	cl_end(cl_begin(type));
+	if (eof_is_ok) {		/* OpenSSH's master ends without answering (TERM-eof) */
+		if (!cl_hello() || !cl_flush())
+			return 255;
+		cl_frame(&f);
+		f.type = f.type ? f.type : MUX_S_OK;
+	} else if (!cl_answer(what, &f))
+		return 255;
+	if (f.type != MUX_S_OK) {
+		cl_refused(what, &f);
+		return 255;
+	}
+	if (g.op.log_level >= TP_INFO)
+		cl_say("%s", done);
+	return 0;
+}
+
+static int cl_exit(void)
+{
+	return cl_simple(MUX_C_TERMINATE, "termination request", "Exit request sent.", true);
+}
+
+static int cl_stop(void)
+{
+	return cl_simple(MUX_C_STOP_LISTENING, "stop listening request", "Stop listening request sent.", false);
+}
+
+/* Asks for one forward, or for its end.  `print`: the port that the server
+ * chose goes to stdout. */
+static bool cl_forward(const struct forward *f, enum mux_type type, bool print)
+{
+	struct cl_frame r;
+	size_t start = cl_begin(type);
+	buf_put_u32(&cl.out, f->type);
+	buf_put_text(&cl.out, f->listen.host);
+	buf_put_u32(&cl.out, f->listen.port);
+	buf_put_text(&cl.out, f->connect.host);
+	buf_put_u32(&cl.out, f->connect.port);
+	cl_end(start);
+	if (!cl_answer("forwarding request", &r))
+		return false;
+	if (r.type == MUX_S_REMOTE_PORT && type == MUX_C_OPEN_FWD) {
+		uint32_t port = buf_get_u32(&r.rest);
+		if (print) {
+			printf("%u\n", (unsigned)port);
+			fflush(stdout);
+		}
+		if (g.op.log_level >= TP_VERBOSE)
+			cl_say("Allocated port %u for remote forward to %s:%u", (unsigned)port, f->connect.host,
+			       (unsigned)f->connect.port);
+		return true;
+	}
+	if (r.type != MUX_S_OK)
+		cl_refused("forwarding request", &r);
+	return r.type == MUX_S_OK;
+}
+
+/* All forwards of the options, locals first (FWD-order).  False if one failed. */
+static bool cl_forwards(enum mux_type type, bool print)
+{
+	bool ok = true;
+	for (int remote = 0; remote < 2; remote++)
+		for (int i = 0; i < FORWARDS; i++) {
+			const struct forward *f = &g.forward[i];
+			if (f->state == FW_FREE || (f->type == FW_REMOTE) != remote || cl_forward(f, type, print))
+				continue;
+			cl_say("sshmux: master %s forward request failed", type == MUX_C_OPEN_FWD ? "" : "cancel");
+			ok = false;
+			if (!cl.greeted)
+				return false;
+		}
+	return ok;
+}
+
+static int cl_open_forwards(void)
+{
+	return cl_forwards(MUX_C_OPEN_FWD, true) ? 0 : 255;
+}
+
+/* ssh exits with 0 whatever the master says to a cancel (FWD-cancel-exit). */
+static int cl_cancel_forwards(void)
+{
+	cl_forwards(MUX_C_CLOSE_FWD, false);
+	return cl.greeted ? 0 : 255;
+}
+
+static int cl_info(const char *what)
+{
+	struct cl_frame f;
+	if (!cl_hello())
+		return 255;
+	if (!cl.info) {
+		cl_say("mux server does not support info request");
+		return 255;
+	}
+	size_t start = cl_begin(MUX_C_EXT_INFO);
+	buf_put_text(&cl.out, what);
+	cl_end(start);
+	if (!cl_answer("info request", &f))
+		return 255;
+	if (f.type != MUX_S_EXT_INFO)
+		cl_refused("info request", &f);
+	return f.type == MUX_S_EXT_INFO ? 0 : 255;
+}
+
+static int cl_conninfo(void)
+{
+	return cl_info("connection");
+}
+
+static int cl_channels(void)
+{
+	return cl_info("channels");
 }
 
 static const struct cl_command {
 	const char *name;
-	uint32_t type;
-	const char *done;		/* said when the answer is OK, unless -q */
-	const char *refused;		/* "Master refused … request: reason" */
-	bool eof_is_ok;			/* OpenSSH's master ends without answering */
+	int (*run)(void);
 } cl_commands[] = {
-	{ "check", MUX_C_ALIVE_CHECK, NULL, "alive check", false },
-	{ "exit", MUX_C_TERMINATE, "Exit request sent.", "termination request", true },
-	{ "stop", MUX_C_STOP_LISTENING, "Stop listening request sent.", "stop listening request", false },
+	{ "check", cl_check },
+	{ "exit", cl_exit },
+	{ "stop", cl_stop },
+	{ "forward", cl_open_forwards },
+	{ "cancel", cl_cancel_forwards },
+	{ "conninfo", cl_conninfo },
+	{ "channels", cl_channels },
 };
 
 /* `-O name`: 0 or 255, with ssh's texts. */
-static int cl_control(const struct cl_command *k)
-{
-	uint8_t space[64];
-	struct buf b = buf_over(space, sizeof space);
-	struct cl_frame f;
-	cl_put_hello(&b);
-	cl_put_simple(&b, k->type, 0);
-	if (!cl_write(space, b.pos) || !cl_hello())
-		return 255;
-	bool answered = cl_frame(&f);
-	struct str why = buf_get_str(&f.rest);
-	if (!answered && !k->eof_is_ok)
-		cl_say("sshmux: %s: read from master failed: %s", k->refused, strerror(errno));
-	else if (answered && f.word != 0)
-		cl_say("sshmux: out of sequence reply: my id 0 theirs %u", (unsigned)f.word);
-	else if (answered && f.type == MUX_S_ALIVE && f.rest.len >= 8 && buf_u32_at(f.rest.p + 4) != 0) {
-		cl_say("Master running (pid=%u)", (unsigned)buf_u32_at(f.rest.p + 4));
-		return 0;
-	} else if (answered && f.type == MUX_S_PERMISSION_DENIED)
-		cl_say("Master refused %s: %.*s", k->refused, (int)why.len, (const char *)why.p);
-	else if (answered && f.type == MUX_S_FAILURE)
-		cl_say("sshmux: %s failed: %.*s", k->refused, (int)why.len, (const char *)why.p);
-	else if ((!answered || f.type == MUX_S_OK) && k->done) {
-		if (g.op.log_level >= TP_INFO)
-			cl_say("%s", k->done);
-		return 0;
-	} else
-		cl_say("sshmux: %s: unexpected response from master 0x%08x", k->refused, (unsigned)f.type);
-	return 255;
-}
-
-static int cl_run_command(void)
+static int cl_command(void)
 {
 	for (size_t i = 0; i < sizeof cl_commands / sizeof cl_commands[0]; i++)
 		if (strcmp(cl_commands[i].name, g.op.mux_command) == 0)
-			return cl_connect(g.op.control_path) ? cl_control(&cl_commands[i]) : 255;
+			return cl_connect() ? cl_commands[i].run() : 255;
 	cl_say("Invalid multiplex command.");
 	return 255;
 }
 
-static bool cl_env_wanted(const char *variable)
+/* --- our terminal -------------------------------------------------------------- */
+
+static void cl_cooked(void)
 {
-	return mx_env_allowed(str_of(variable));
+	if (cl.raw)
+		tcsetattr(STDIN_FILENO, TCSADRAIN, &cl.saved);
+	cl.raw = false;
 }
 
-/* The whole session request; false if it does not fit. */
-static bool cl_put_session(struct buf *b)
+/* The modes that ssh sets: every byte at once, none changed. */
+static void cl_raw(void)
 {
-	extern char **environ;
-	const char *term = getenv("TERM");
-	size_t start = b->pos;
-	buf_put_u32(b, 0);
-	buf_put_u32(b, MUX_C_NEW_SESSION);
-	buf_put_u32(b, 0);		/* request id */
-	buf_put_text(b, "");		/* reserved */
-	buf_put_u32(b, 0);		/* want tty */
-	buf_put_u32(b, 0);		/* X11 */
-	buf_put_u32(b, 0);		/* agent */
-	buf_put_u32(b, g.op.session_type == 2);
-	buf_put_u32(b, UINT32_MAX);	/* escape character: none */
-	buf_put_text(b, term ? term : "");
-	size_t length = b->pos;
-	buf_put_u32(b, 0);
-	for (int i = 0; i < g.op.n_command; i++) {
-		if (i > 0)
-			buf_put_u8(b, ' ');
-		buf_put_bytes(b, g.op.command[i], strlen(g.op.command[i]));
-	}
-	if (b->bad)
-		return false;
-	buf_set_u32(b->p + length, (uint32_t)(b->pos - length - 4));
-	for (size_t i = 0; i < g.op.set_env.n; i++)
-		buf_put_text(b, g.op.set_env.at[i]);
-	for (char **e = environ; *e; e++)
-		if (cl_env_wanted(*e))
-			buf_put_text(b, *e);
-	if (!b->bad)
-		buf_set_u32(b->p + start, (uint32_t)(b->pos - start - 4));
-	return !b->bad;
+	struct termios t;
+	if (tcgetattr(STDIN_FILENO, &t) != 0)
+		return;
+	cl.saved = t;
+	t.c_iflag |= IGNPAR;
+	t.c_iflag &= (tcflag_t)~(ISTRIP | INLCR | IGNCR | ICRNL | IXON | IXANY | IXOFF | IUCLC);
+	t.c_lflag &= (tcflag_t)~(ISIG | ICANON | ECHO | ECHOE | ECHOK | ECHONL | IEXTEN);
+	t.c_oflag &= (tcflag_t)~OPOST;
+	t.c_cc[VMIN] = 1;
+	t.c_cc[VTIME] = 0;
+	cl.raw = tcsetattr(STDIN_FILENO, TCSADRAIN, &t) == 0;
+}
+
+/* ~^Z: we stop as any job does; the master leaves the terminal alone until we
+ * say that we are back. */
+static void cl_suspend(void)
+{
+	bool raw = cl.raw;
+	cl_cooked();
+	kill(getpid(), SIGTSTP);
+	if (raw)
+		cl_raw();
+	cl_resized = 1;
+	cl_pass_resize();
+	cl_end(cl_begin(MUX_X_RESUME));
+	cl_flush();
 }
 
 static void cl_on_signal(int number)
 {
-	cl_signal = number;
-	if (cl_fd >= 0)
-		shutdown(cl_fd, SHUT_RDWR);	/* wakes a read that began meanwhile */
+	int saved = errno;
+	if (number == SIGWINCH)
+		cl_resized = 1;
+	else {
+		cl_signal = number;
+		shutdown(cl.fd, SHUT_RDWR);	/* wakes a read() that begins just now */
+	}
+	errno = saved;
 }
 
 static void cl_catch_signals(void)
 {
-	static const int numbers[] = { SIGHUP, SIGINT, SIGTERM };
+	static const int numbers[] = { SIGHUP, SIGINT, SIGTERM, SIGWINCH };
 	struct sigaction a, old;
 	memset(&a, 0, sizeof a);
 	a.sa_handler = cl_on_signal;
@@ -4325,28 +4852,76 @@ static void cl_catch_signals(void)
 			sigaction(numbers[i], &a, NULL);
 }
 
-/* The answer to the request: true with the session's id if it is open. */
-static bool cl_opened(uint32_t *sid)
+/* --- sessions -------------------------------------------------------------------- */
+
+/* -t, -T and RequestTTY; without them a shell gets a terminal. */
+static bool cl_wants_tty(void)
+{
+	bool here = isatty(STDIN_FILENO);
+	switch ((enum cl_tty)g.op.request_tty) {
+	case CL_TTY_NO:		return false;
+	case CL_TTY_FORCE:	return true;
+	case CL_TTY_AUTO:	return here && g.op.n_command == 0 && g.op.session_type == 0;
+	case CL_TTY_YES:	break;
+	}
+	if (!here)
+		cl_say("Pseudo-terminal will not be allocated because stdin is not a terminal.");
+	return here;
+}
+
+/* The words of the command, joined by blanks as ssh joins them. */
+static void cl_put_words(struct buf *b)
+{
+	size_t length = b->pos;
+	buf_put_u32(b, 0);
+	for (int i = 0; i < g.op.n_command; i++) {
+		if (i > 0)
+			buf_put_u8(b, ' ');
+		buf_put_bytes(b, g.op.command[i], strlen(g.op.command[i]));
+	}
+	if (!b->bad)
+		buf_set_u32(b->p + length, (uint32_t)(b->pos - length - 4));
+}
+
+/* The whole session request; false if it does not fit. */
+static bool cl_put_session(bool tty)
+{
+	extern char **environ;
+	struct buf *b = &cl.out;
+	const char *term = getenv("TERM");
+	size_t start = cl_begin(MUX_C_NEW_SESSION);
+	buf_put_text(b, "");		/* reserved */
+	buf_put_u32(b, tty);
+	buf_put_u32(b, 0);		/* X11 */
+	buf_put_u32(b, 0);		/* agent */
+	buf_put_u32(b, g.op.session_type == 2);
+	buf_put_u32(b, (uint32_t)g.op.escape);
+	buf_put_text(b, term ? term : "");
+	cl_put_words(b);
+	for (size_t i = 0; i < g.op.set_env.n; i++)
+		buf_put_text(b, g.op.set_env.at[i]);
+	for (char **e = environ; *e; e++)
+		if (mx_env_allowed(str_of(*e)))
+			buf_put_text(b, *e);
+	return cl_end(start);
+}
+
+/* Sends the request and n descriptors after it; the session's id when it is
+ * open. */
+static bool cl_open(const char *what, int n, uint32_t *sid)
 {
 	struct cl_frame f;
-	if (!cl_frame(&f)) {
-		cl_say("sshmux: read from master failed: %s", strerror(errno));
+	bool sent = cl_flush();
+	for (int fd = 0; sent && fd < n; fd++)
+		sent = fd_send(cl.fd, fd);
+	if (!cl_answer(what, &f))
+		return false;
+	if (f.type != MUX_S_SESSION_OPENED) {
+		cl_refused(what, &f);
 		return false;
 	}
-	struct buf b = f.rest;
-	struct str why = buf_get_str(&b);
-	if (f.word != 0)
-		cl_say("sshmux: out of sequence reply: my id 0 theirs %u", (unsigned)f.word);
-	else if (f.type == MUX_S_SESSION_OPENED) {
-		*sid = buf_get_u32(&f.rest);
-		return !f.rest.bad;
-	} else if (f.type == MUX_S_PERMISSION_DENIED)
-		cl_say("Master refused session request: %.*s", (int)why.len, (const char *)why.p);
-	else if (f.type == MUX_S_FAILURE)
-		cl_say("sshmux: session request failed: %.*s", (int)why.len, (const char *)why.p);
-	else
-		cl_say("sshmux: unexpected response from master 0x%08x", (unsigned)f.type);
-	return false;
+	*sid = buf_get_u32(&f.rest);
+	return !f.rest.bad;
 }
 
 /* Waits for the end: EOF, by which time the exit status has come or not. */
@@ -4356,14 +4931,19 @@ static int cl_wait(uint32_t sid)
 	int status = 255;
 	bool have = false;
 	while (cl_frame(&f)) {
-		if (f.type == MUX_S_TTY_ALLOC_FAIL && f.word == sid)
-			continue;
-		if (f.type != MUX_S_EXIT_MESSAGE || f.word != sid || have) {
+		bool mine = f.word == sid;
+		if (mine && f.type == MUX_S_TTY_ALLOC_FAIL)
+			cl_cooked();
+		else if (mine && f.type == MUX_X_SUSPEND && cl.ours)
+			cl_suspend();
+		else if (mine && f.type == MUX_S_EXIT_MESSAGE && !have) {
+			status = (int)(buf_get_u32(&f.rest) & 0xff);
+			have = true;
+		} else {
+			cl_cooked();
 			cl_say("sshmux: unexpected message 0x%08x from master", (unsigned)f.type);
 			return 255;
 		}
-		status = (int)(buf_get_u32(&f.rest) & 0xff);
-		have = true;
 	}
 	return cl_signal ? 255 : status;
 }
@@ -4371,23 +4951,70 @@ static int cl_wait(uint32_t sid)
 /* Runs the command through the master; its exit status, or 255. */
 static int cl_session(void)
 {
-	static uint8_t space[REQUEST_MAX + 256];
-	struct buf b = buf_over(space, sizeof space);
 	uint32_t sid;
-	cl_put_hello(&b);
-	if (!cl_put_session(&b)) {
+	bool tty = cl_wants_tty();
+	if (tty && !cl_alive())
+		return 255;
+	if (!cl_put_session(tty)) {
 		cl_say("sshmux: command and environment are longer than %d bytes", REQUEST_MAX);
 		return 255;
 	}
-	if (!cl_connect(g.op.control_path))
-		return 255;
 	cl_catch_signals();
-	bool sent = cl_write(space, b.pos);
-	for (int fd = 0; sent && fd < MX_DESCRIPTOR_MAX; fd++)
-		sent = fd_send(cl_fd, fd);
-	if (!cl_hello() || !cl_opened(&sid))
+	if (!cl_open("session request", 3, &sid))
 		return 255;
-	return cl_wait(sid);
+	if (tty)
+		cl_raw();
+	int status = cl_wait(sid);
+	cl_cooked();
+	if (tty && g.op.log_level >= TP_INFO)
+		cl_say("Shared connection to %s closed.", g.op.host_name);
+	return status;
+}
+
+/* -W: stdin and stdout become a connection.  Its end is the master's EOF; as in
+ * ssh the exit status then is 0, whatever ended it (STDIO-exit). */
+static int cl_stdio(void)
+{
+	struct forward to;
+	struct cl_frame f;
+	uint32_t sid;
+	char text[FORWARD_HOST + 32];
+	snprintf(text, sizeof text, "1:%s", g.op.stdio_forward);
+	if (!fw_parse(text, FW_LOCAL, &to)) {
+		cl_say("Bad stdio forwarding specification '%s'", g.op.stdio_forward);
+		return 255;
+	}
+	size_t start = cl_begin(MUX_C_NEW_STDIO_FWD);
+	buf_put_text(&cl.out, "");
+	buf_put_text(&cl.out, to.connect.host);
+	buf_put_u32(&cl.out, to.connect.port);
+	cl_end(start);
+	cl_catch_signals();
+	if (!cl_open("stdio forwarding request", 2, &sid))
+		return 255;
+	if (!cl_frame(&f))
+		return 0;
+	cl_say("sshmux: master returned unexpected message %u", (unsigned)f.type);
+	return 255;
+}
+
+/* -N: no session; the forwards are the master's, we stay as long as it does. */
+static int cl_linger(void)
+{
+	struct cl_frame f;
+	cl_catch_signals();
+	if (!cl_alive())
+		return 255;
+	while (cl_frame(&f))
+		;
+	return 255;
+}
+
+static int cl_main(void)
+{
+	if (!cl_connect() || !cl_forwards(MUX_C_OPEN_FWD, false))
+		return 255;
+	return g.op.stdio_forward ? cl_stdio() : g.op.session_type == 1 ? cl_linger() : cl_session();
 }
 
 /* ===== op_ ================================================================
@@ -4408,7 +5035,7 @@ static void op_die(const char *format, ...)
 
 /* OP_APPEND, OP_ADD_WORDS and OP_FORWARD gather all values that are given, the
  * others take the first. */
-enum op_kind { OP_TEXT, OP_NUMBER, OP_TIME, OP_CHOICE, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_REKEY, OP_FORWARD };
+enum op_kind { OP_TEXT, OP_NUMBER, OP_TIME, OP_CHOICE, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD, OP_ESCAPE };
 
 struct op_choice { const char *name; int value; };
 
@@ -4424,6 +5051,9 @@ static const struct op_choice op_levels[] = {
 };
 static const struct op_choice op_families[] = {
 	{ "any", AF_UNSPEC }, { "inet", AF_INET }, { "inet6", AF_INET6 }, { NULL, 0 }
+};
+static const struct op_choice op_ttys[] = {
+	{ "auto", CL_TTY_AUTO }, { "no", CL_TTY_NO }, { "yes", CL_TTY_YES }, { "force", CL_TTY_FORCE }, { NULL, 0 }
 };
 static const struct op_choice op_session_types[] = {
 	{ "default", 0 }, { "none", 1 }, { "subsystem", 2 }, { NULL, 0 }
@@ -4445,6 +5075,7 @@ static const struct op_keyword {
 	{ "ControlMaster", OP_CHOICE, &g.op.master, 0, 0, op_yes_no },
 	{ "ControlPath", OP_TEXT, &g.op.control_path, 0, 0, NULL },
 	{ "DynamicForward", OP_FORWARD, NULL, FW_DYNAMIC, 0, NULL },
+	{ "EscapeChar", OP_ESCAPE, &g.op.escape, 0, 0, NULL },
 	{ "ExitOnForwardFailure", OP_CHOICE, &g.op.exit_on_forward_failure, 0, 0, op_yes_no },
 	{ "GatewayPorts", OP_CHOICE, &g.op.gateway_ports, 0, 0, op_yes_no },
 	{ "HostKeyAlias", OP_TEXT, &g.op.host_key_alias, 0, 0, NULL },
@@ -4459,11 +5090,12 @@ static const struct op_keyword {
 	{ "Port", OP_NUMBER, &g.op.port, 1, 65535, NULL },
 	{ "RekeyLimit", OP_REKEY, NULL, 0, 0, NULL },
 	{ "RemoteForward", OP_FORWARD, NULL, FW_REMOTE, 0, NULL },
+	{ "RequestTTY", OP_CHOICE, &g.op.request_tty, 0, 0, op_ttys },
 	{ "SendEnv", OP_ADD_WORDS, &g.op.send_env, 0, 0, NULL },
 	{ "ServerAliveCountMax", OP_NUMBER, &g.op.alive_count, 1, 1000, NULL },
 	{ "ServerAliveInterval", OP_TIME, &g.op.alive_interval, 0, 86400, NULL },
 	{ "SessionType", OP_CHOICE, &g.op.session_type, 0, 0, op_session_types },
-	{ "SetEnv", OP_WORDS, &g.op.set_env, 0, 0, NULL },
+	{ "SetEnv", OP_VARIABLES, &g.op.set_env, 0, 0, NULL },
 	{ "StrictHostKeyChecking", OP_CHOICE, &g.op.strict, 0, 0, op_strict },
 	{ "User", OP_TEXT, &g.op.user, 0, 0, NULL },
 	{ "UserKnownHostsFile", OP_WORDS, &g.op.known_hosts, 0, 0, NULL },
@@ -4481,6 +5113,7 @@ static const struct op_letter {
 	{ '6', NULL, "AddressFamily", "inet6", "IPv6 only" },
 	{ 'c', "CIPHERS", "Ciphers", NULL, "ciphers in order of preference, separated by commas" },
 	{ 'D', "[BIND:]PORT", "DynamicForward", NULL, "SOCKS server on PORT" },
+	{ 'e', "CHARACTER", "EscapeChar", NULL, "escape character of a terminal session, or none" },
 	{ 'g', NULL, "GatewayPorts", "yes", "forwards listen on all addresses" },
 	{ 'h', NULL, NULL, NULL, "this help" },
 	{ 'i', "KEY", "IdentityFile", NULL, "private key, OpenSSH or dropbear format; may be repeated" },
@@ -4490,15 +5123,18 @@ static const struct op_letter {
 	{ 'm', "MACS", "MACs", NULL, "message authentication codes in order of preference" },
 	{ 'N', NULL, "SessionType", "none", "run no command" },
 	{ 'n', NULL, NULL, NULL, "read nothing: stdin is /dev/null" },
-	{ 'O', "COMMAND", NULL, NULL, "tell the master: check, exit, stop" },
+	{ 'O', "COMMAND", NULL, NULL, "tell the master: check, forward, cancel, exit, stop, conninfo, channels" },
 	{ 'o', "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
 	{ 'p', "PORT", "Port", NULL, "port of the server" },
 	{ 'q', NULL, "LogLevel", "QUIET", "only errors" },
 	{ 'R', "LISTEN:TO", "RemoteForward", NULL, "the same from the server to here" },
 	{ 'S', "PATH", "ControlPath", NULL, "control socket" },
 	{ 's', NULL, "SessionType", "subsystem", "the command names a subsystem" },
+	{ 'T', NULL, "RequestTTY", "no", "no terminal at the server" },
+	{ 't', NULL, NULL, NULL, "a terminal at the server; -tt even if stdin is none" },
 	{ 'V', NULL, NULL, NULL, "version" },
 	{ 'v', NULL, NULL, NULL, "explain; -vv more" },
+	{ 'W', "HOST:PORT", NULL, NULL, "connect stdin and stdout to HOST:PORT or a path at the server" },
 };
 
 static uint64_t op_set;			/* keywords that have their value */
@@ -4550,6 +5186,15 @@ static void op_words(const struct op_keyword *k, const char *value)
 			op_append(k, op_path(op_keep(p, n)));
 		p += n + strspn(p + n, " \t");
 	}
+}
+
+/* Whether all words are NAME=value. */
+static bool op_variables(const struct list *l)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->at[i][0] == '=' || !strchr(l->at[i], '='))
+			return false;
+	return true;
 }
 
 /* Digits at *p, an overflow-safe number below 2^53; -1 if there are none. */
@@ -4627,6 +5272,14 @@ static bool op_number(const struct op_keyword *k, const char *value)
 	return true;
 }
 
+/* "none", one character, or ^ and a letter. */
+static bool op_escape(const char *value)
+{
+	size_t n = strlen(value);
+	g.op.escape = n == 1 ? (uint8_t)value[0] : n == 2 && value[0] == '^' ? value[1] & 0x1f : NO_ESCAPE;
+	return n == 1 || (n == 2 && value[0] == '^') || strcmp(value, "none") == 0;
+}
+
 /* A forward as ssh's option has it, or as ssh_config has it: two words. */
 static bool op_forward(enum fw_type type, const char *value)
 {
@@ -4659,7 +5312,9 @@ static void op_assign(const struct op_keyword *k, const char *value)
 	case OP_APPEND:	op_append(k, op_path(value)); break;
 	case OP_WORDS:
 	case OP_ADD_WORDS: op_words(k, value); break;
+	case OP_VARIABLES: op_words(k, value); ok = ok && op_variables(k->to); break;
 	case OP_REKEY:	ok = ok && op_rekey(value); break;
+	case OP_ESCAPE:	ok = ok && op_escape(value); break;
 	case OP_FORWARD: ok = ok && op_forward((enum fw_type)k->min, value); break;
 	}
 	if (!ok)
@@ -4691,7 +5346,7 @@ static void op_usage(void)
 {
 	printf("usage: sshmux -M -S PATH -N [options] [user@]host      log in and serve PATH\n"
 	       "       sshmux -S PATH [options] host [command ...]     run a command through it\n"
-	       "       sshmux -S PATH -O check|exit|stop [host]\n\n");
+	       "       sshmux -S PATH -O COMMAND [host]\n\n");
 	for (size_t i = 0; i < sizeof op_letters / sizeof op_letters[0]; i++)
 		printf("  -%c %-12s %s\n", op_letters[i].letter, op_letters[i].argument ? op_letters[i].argument : "",
 		       op_letters[i].help);
@@ -4711,6 +5366,10 @@ static void op_special(char letter, const char *argument)
 	case 'h':	op_usage(); break;
 	case 'V':	op_version(); break;
 	case 'O':	g.op.mux_command = argument; break;
+	case 'W':	g.op.stdio_forward = argument; break;
+	case 't':
+		g.op.request_tty = g.op.request_tty == CL_TTY_YES ? CL_TTY_FORCE : CL_TTY_YES;
+		break;
 	case 'o':	op_option(argument); break;
 	case 'v':
 		if (g.op.log_level < TP_DEBUG)
@@ -4862,6 +5521,7 @@ int main(int argc, char **argv)
 	g.op.log_level = TP_INFO;
 	g.op.port = 22;
 	g.op.alive_count = 3;
+	g.op.escape = '~';
 	main_stdio();
 	op_parse(argv);
 	if (!g.op.control_path)
@@ -4871,6 +5531,6 @@ int main(int argc, char **argv)
 	if (g.op.send_env.n == 0)
 		g.op.send_env.n = sizeof default_env / sizeof default_env[0];
 	if (g.op.mux_command)
-		return cl_run_command();
-	return g.op.master ? main_master() : cl_session();
+		return cl_command();
+	return g.op.master ? main_master() : cl_main();
 }
