@@ -137,11 +137,6 @@ home() {
 		/etc/passwd >"$T/shadow"
 }
 
-wrapped() {
-	LD_PRELOAD=libnss_wrapper.so NSS_WRAPPER_PASSWD=$T/passwd \
-	NSS_WRAPPER_GROUP=$T/group NSS_WRAPPER_SHADOW=$T/shadow "$@"
-}
-
 random_port() { echo $((20000 + $(od -An -N2 -tu2 /dev/urandom) % 30000)); }
 
 # listening PORT: something does, on IPv4 loopback or anywhere
@@ -270,6 +265,8 @@ master_settled() { gone "$MASTER_PID" || [ -S "$CTL" ]; }
 # start_master [WORD...]: returns when it serves, or is gone (then 1)
 start_master() {
 	usual
+	# OpenSSH's master leaves its socket when it is ended in its first moments.
+	[ "$MASTER" != stock ] || rm -f "$CTL"
 	# shellcheck disable=SC2086
 	run_master "$@" $USUAL "${HOST:-127.0.0.1}" >"$T/master.out" 2>"$T/master.log" </dev/null &
 	MASTER_PID=$!
