@@ -33,6 +33,7 @@ static void check_clean(const char *after)
 #include "unit_mux.c"
 #include "unit_ssh.c"
 #include "unit_flow.c"
+#include "unit_fw.c"
 #include "unit_op.c"
 
 /* With a word on the command line only the groups whose name holds it. */
@@ -40,7 +41,7 @@ int main(int argc, char **argv)
 {
 	static const struct { const char *name; void (*run)(void); } groups[] = {
 		{ "base", unit_base }, { "mux", unit_mux }, { "ssh", unit_ssh },
-		{ "flow", unit_flow }, { "options", unit_op },
+		{ "flow", unit_flow }, { "forward", unit_fw }, { "options", unit_op },
 	};
 	if (!world_open_dir()) {
 		perror("temporary directory");

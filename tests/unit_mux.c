@@ -44,7 +44,7 @@ static void unit_mux_split(void)
 			world_run();
 			peer_bytes(&p, b + cut, n - cut);
 			world_run();
-			all = all && peer_expect(&p, MUX_MSG_HELLO, "u", 4) && mux_plain_answered(&p, mux_plain[t].type);
+			all = all && peer_expect(&p, MASTER_HELLO) && mux_plain_answered(&p, mux_plain[t].type);
 			peer_close(&p);
 			world_run();
 			all = world_idle() && world_end() && all;
@@ -79,7 +79,7 @@ static void unit_mux_split_session(void)
 		session_confirm(&s, 1000, 1000);
 		all = all && fake_expect(SSH_CHANNEL_REQUEST, "usbss", 7, "env", 0, "LANG", "C") &&
 		      fake_expect(SSH_CHANNEL_REQUEST, "usbs", 7, "exec", 1, "echo hello world");
-		all = all && peer_expect(&s.p, MUX_MSG_HELLO, "u", 4) && peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0);
+		all = all && peer_expect(&s.p, MASTER_HELLO) && peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0);
 		session_finish(&s, 3);
 		all = all && session_ended(&s, 3);
 		session_close(&s);
@@ -99,12 +99,12 @@ static void unit_mux_pipelined(void)
 	struct peer p;
 	size_t n = mux_put(b, MUX_MSG_HELLO, "uss", 4, "", "");
 	for (uint32_t i = 0; i < 12; i++)
-		n += mux_put(b + n, i % 3 ? MUX_C_ALIVE_CHECK : 0x20000001 + i, "us", 0xfffffff0 + i, "trailing bytes");
+		n += mux_put(b + n, i % 3 ? MUX_C_ALIVE_CHECK : 0x2f000001 + i, "us", 0xfffffff0 + i, "trailing bytes");
 	world_begin();
 	peer_connect(&p);
 	peer_bytes(&p, b, n);
 	world_run();
-	bool all = peer_expect(&p, MUX_MSG_HELLO, "u", 4);
+	bool all = peer_expect(&p, MASTER_HELLO);
 	for (uint32_t i = 0; i < 12; i++)
 		all = all && (i % 3 ? peer_expect(&p, MUX_S_ALIVE, "uu", 0xfffffff0 + i, (uint32_t)getpid())
 				    : peer_expect(&p, MUX_S_FAILURE, "us", 0xfffffff0 + i, "unsupported request"));
@@ -144,7 +144,7 @@ static void mux_dropped(const char *what, bool greeted, const void *bytes, size_
 		peer_connect(&p);
 	peer_bytes(&p, bytes, n);
 	world_run();
-	bool ok = greeted || peer_expect(&p, MUX_MSG_HELLO, "u", 4);
+	bool ok = greeted || peer_expect(&p, MASTER_HELLO);
 	check(peer_gone(&p) && ok && peer_served(), "mux: %s is dropped", what);
 	peer_close(&p);
 	world_run();
@@ -197,7 +197,7 @@ static void unit_mux_hello(void)
 	peer_put(&p, MUX_MSG_HELLO, "usSss", 4, "some@extension", big, sizeof big, "sshmux", "1");
 	peer_put(&p, MUX_C_ALIVE_CHECK, "u", 3);
 	world_run();
-	check(peer_expect(&p, MUX_MSG_HELLO, "u", 4) && peer_expect(&p, MUX_S_ALIVE, "uu", 3, (uint32_t)getpid()) && g.client[0].ours,
+	check(peer_expect(&p, MASTER_HELLO) && peer_expect(&p, MUX_S_ALIVE, "uu", 3, (uint32_t)getpid()) && g.client[0].ours,
 	      "mux: HELLO with long unknown extensions");
 	peer_close(&p);
 	check_clean("mux: extensions");
@@ -579,7 +579,7 @@ static void unit_mux_slow(void)
 	world_begin();
 	peer_connect(&p);
 	world_run();
-	peer_expect(&p, MUX_MSG_HELLO, "u", 4);
+	peer_expect(&p, MASTER_HELLO);
 	world_sleep(HELLO_MS - 1);
 	bool patient = peer_quiet(&p);
 	world_sleep(1);
@@ -728,11 +728,11 @@ static void unit_mux_crowd(void)
 	world_run();
 	bool first = true;
 	for (int i = 0; i < CLIENTS; i++)
-		first = peer_expect(&p[i], MUX_MSG_HELLO, "u", 4) && first;
+		first = peer_expect(&p[i], MASTER_HELLO) && first;
 	check(first && peer_quiet(&p[CLIENTS]) && peer_quiet(&p[CLIENTS + 1]), "mux: clients beyond CLIENTS wait in the kernel");
 	peer_close(&p[2]);
 	world_run();
-	check(peer_expect(&p[CLIENTS], MUX_MSG_HELLO, "u", 4) && peer_quiet(&p[CLIENTS + 1]), "mux: a place that comes free is taken at once");
+	check(peer_expect(&p[CLIENTS], MASTER_HELLO) && peer_quiet(&p[CLIENTS + 1]), "mux: a place that comes free is taken at once");
 	for (int i = 0; i < CLIENTS + 2; i++)
 		peer_close(&p[i]);
 	check_clean("mux: a crowd");

@@ -170,7 +170,7 @@ static int op_main(const char *const *words)
 	for (n = 1; words[n - 1] && n < 15; n++)
 		argv[n] = (char *)(uintptr_t)words[n - 1];
 	argv[n] = NULL;
-	fd_close(&cl_fd);
+	fd_close(&cl.fd);
 	world_clear();
 	memset(&g, 0, sizeof g);	/* main() does the rest */
 	world.exit_code = -1;
@@ -203,7 +203,7 @@ static void unit_op(void)
 	unit_op_lists();
 	unit_op_unknown();
 	unit_op_main();
-	fd_close(&cl_fd);
+	fd_close(&cl.fd);
 	check(world_count_fds() == fds, "options: no descriptor leaked");
 	if (in >= 0) {
 		dup2(in, STDIN_FILENO);

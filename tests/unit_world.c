@@ -222,18 +222,27 @@ int sshmux_main(int argc, char **argv);
 
 #define TURNS_MAX 20000		/* a loop that does not come to rest is broken */
 
-/* Turns the loop until it would sleep (true) or the master has ended (false). */
-static bool world_run(void)
+/* Turns the loop until it would sleep or the master has ended; false if
+ * neither comes in so many turns. */
+static bool world_rest(unsigned most)
 {
 	static unsigned end;
-	end = world.turns + TURNS_MAX;
+	end = world.turns + most;
 	if (setjmp(world.asleep))
 		return true;
 	while (world.turns < end) {
 		lp_turn();
 		if ((world.ended = lp_stopped()))
-			return false;
+			return true;
 	}
+	return false;
+}
+
+/* The same for a loop that must come to rest; false when it has ended. */
+static bool world_run(void)
+{
+	if (world_rest(TURNS_MAX))
+		return !world.ended;
 	fprintf(stderr, "the loop does not come to rest\n");
 	abort();
 }
@@ -412,6 +421,9 @@ struct peer {
 	uint8_t in[4096];
 };
 
+/* What the master says first. */
+#define MASTER_HELLO MUX_MSG_HELLO, "ussss", 4, "info", "0", "sshmux", "1"
+
 static void peer_connect(struct peer *p)
 {
 	struct sockaddr_un a;
@@ -525,7 +537,7 @@ static bool peer_hello(struct peer *p)
 	peer_connect(p);
 	peer_put(p, MUX_MSG_HELLO, "u", 4);
 	world_run();
-	return peer_expect(p, MUX_MSG_HELLO, "u", 4);
+	return peer_expect(p, MASTER_HELLO);
 }
 
 /* Whether the master still serves. */
