@@ -69,6 +69,7 @@ help:
 	@echo 'make check-more   sanitizers, static, router profile, ordinary user, ...'
 	@echo 'make check-stock  the live tests against the master of OpenSSH'
 	@echo 'make unit         the unit tests alone'
+	@echo 'make fuzz         the fuzzers: their corpus, FUZZ_RUNS=2000 mutations of it'
 	@echo 'make bench        side by side with the master and client of OpenSSH'
 	@echo 'make ram          the static memory of the binary, largest first'
 	@echo 'make install      PREFIX=/usr/local DESTDIR='
@@ -95,6 +96,11 @@ unit:
 	$(SETUP) build
 	@$(AGAIN) $(O)/unit
 	@$(O)/unit
+
+fuzz:
+	$(SETUP) build
+	@$(AGAIN) $(FUZZERS)
+	@for f in mux ssh options; do $(O)/fuzz_$$f tests/corpus/$$f || exit; done
 
 demo:
 	$(SETUP) build demo
@@ -135,7 +141,11 @@ $(O)/sshmux.o: sshmux.c | $(O)
 $(O)/unit: $(O)/unit.o $(O)/fake.o
 	$(LINK) -o $@ $^
 
-$(O)/unit.o $(O)/fake.o: $(O)/%.o: tests/%.c | $(O)
+FUZZERS = $(O)/fuzz_mux $(O)/fuzz_ssh $(O)/fuzz_options
+$(FUZZERS): %: %.o $(O)/fake.o
+	$(LINK) -o $@ $^
+
+$(O)/unit.o $(O)/fake.o $(FUZZERS:=.o): $(O)/%.o: tests/%.c | $(O)
 	$(OWN) -c -o $@ $<
 
 # The programs of the tests: always plain native ones.
@@ -147,5 +157,5 @@ $(O):
 
 -include $(wildcard $(O)/*.d)
 
-.PHONY: all static help check check-stock check-more unit demo bench ram install clean FORCE
+.PHONY: all static help check check-stock check-more unit fuzz demo bench ram install clean FORCE
 .DELETE_ON_ERROR:
