@@ -24,6 +24,9 @@ CLIENT=ssh
 POINTS=0
 LABEL=
 PIDS=
+HOST=
+SSHD_KEYS=
+DROPBEAR_KEYS=
 
 # --- TAP -------------------------------------------------------------------
 # LABEL goes before the name of every point: which server, which client.
