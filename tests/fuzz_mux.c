@@ -31,7 +31,23 @@ static void fuzz_request(struct peer *p, struct fuzz_input *f)
 	size_t n = fuzz_bytes(f, fuzz_byte(f), &command);
 	peer_put(p, MUX_C_NEW_SESSION, "usuuuuusS", 9, "", tty, 0, 0, 0, 0x7e, "xterm", command, n);
 	for (int i = 0; i < 3; i++)
-		peer_pass(p, STDERR_FILENO);
+		peer_pass(p, fuzz_null);
+}
+
+/* A session with a terminal wanted, whose input is there and then ends. */
+static void fuzz_input(struct peer *p, struct fuzz_input *f)
+{
+	const uint8_t *keys;
+	int in[2];
+	size_t n = fuzz_bytes(f, fuzz_byte(f), &keys);
+	if (pipe2(in, O_CLOEXEC) != 0 || write(in[1], keys, n) != (ssize_t)n)
+		abort();
+	peer_put(p, MUX_C_NEW_SESSION, "usuuuuuss", 9, "", 1, 0, 0, 0, 0x7e, "xterm", "");
+	peer_pass(p, in[0]);
+	peer_pass(p, fuzz_null);
+	peer_pass(p, fuzz_null);
+	close(in[0]);
+	close(in[1]);
 }
 
 /* The server answers for a channel, in order or not. */
@@ -51,17 +67,18 @@ static void fuzz_step(struct peer *p, struct fuzz_input *f, uint8_t op)
 {
 	const uint8_t *bytes;
 	size_t n;
-	switch (op % 9) {
+	switch (op % 10) {
 	case 0:
 		n = fuzz_bytes(f, fuzz_byte(f), &bytes);
 		peer_bytes(p, bytes, n);
 		break;
 	case 1: fuzz_frame(p, f); break;
-	case 2: peer_pass(p, STDERR_FILENO); break;
+	case 2: peer_pass(p, fuzz_null); break;
 	case 3: peer_close(p); break;
 	case 4: peer_put(p, MUX_MSG_HELLO, "u", 4); break;
 	case 5: fuzz_request(p, f); break;
 	case 6: fuzz_server(fuzz_byte(f), op); break;
+	case 8: fuzz_input(p, f); break;
 	case 7: fake.room = fuzz_byte(f) & 1 ? SIZE_MAX : 0; break;
 	default: world.now += fuzz_byte(f) * 100;
 	}

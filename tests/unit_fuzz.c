@@ -9,6 +9,8 @@
 
 #define FUZZ_MAX 4096
 
+static int fuzz_null = -1;		/* takes and gives nothing */
+
 static void fuzz_start(void)
 {
 	static bool started;
@@ -18,6 +20,7 @@ static void fuzz_start(void)
 		abort();
 	atexit(world_remove_dir);
 	world.no_children = true;
+	fuzz_null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	started = true;
 }
 
