@@ -148,6 +148,12 @@
 #define PACKET_MAX BY_PROFILE(8 * 1024, 32 * 1024 - 64)
 #endif
 
+/* Longest message of bulk data while a terminal is open.
+ * Range 512..32768.  Costs nothing. */
+#ifndef BULK_PACKET
+#define BULK_PACKET 4096
+#endif
+
 /* Unsent bytes in the kernel's queue before it says it is full
  * (TCP_NOTSENT_LOWAT).  Range 2048..1 MiB.  Cost: kernel memory. */
 #ifndef NET_UNSENT
@@ -197,6 +203,21 @@
 #endif
 #ifndef SOCKS_MS
 #define SOCKS_MS 30000
+#endif
+
+/* A connection that held so long makes the next back-off start anew. */
+#ifndef RECONNECT_HELD_MS
+#define RECONNECT_HELD_MS 60000
+#endif
+
+/* How long the server may take to answer after SIGUSR1. */
+#ifndef PROBE_MS
+#define PROBE_MS 10000
+#endif
+
+/* How long the server's limit of sessions is believed after a refusal. */
+#ifndef SESSION_LIMIT_MS
+#define SESSION_LIMIT_MS 60000
 #endif
 
 /* How often terminals are asked for their size, besides SIGWINCH. */

@@ -10,7 +10,7 @@
  * slot.  The prefix of a name is its section.
  *
  *   types      limits checked, protocol numbers, the one state struct `g`
- *   log_       messages for people, the clock
+ *   log_       messages for people, the clock, chance
  *   buf_       bounds-checked cursors over messages
  *   pool_      the window pool: blocks of received bytes, and their account
  *   req_       request bodies that wait for their channel
@@ -217,6 +217,7 @@ enum ch_flag {
 	CH_SUSPENDED = 1 << 11,	/* its client is stopped: the terminal is not ours to read */
 	CH_LINE_START = 1 << 12,	/* es_: the next byte typed may be the escape character */
 	CH_ESCAPED = 1 << 13,	/* es_: the escape character is held back */
+	CH_SHORT = 1 << 14,	/* lp_: little input waits, it goes before bulk */
 };
 
 /* What has happened to a channel and its client has not seen yet. */
@@ -294,6 +295,7 @@ struct client {
 	uint32_t type, rid;
 	uint32_t body_len, got;		/* of the header, then of the body */
 	int64_t deadline;		/* ms, 0 for none */
+	int64_t give_up;		/* when its wait for a session ends */
 	uint16_t out_len, out_pos;
 	uint8_t out[REPLY_MAX];
 	uint8_t header[MX_HEADER_SIZE];
@@ -358,11 +360,14 @@ struct forward {
 	int socket[FW_SOCKETS];		/* local: listening, -1 for none */
 	dev_t dev;			/* of a unix socket that we created */
 	ino_t ino;
-	bool permanent;			/* from an option: outlives a failure */
+	bool permanent;			/* was set up once, or from an option: tried again for ever */
+	uint8_t tries;			/* failures since it last stood */
+	int64_t retry_at;
 	char why[96];			/* what went wrong last; "" for nothing */
 };
 
-enum lk_state { LK_DOWN, LK_CONNECTING, LK_LOGIN, LK_UP };
+enum lk_state { LK_DOWN, LK_WAITING, LK_CONNECTING, LK_LOGIN, LK_UP };
+enum lk_reconnect { LK_NO, LK_YES, LK_ALWAYS };
 enum lp_stop { LP_RUN, LP_WHEN_IDLE, LP_NOW };
 
 static const char *const default_env[] = { "LANG", "LC_*" };
@@ -381,6 +386,8 @@ static struct {
 		int64_t connect_timeout, alive_interval, alive_count;	/* s, s, count */
 		int64_t family;			/* AF_… */
 		int64_t batch, identities_only, strict, gateway_ports, exit_on_forward_failure;
+		int64_t reconnect, reconnect_min, reconnect_max, session_wait;	/* enum lk_reconnect; s */
+		int64_t tcp_keepalive, dscp_interactive, dscp_bulk;
 		int64_t request_tty, escape;	/* enum cl_tty; a character or NO_ESCAPE */
 		const char *stdio_forward;
 		const char *user, *host_key_alias;
@@ -403,6 +410,8 @@ static struct {
 	struct channel channel[CHANNELS];
 	int channels;			/* all slots from here on are free */
 	int sessions;
+	int session_limit;		/* the server's, learned from its refusals */
+	int64_t limit_until;		/* when to doubt it */
 	struct global_request global[GLOBAL_REQUESTS];
 	int n_global;
 
@@ -428,7 +437,13 @@ static struct {
 	int64_t login_deadline, alive_at, connected_at, resize_at;
 	uint64_t alive_bytes;
 	int alive_unanswered;
-	char link_error[200];
+	uint32_t logins, tries;		/* in all; that failed since the last one that held */
+	int64_t retry_at, down_at, probe_at;	/* when to try again; when the link was lost; when it must have answered */
+	uint64_t probe_bytes;
+	int net_fd;			/* the transport's socket, for its DSCP; not ours to close */
+	int tos;			/* set on it, -1 for none yet */
+	char link_error[200];		/* a protocol error found by rx_ */
+	char link_why[200];		/* why the last try failed */
 	char local[INET6_ADDRSTRLEN + 8], remote[INET6_ADDRSTRLEN + 8];	/* "1.2.3.4:22" */
 
 	/* lp_ */
@@ -439,6 +454,7 @@ static struct {
 	bool again;			/* the reaper freed something: the next poll() does not wait */
 	int n_poll;
 	int next_channel;		/* whose turn it is to send */
+	uint32_t bulk_packet;		/* longest message of bulk just now */
 	struct pollfd poll[POLLFDS];
 	struct lp_owner { uint8_t kind; uint8_t stream; uint16_t index; } owner[POLLFDS];
 
@@ -449,7 +465,8 @@ static struct {
 } g;	/* all zeros at start: main() sets what is not */
 
 /* ===== log_ ===============================================================
- * Messages for people on stderr, and the clock.  Anybody may call it. */
+ * Messages for people on stderr, the clock, and the back-off's chance.  Anybody
+ * may call it. */
 
 /* One line, at most 512 bytes.  Never blocks: a line that stderr does not take
  * at once is counted and lost. */
@@ -505,6 +522,26 @@ static int64_t log_clock(void)
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000 + 1;
+}
+
+/* A number below n (1..2^31), good enough to spread retries. */
+static uint32_t log_random(uint32_t n)
+{
+	static uint32_t state;		/* xorshift; seeded by time and pid */
+	if (state == 0)
+		state = (uint32_t)log_clock() * 2654435761u ^ ((uint32_t)getpid() << 8 | 1);
+	state ^= state << 13;
+	state ^= state >> 17;
+	state ^= state << 5;
+	return state % n;
+}
+
+/* Exponential back-off with full jitter: a delay in ms, up to `least` seconds
+ * doubled with each try but never above `most` seconds. */
+static int64_t log_backoff(uint32_t tries, int64_t least, int64_t most)
+{
+	int64_t cap = least << (tries < 16 ? tries : 16);
+	return 1 + log_random((uint32_t)((cap < most ? cap : most) * 1000));
 }
 
 /* ===== buf_ ===============================================================
@@ -2021,6 +2058,25 @@ static void fw_release_connector(int16_t *index)
 	*index = -1;
 }
 
+/* The fate of a forward is known.  One line per change, not per try. */
+static void fw_decided(struct forward *f, bool stands)
+{
+	f->answered = true;
+	if (stands) {
+		f->state = FW_ACTIVE;
+		log_at(f->tries ? TP_INFO : TP_VERBOSE, "forward %s is set up", fw_name(f));
+		f->permanent = true;
+		f->tries = 0;
+		f->why[0] = 0;
+		return;
+	}
+	f->state = FW_WAITING;
+	f->retry_at = g.now + log_backoff(f->tries, g.op.reconnect_min, g.op.reconnect_max);
+	if (f->tries == 0)
+		log_at(TP_ERROR, "forward %s: %s", fw_name(f), f->why);
+	f->tries += f->tries < UINT8_MAX;
+}
+
 /* --- listeners of ours ------------------------------------------------------ */
 
 static void fw_close(struct forward *f)
@@ -2092,15 +2148,7 @@ static void fw_bind_path(struct forward *f)
 /* The end of setting up: one address that listens is enough (FWD-bind-any). */
 static void fw_listening(struct forward *f)
 {
-	f->answered = true;
-	if (f->socket[0] >= 0) {
-		f->state = FW_ACTIVE;
-		f->why[0] = 0;
-		log_at(TP_VERBOSE, "forward %s listens", fw_name(f));
-		return;
-	}
-	log_at(TP_ERROR, "forward %s: %s", fw_name(f), f->why);
-	f->state = FW_WAITING;
+	fw_decided(f, f->socket[0] >= 0);
 }
 
 static void fw_listen(struct forward *f)
@@ -2169,7 +2217,7 @@ static void fw_tx(const struct forward *f, bool cancel)
 
 static void fw_ask(struct forward *f)
 {
-	if (g.n_global == GLOBAL_REQUESTS)
+	if (g.link != LK_UP || g.n_global == GLOBAL_REQUESTS)
 		return;			/* stays in FW_WAITING */
 	f->state = FW_ASKED;
 	g.global[g.n_global++] = (struct global_request){ GLOBAL_FORWARD, (int16_t)(f - g.forward) };
@@ -2181,18 +2229,11 @@ static void fw_answer(struct forward *f, bool granted, struct buf *b)
 {
 	if (f->state != FW_ASKED)
 		return;
-	f->answered = true;
 	if (granted && f->listen.port == 0)
 		f->allocated = buf_get_u32(b);
-	if (granted && !b->bad) {
-		f->state = FW_ACTIVE;
-		f->why[0] = 0;
-		log_at(TP_VERBOSE, "forward %s is set up", fw_name(f));
-		return;
-	}
-	f->state = FW_WAITING;
-	snprintf(f->why, sizeof f->why, "the server refuses to listen there");
-	log_at(TP_ERROR, "forward %s: %s", fw_name(f), f->why);
+	if (!granted)
+		snprintf(f->why, sizeof f->why, "the server refuses to listen there");
+	fw_decided(f, granted && !b->bad);
 }
 
 /* Begins with whatever the forward is. */
@@ -2355,8 +2396,8 @@ static size_t fw_socks_grant(const struct channel *c, uint8_t to[10])
 }
 
 /* A local socket in CH_SOCKS is readable: its bytes are looked at in place and
- * taken once they make a step. */
-static void fw_socks_local(struct channel *c)
+ * taken once they make a step.  `ended`: no more will come. */
+static void fw_socks_local(struct channel *c, bool ended)
 {
 	struct endpoint to;
 	bool done = false;
@@ -2367,7 +2408,7 @@ static void fw_socks_local(struct channel *c)
 		int used = n > 0 ? fw_socks_step(c, g.scratch, (size_t)n, &to, &done) : -1;
 		int more = used == 0 ? (int)n + 1 : 1;
 		setsockopt(c->in.fd, SOL_SOCKET, SO_RCVLOWAT, &more, sizeof more);
-		if (used == 0 && n < SOCKS_MAX)
+		if (used == 0 && n < SOCKS_MAX && !ended)
 			return;
 		if (used <= 0 || fd_read(c->in.fd, g.scratch, (size_t)used) != used ||
 		    (!done && fd_write(c->in.fd, fw_socks_method, sizeof fw_socks_method) < 2)) {
@@ -2419,13 +2460,17 @@ static void fw_confirm(struct channel *c)
 	c->state = CH_OPEN;
 }
 
-static void fw_send_data(struct channel *c, const uint8_t *p, size_t n)
+/* A few words of ours to the server's side; false if its window is too small. */
+static bool fw_send_data(struct channel *c, const uint8_t *p, size_t n)
 {
+	if (n > c->remote_window || n > c->remote_packet)
+		return false;
 	struct buf *b = tx_begin(SSH_CHANNEL_DATA);
 	buf_put_u32(b, c->remote_id);
 	buf_put_str(b, (struct str){ p, (uint32_t)n });
 	tx_end(b);
 	c->remote_window -= (uint32_t)n;
+	return true;
 }
 
 /* The target is connected. */
@@ -2437,7 +2482,8 @@ static void fw_connected(struct channel *c, int fd)
 		fw_confirm(c);
 	else {
 		c->flags &= (uint16_t)~CH_SOCKS_PENDING;
-		fw_send_data(c, grant, fw_socks_grant(c, grant));
+		if (!fw_send_data(c, grant, fw_socks_grant(c, grant)))
+			c->flags |= CH_REFUSED;
 	}
 }
 
@@ -2492,9 +2538,10 @@ static void fw_socks_remote(struct channel *c)
 	for (int i = 0; i < 2 && !done && c->connector < 0; i++) {
 		size_t n = 0;
 		int pieces = pool_iov(&c->queue[CH_OUT], iov, (int)(sizeof iov / sizeof iov[0]));
-		for (int k = 0; k < pieces && n + iov[k].iov_len <= sizeof g.scratch; k++) {
-			memcpy(g.scratch + n, iov[k].iov_base, iov[k].iov_len);
-			n += iov[k].iov_len;
+		for (int k = 0; k < pieces && n < SOCKS_MAX; k++) {
+			size_t part = iov[k].iov_len < SOCKS_MAX - n ? iov[k].iov_len : SOCKS_MAX - n;
+			memcpy(g.scratch + n, iov[k].iov_base, part);
+			n += part;
 		}
 		int used = fw_socks_step(c, g.scratch, n, &to, &done);
 		if (used < 0 || (used == 0 && (n >= SOCKS_MAX || c->flags & CH_EOF_RCVD))) {
@@ -2505,8 +2552,10 @@ static void fw_socks_remote(struct channel *c)
 			return;
 		pool_drop(&c->queue[CH_OUT], (uint32_t)used);
 		pool_account(c);
-		if (!done)
-			fw_send_data(c, fw_socks_method, sizeof fw_socks_method);
+		if (!done && !fw_send_data(c, fw_socks_method, sizeof fw_socks_method)) {
+			fw_refuse(c, "");
+			return;
+		}
 	}
 	if (done)
 		fw_connect(c, &to);
@@ -2548,11 +2597,17 @@ static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint
 
 /* --- the link ------------------------------------------------------------------- */
 
-/* The link is up: set up what waits for it. */
-static void fw_link_up(void)
+/* Whether f waits for a (further) try that only time or the link holds back. */
+static bool fw_is_due(const struct forward *f)
+{
+	return f->state == FW_WAITING && !(f->answered && f->client >= 0) && (f->type != FW_REMOTE || g.link == LK_UP);
+}
+
+/* Tries what is due: one forward a turn, each with its own back-off. */
+static void fw_retry(void)
 {
 	for (int i = 0; i < FORWARDS; i++)
-		if (g.forward[i].state == FW_WAITING)
+		if (fw_is_due(&g.forward[i]) && g.now >= g.forward[i].retry_at)
 			fw_start(&g.forward[i]);
 }
 
@@ -2563,8 +2618,8 @@ static void fw_link_lost(void)
 		struct forward *f = &g.forward[i];
 		if (f->type != FW_REMOTE || (f->state != FW_ASKED && f->state != FW_ACTIVE))
 			continue;
-		f->answered = f->state == FW_ASKED;
 		f->state = FW_WAITING;
+		f->retry_at = 0;
 		f->allocated = 0;
 		snprintf(f->why, sizeof f->why, "connection to the server lost");
 	}
@@ -2579,7 +2634,7 @@ static const struct forward *fw_failed(void)
 		if (f->state == FW_FREE || f->client >= 0 || !f->answered)
 			continue;
 		f->answered = false;
-		if (f->state != FW_ACTIVE && g.op.exit_on_forward_failure)
+		if (f->state != FW_ACTIVE && g.op.exit_on_forward_failure && g.logins == 1)
 			return f;
 	}
 	return NULL;
@@ -2607,6 +2662,8 @@ static void fw_settle_channel(struct channel *c)
 
 static void fw_settle(void)
 {
+	if (g.logins > 0)
+		fw_retry();
 	for (int i = 0; i < FORWARDS; i++)
 		if (g.forward[i].state == FW_RESOLVING)
 			fw_resolved(&g.forward[i]);
@@ -2632,13 +2689,28 @@ static void in_print(struct buf *b, const char *format, ...)
 		b->pos += (size_t)n;
 }
 
+/* The link's state for people: "up", "connecting", "reconnecting, try 7, next in
+ * 12 s: Connection refused". */
+static const char *in_state(void)
+{
+	static char text[280];
+	if (g.link == LK_UP)
+		return "up";
+	int n = snprintf(text, sizeof text, "%s, try %u", g.logins ? "reconnecting" : "connecting", (unsigned)g.tries + 1);
+	if (g.link == LK_WAITING)
+		n += snprintf(text + n, sizeof text - (size_t)n, ", next in %d s", (int)((g.retry_at - g.now + 999) / 1000));
+	if (g.link_why[0])
+		snprintf(text + n, sizeof text - (size_t)n, ": %s", g.link_why);
+	return text;
+}
+
 static void in_connection(struct buf *b)
 {
 	const struct tp_info *i = tp_info();
 	int64_t s = (g.now - g.connected_at) / 1000;
 	in_print(b, "Connection information for %s pid %d\r\n", g.op.tp.host, (int)getpid());
 	if (g.link != LK_UP) {
-		in_print(b, "  not connected\r\n");
+		in_print(b, "  %s\r\n", in_state());
 		return;
 	}
 	in_print(b, "  tcp %s -> %s\r\n", g.local, g.remote);
@@ -2654,7 +2726,9 @@ static void in_connection(struct buf *b)
 	in_print(b, "  traffic %llu pkts %llu bytes in, %llu pkts %llu bytes out\r\n",
 		 (unsigned long long)i->packets_in, (unsigned long long)i->bytes_in,
 		 (unsigned long long)i->packets_out, (unsigned long long)i->bytes_out);
-	in_print(b, "  sessions %d of %d\r\n", g.sessions, SESSIONS);
+	in_print(b, "  sessions %d of %d%s\r\n", g.sessions, g.session_limit,
+		 g.session_limit < SESSIONS ? " (the server's limit)" : "");
+	in_print(b, "  logins %u\r\n", (unsigned)g.logins);
 }
 
 static void in_channels(struct buf *b)
@@ -3136,8 +3210,11 @@ static void mx_free(struct client *c)
 {
 	if (c->channel >= 0)
 		ch_abandon(&g.channel[c->channel]);
-	if (c->forward >= 0)
+	if (c->forward >= 0) {			/* nobody asks for it any more */
 		g.forward[c->forward].client = -1;
+		if (g.forward[c->forward].state == FW_WAITING)
+			fw_free(&g.forward[c->forward]);
+	}
 	mx_close_fds(c);
 	req_free(&c->request);
 	req_free(&c->answer);
@@ -3283,10 +3360,11 @@ static bool mx_may_open(struct client *c)
 	return false;
 }
 
+/* Waits for its turn.  Without a wait (SessionWait 0) it gets one chance. */
 static void mx_queue(struct client *c)
 {
 	c->phase = MX_QUEUED;
-	c->deadline = g.now + SESSION_WAIT_MS;
+	c->give_up = c->deadline = g.now + g.op.session_wait * 1000 + 1;
 }
 
 static void mx_new_session(struct client *c, struct buf *b)
@@ -3399,8 +3477,9 @@ static void mx_open_fwd(struct client *c, struct buf *b)
 	}
 	c->forward = (int16_t)(f - g.forward);
 	c->phase = MX_FORWARDING;
+	if (g.link != LK_UP)
+		c->deadline = g.now + g.op.session_wait * 1000 + 1;
 	f->client = (int16_t)(c - g.client);
-	f->permanent = false;
 	fw_start(f);
 }
 
@@ -3427,9 +3506,18 @@ static void mx_forward_events(struct client *c)
 	f->answered = false;
 	f->client = c->forward = -1;
 	mx_forward_done(c, f);
-	if (f->state != FW_ACTIVE)
+	if (f->state != FW_ACTIVE && !f->permanent)
 		fw_free(f);
 	mx_next(c);
+}
+
+/* The link did not come up in time for the forward that c asked for. */
+static void mx_forward_expired(struct client *c)
+{
+	struct forward *f = &g.forward[c->forward];
+	snprintf(f->why, sizeof f->why, "%.90s", in_state());
+	f->answered = true;
+	mx_forward_events(c);
 }
 
 /* EXT_INFO (INFO-…).  The text is longer than a client's reply buffer, so it
@@ -3559,7 +3647,7 @@ static void mx_head(struct client *c)
 		c->phase = MX_BODY;
 	else {
 		c->phase = MX_BODY_WAIT;
-		c->deadline = g.now + SESSION_WAIT_MS;
+		c->deadline = g.now + g.op.session_wait * 1000 + 1;
 	}
 }
 
@@ -3764,15 +3852,33 @@ static void mx_start(struct client *c, struct channel *ch)
 	mx_next(c);
 }
 
+/* The channel was not opened.  If that may be the server's limit of sessions,
+ * or the link is down, the request waits on in its place (SES-server-limit). */
+static void mx_refused(struct client *c, struct channel *ch)
+{
+	int others = g.sessions - 1;
+	ch->state = CH_DEAD;
+	c->channel = -1;
+	if (g.link == LK_UP && ch->kind == CH_SESSION && others > 0) {
+		if (others < g.session_limit)
+			log_at(TP_VERBOSE, "the server allows %d sessions at once", others);
+		g.session_limit = others;
+		g.limit_until = g.now + SESSION_LIMIT_MS;
+	}
+	if (g.now < c->give_up && (g.link == LK_UP ? others > 0 && ch->kind == CH_SESSION : g.stop == LP_RUN)) {
+		c->phase = MX_QUEUED;
+		c->deadline = c->give_up;
+	} else
+		mx_refuse(c, g.link == LK_UP ? "Session open refused by peer" : "connection to the server lost");
+}
+
 /* What has happened to a client's session since the last turn. */
 static void mx_session_events(struct client *c)
 {
 	struct channel *ch = &g.channel[c->channel];
 	uint32_t sid = (uint32_t)c->channel;
 	if (ch->events & CH_EV_REFUSED) {
-		ch->state = CH_DEAD;
-		c->channel = -1;
-		mx_refuse(c, g.link == LK_UP ? "Session open refused by peer" : "connection to the server lost");
+		mx_refused(c, ch);
 		return;
 	}
 	if (ch->events & CH_EV_CONFIRMED && tp_room() > 0) {
@@ -3837,9 +3943,11 @@ static void mx_admit(void)
 		c->phase = MX_BODY;
 		c->deadline = g.now + REQUEST_MS;
 	}
+	if (g.now >= g.limit_until)
+		g.session_limit = SESSIONS;
 	while (g.link == LK_UP && tp_room() > 0 && (c = mx_oldest(MX_QUEUED))) {
 		bool session = c->type == MUX_C_NEW_SESSION;
-		struct channel *ch = session && g.sessions >= SESSIONS ? NULL
+		struct channel *ch = session && g.sessions >= g.session_limit ? NULL
 			: ch_alloc(session ? CH_SESSION : CH_STDIO, CH_OPENING);
 		if (!ch)
 			return;
@@ -3852,10 +3960,14 @@ static void mx_expire(struct client *c)
 {
 	if (c->deadline == 0 || g.now < c->deadline)
 		return;
+	char why[200];
+	snprintf(why, sizeof why, "no session in time: %.170s", g.link == LK_UP ? "all are in use" : in_state());
 	if (c->phase == MX_QUEUED)
-		mx_refuse(c, "no session in time: all are in use");
+		mx_refuse(c, why);
 	else if (c->phase == MX_BODY_WAIT)
 		mx_refuse(c, "no room for the request in time");
+	else if (c->phase == MX_FORWARDING)
+		mx_forward_expired(c);
 	else
 		mx_drop(c);
 }
@@ -3864,23 +3976,50 @@ static void mx_expire(struct client *c)
  * The link: connect, log in, keep alive, notice the loss.  The transport does
  * the cryptography; what a loss means to clients is decided here. */
 
-/* The connection is over for the reason `why`: sessions keep only what they
- * have received. */
-static void lk_lost(enum tp_level level, const char *why)
+/* Whether another try may follow (-o Reconnect). */
+static bool lk_comes_back(void)
 {
-	log_line(level, why);
+	return g.stop == LP_RUN && (g.op.reconnect == LK_ALWAYS || (g.op.reconnect == LK_YES && g.logins > 0));
+}
+
+/* One line per change of state: the first failure, and each new reason. */
+static void lk_report(const char *why, bool again)
+{
+	if (again && g.link != LK_UP && strcmp(why, g.link_why) == 0)
+		return;
+	log_at(TP_ERROR, again ? "%s; trying again" : "%s", why);
+}
+
+/* The connection is over, or did not come about, for the reason `why`: sessions
+ * keep what they have received; the control socket stays if we come back. */
+static void lk_lost(const char *why)
+{
+	bool again = lk_comes_back(), was_up = g.link == LK_UP;
+	lk_report(why, again);
+	snprintf(g.link_why, sizeof g.link_why, "%.199s", why);
 	cn_stop(&g.uplink);
 	tp_stop();
 	g.link = LK_DOWN;
+	g.net_fd = -1;
 	g.n_global = 0;
+	g.probe_at = 0;
 	for (int i = 0; i < g.channels; i++)
 		if (g.channel[i].state != CH_FREE && g.channel[i].state != CH_DEAD)
 			ch_lose(&g.channel[i]);
 	fw_link_lost();
-	if (g.stop != LP_NOW) {
+	if (!again) {
+		if (g.stop != LP_NOW)
+			g.exit_code = 255;
 		g.stop = LP_NOW;
-		g.exit_code = 255;
+		return;
 	}
+	if (was_up) {
+		g.down_at = g.now;
+		g.tries = g.now - g.connected_at >= RECONNECT_HELD_MS ? 0 : g.tries + 1;
+	} else
+		g.tries++;
+	g.link = LK_WAITING;
+	g.retry_at = g.now + log_backoff(g.tries, g.op.reconnect_min, g.op.reconnect_max);
 }
 
 static void lk_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -3891,7 +4030,7 @@ static void lk_fail(const char *format, ...)
 	va_start(ap, format);
 	vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
-	lk_lost(TP_ERROR, text);
+	lk_lost(text);
 }
 
 static void lk_start(void)
@@ -3900,7 +4039,7 @@ static void lk_start(void)
 	g.link_error[0] = 0;
 	g.link = LK_CONNECTING;
 	g.login_deadline = g.now + limit;
-	log_at(TP_VERBOSE, "connecting to %s port %d", g.op.host_name, (int)g.op.port);
+	log_at(g.tries ? TP_DEBUG : TP_VERBOSE, "connecting to %s port %d", g.op.host_name, (int)g.op.port);
 	cn_start(&g.uplink, g.op.host_name, (uint16_t)g.op.port, (int)g.op.family, g.login_deadline, g.now);
 }
 
@@ -3909,7 +4048,8 @@ static void lk_tune(int fd)
 {
 	int on = 1, low = NET_UNSENT;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	if (g.op.tcp_keepalive)
+		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low, sizeof low) != 0) {
 		int size = NET_UNSENT * 4;
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
@@ -3928,12 +4068,24 @@ static void lk_connected(void)
 	log_at(TP_VERBOSE, "connected to %s [%s]", g.op.host_name, g.remote);
 	lk_tune(g.uplink.fd);
 	g.link = LK_LOGIN;
-	tp_start(g.uplink.fd, true, g.now);
+	g.net_fd = g.uplink.fd;
+	g.tos = -1;
+	tp_start(g.uplink.fd, g.logins == 0 && g.op.reconnect != LK_ALWAYS, g.now);
 	g.uplink.fd = -1;
 	g.uplink.state = CN_IDLE;
 }
 
-/* Logged in: from here on there are clients. */
+/* The control socket, once. */
+static void lk_listen(void)
+{
+	int error = g.bound || g.stop != LP_RUN ? 0 : us_listen(g.op.control_path);
+	if (error) {
+		g.op.reconnect = LK_NO;
+		lk_fail("ControlSocket %s: %s", g.op.control_path, error == EEXIST ? "already exists" : strerror(error));
+	}
+}
+
+/* Logged in. */
 static void lk_up(void)
 {
 	const struct tp_info *i = tp_info();
@@ -3944,12 +4096,19 @@ static void lk_up(void)
 	g.alive_unanswered = 0;
 	log_at(TP_VERBOSE, "authenticated to %s (%s) using \"%s\", %s, %s", g.op.tp.host, g.remote,
 	       i->auth_method, i->kex, i->cipher);
-	int error = g.bound ? 0 : us_listen(g.op.control_path);
-	if (error)
-		lk_fail("ControlSocket %s: %s", g.op.control_path,
-			error == EEXIST ? "already exists" : strerror(error));
-	else
-		fw_link_up();
+	if (g.logins++ > 0 || g.tries > 0)
+		log_at(TP_INFO, "connected to %s again, after %u tries", g.op.tp.host, (unsigned)g.tries + 1);
+	g.link_why[0] = 0;
+	g.session_limit = SESSIONS;
+	lk_listen();
+}
+
+static void lk_send_keepalive(void)
+{
+	if (g.n_global == GLOBAL_REQUESTS || tp_info()->exchanging)
+		return;
+	g.global[g.n_global++] = (struct global_request){ .kind = GLOBAL_KEEPALIVE };
+	tx_global_request("keepalive@openssh.com", true);
 }
 
 /* ServerAliveInterval: after so much silence one keepalive; after
@@ -3972,10 +4131,41 @@ static void lk_alive(void)
 	}
 	g.alive_at = g.now + g.op.alive_interval * 1000;
 	g.alive_unanswered++;
-	if (g.n_global < GLOBAL_REQUESTS && !tp_info()->exchanging) {
-		g.global[g.n_global++] = (struct global_request){ .kind = GLOBAL_KEEPALIVE };
-		tx_global_request("keepalive@openssh.com", true);
-	}
+	lk_send_keepalive();
+}
+
+/* SIGUSR1: something has happened to the network.  A wait ends now; a link that
+ * seems up has PROBE_MS to show life. */
+static void lk_kick(void)
+{
+	if (g.link == LK_WAITING)
+		g.retry_at = g.now;
+	if (g.link != LK_UP || g.probe_at)
+		return;
+	g.probe_at = g.now + PROBE_MS;
+	g.probe_bytes = tp_info()->bytes_in;
+	lk_send_keepalive();
+}
+
+static void lk_check_probe(void)
+{
+	if (g.probe_at && tp_info()->bytes_in != g.probe_bytes)
+		g.probe_at = 0;
+	else if (g.probe_at && g.now >= g.probe_at)
+		lk_fail("Timeout, server %s not responding.", g.op.tp.host);
+}
+
+/* IPQoS: the interactive class while a terminal is open. */
+static void lk_mark(void)
+{
+	int tos = (int)(tt_any() ? g.op.dscp_interactive : g.op.dscp_bulk);
+	if (tos == g.tos || tos < 0 || g.net_fd < 0)
+		return;
+	g.tos = tos;
+	if (g.remote[0] == '[')
+		setsockopt(g.net_fd, IPPROTO_IPV6, IPV6_TCLASS, &tos, sizeof tos);
+	else
+		setsockopt(g.net_fd, IPPROTO_IP, IP_TOS, &tos, sizeof tos);
 }
 
 static void lk_service_login(void)
@@ -3994,11 +4184,17 @@ static void lk_service_up(void)
 		lk_fail("Connection to %s lost: %s", g.op.tp.host, g.link_error);
 	else if (tp_state() != TP_UP)
 		lk_fail("Connection to %s lost: %s", g.op.tp.host, tp_error());
-	else
+	else {
 		lk_alive();
-	const struct forward *f = fw_failed();
-	if (f && g.link == LK_UP)
+		lk_mark();
+	}
+	if (g.link == LK_UP)
+		lk_check_probe();
+	const struct forward *f = g.link == LK_UP ? fw_failed() : NULL;
+	if (f) {
+		g.op.reconnect = LK_NO;
 		lk_fail("forward %s: %s", fw_name(f), f->why);
+	}
 }
 
 /* After the transport was served. */
@@ -4015,6 +4211,10 @@ static void lk_service(void)
 		break;
 	case LK_LOGIN:	lk_service_login(); break;
 	case LK_UP:	lk_service_up(); break;
+	case LK_WAITING:
+		if (g.now >= g.retry_at)
+			lk_start();
+		break;
 	case LK_DOWN:	break;
 	}
 }
@@ -4059,6 +4259,7 @@ static void lp_open_signals(void)
 	lp_catch(SIGHUP, true);
 	lp_catch(SIGQUIT, true);
 	lp_catch(SIGCHLD, false);
+	lp_catch(SIGUSR1, false);
 	lp_catch(SIGWINCH, false);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGTTIN, SIG_IGN);
@@ -4071,6 +4272,9 @@ static void lp_signal(int number)
 	case SIGCHLD:
 		for (int i = 0; i < CLIENTS && waitpid(-1, NULL, WNOHANG) > 0; i++)
 			;
+		break;
+	case SIGUSR1:
+		lk_kick();
 		break;
 	case SIGWINCH:
 		if (g.link == LK_UP)
@@ -4135,7 +4339,7 @@ static void lp_add_channels(int *timeout)
 		if (c->state == CH_SOCKS || c->flags & CH_SOCKS_PENDING)
 			lp_earlier(timeout, c->deadline);
 		if (c->state == CH_SOCKS)
-			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN);
+			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN | POLLRDHUP);
 		if (room && ch_wants_send(c))
 			*timeout = 0;		/* its turn has not come yet */
 		else if (room && ch_wants_read(c))
@@ -4156,6 +4360,9 @@ static void lp_add_forwards(int *timeout)
 			lp_earlier(timeout, c->attempt_deadline);
 		}
 	}
+	for (int i = 0; i < FORWARDS; i++)
+		if (g.logins > 0 && fw_is_due(&g.forward[i]))
+			lp_earlier(timeout, g.forward[i].retry_at ? g.forward[i].retry_at : 1);
 	for (int i = 0; room && i < FORWARDS; i++)
 		for (int k = 0; k < FW_SOCKETS; k++)
 			if (g.forward[i].state == FW_ACTIVE && g.forward[i].socket[k] >= 0)
@@ -4181,6 +4388,9 @@ static int lp_build(void)
 	}
 	if (g.link == LK_LOGIN)
 		lp_earlier(&timeout, g.login_deadline);
+	if (g.link == LK_WAITING)
+		lp_earlier(&timeout, g.retry_at);
+	lp_earlier(&timeout, g.probe_at);
 	if (g.link == LK_UP && g.op.alive_interval > 0)
 		lp_earlier(&timeout, g.alive_at);
 	if (tt_any())
@@ -4223,6 +4433,16 @@ static void lp_serve_client(struct client *c, short revents)
 		mx_drop(c);
 }
 
+#define SHORT_INPUT 512		/* bytes waiting that are no bulk */
+
+/* Input has come.  Terminals, and whatever has little to say, go before bulk. */
+static void lp_readable(struct channel *c)
+{
+	int waiting = 0;
+	bool little = c->flags & CH_TTY || (ioctl(c->in.fd, FIONREAD, &waiting) == 0 && waiting <= SHORT_INPUT);
+	c->flags = (uint16_t)((c->flags & ~CH_SHORT) | CH_READABLE | (little ? CH_SHORT : 0));
+}
+
 static void lp_serve(const struct lp_owner *o, short revents)
 {
 	struct channel *ch = o->kind == LP_INPUT || o->kind == LP_OUTPUT ? &g.channel[o->index] : NULL;
@@ -4241,9 +4461,9 @@ static void lp_serve(const struct lp_owner *o, short revents)
 		break;
 	case LP_INPUT:
 		if (ch->state == CH_SOCKS)
-			fw_socks_local(ch);
+			fw_socks_local(ch, revents & (POLLRDHUP | POLLHUP | POLLERR));
 		else if (ch->in.fd >= 0)
-			ch->flags |= CH_READABLE;
+			lp_readable(ch);
 		break;
 	case LP_FORWARD:
 		if (g.forward[o->index].socket[o->stream] >= 0)
@@ -4268,8 +4488,11 @@ static void lp_serve(const struct lp_owner *o, short revents)
 static bool lp_send_turn(struct channel *c)
 {
 	uint32_t before = c->turn = c->turn > 0 ? c->turn : SEND_QUANTUM;
-	while (c->turn > 0 && ch_wants_send(c) && tp_room() > 0)
-		c->turn -= c->escape <= 0xff ? es_read(c, c->turn) : ch_read(c, c->turn);
+	uint32_t most = g.bulk_packet;
+	while (c->turn > 0 && ch_wants_send(c) && tp_room() > 0) {
+		uint32_t part = c->turn < most ? c->turn : most;
+		c->turn -= c->escape <= 0xff ? es_read(c, part) : ch_read(c, part);
+	}
 	bool sent = c->turn < before;
 	if (!ch_wants_send(c))
 		c->turn = 0;
@@ -4278,27 +4501,30 @@ static bool lp_send_turn(struct channel *c)
 
 /* Round robin in bytes over the channels of one kind that have input and
  * window.  True if any of them sent. */
-static bool lp_send_round(uint16_t tty)
+static bool lp_send_round(uint16_t little)
 {
 	bool sent = false;
 	int last = g.next_channel;
 	for (int n = 0; n < g.channels && tp_room() > 0; n++) {
 		int at = (g.next_channel + n) % g.channels;
 		struct channel *c = &g.channel[at];
-		if (!ch_wants_send(c) || (c->flags & CH_TTY) != tty)
+		if (!ch_wants_send(c) || (c->flags & CH_SHORT) != little)
 			continue;
 		sent |= lp_send_turn(c);
-		if (!tty)
+		if (!little)
 			last = c->turn > 0 ? at : at + 1;
 	}
 	g.next_channel = last;
 	return sent;
 }
 
-/* Terminals first, then the others in turn, while the transport has room. */
+/* Those with little to say first, then the others in turn, while the transport
+ * has room.  While a terminal is open, bulk goes in small packets, so that a
+ * keystroke never waits behind a long one. */
 static void lp_send(void)
 {
-	for (int i = 0; i < 8 && (lp_send_round(CH_TTY) || lp_send_round(0)); i++)
+	g.bulk_packet = tt_any() ? BULK_PACKET : UINT32_MAX;
+	for (int i = 0; i < 8 && (lp_send_round(CH_SHORT) | lp_send_round(0)); i++)
 		tp_flush();
 }
 
@@ -4355,6 +4581,7 @@ static void lp_begin_stop(void)
 		cn_stop(&g.uplink);
 		tp_stop();
 		g.link = LK_DOWN;
+		g.net_fd = -1;
 		for (int i = 0; i < g.channels; i++)
 			if (g.channel[i].state != CH_FREE && g.channel[i].state != CH_DEAD)
 				ch_lose(&g.channel[i]);
@@ -4407,7 +4634,10 @@ static void lp_turn(void)
 static int lp_run(void)
 {
 	g.now = log_clock();
-	lk_start();
+	if (g.op.reconnect == LK_ALWAYS)
+		lk_listen();
+	if (g.stop == LP_RUN)
+		lk_start();
 	do
 		lp_turn();
 	while (!lp_stopped());
@@ -5035,7 +5265,7 @@ static void op_die(const char *format, ...)
 
 /* OP_APPEND, OP_ADD_WORDS and OP_FORWARD gather all values that are given, the
  * others take the first. */
-enum op_kind { OP_TEXT, OP_NUMBER, OP_TIME, OP_CHOICE, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD, OP_ESCAPE };
+enum op_kind { OP_TEXT, OP_NUMBER, OP_TIME, OP_CHOICE, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD, OP_ESCAPE, OP_QOS };
 
 struct op_choice { const char *name; int value; };
 
@@ -5051,6 +5281,16 @@ static const struct op_choice op_levels[] = {
 };
 static const struct op_choice op_families[] = {
 	{ "any", AF_UNSPEC }, { "inet", AF_INET }, { "inet6", AF_INET6 }, { NULL, 0 }
+};
+static const struct op_choice op_reconnect[] = {
+	{ "no", LK_NO }, { "yes", LK_YES }, { "always", LK_ALWAYS }, { NULL, 0 }
+};
+static const struct op_choice op_dscp[] = {	/* the byte on the wire: class << 2 */
+	{ "af11", 40 }, { "af12", 48 }, { "af13", 56 }, { "af21", 72 }, { "af22", 80 }, { "af23", 88 },
+	{ "af31", 104 }, { "af32", 112 }, { "af33", 120 }, { "af41", 136 }, { "af42", 144 }, { "af43", 152 },
+	{ "cs0", 0 }, { "cs1", 32 }, { "cs2", 64 }, { "cs3", 96 }, { "cs4", 128 }, { "cs5", 160 }, { "cs6", 192 },
+	{ "cs7", 224 }, { "ef", 184 }, { "le", 4 }, { "lowdelay", 16 }, { "throughput", 8 },
+	{ "reliability", 4 }, { "none", -1 }, { NULL, 0 }
 };
 static const struct op_choice op_ttys[] = {
 	{ "auto", CL_TTY_AUTO }, { "no", CL_TTY_NO }, { "yes", CL_TTY_YES }, { "force", CL_TTY_FORCE }, { NULL, 0 }
@@ -5083,20 +5323,26 @@ static const struct op_keyword {
 	{ "HostKeyFingerprint", OP_APPEND, &g.op.pin, 0, 0, NULL },
 	{ "IdentitiesOnly", OP_CHOICE, &g.op.identities_only, 0, 0, op_yes_no },
 	{ "IdentityFile", OP_APPEND, &g.op.identity, 0, 0, NULL },
+	{ "IPQoS", OP_QOS, NULL, 0, 0, NULL },
 	{ "KexAlgorithms", OP_TEXT, &g.op.tp.kex, 0, 0, NULL },
 	{ "LocalForward", OP_FORWARD, NULL, FW_LOCAL, 0, NULL },
 	{ "LogLevel", OP_CHOICE, &g.op.log_level, 0, 0, op_levels },
 	{ "MACs", OP_TEXT, &g.op.tp.macs, 0, 0, NULL },
 	{ "Port", OP_NUMBER, &g.op.port, 1, 65535, NULL },
+	{ "Reconnect", OP_CHOICE, &g.op.reconnect, 0, 0, op_reconnect },
+	{ "ReconnectMax", OP_TIME, &g.op.reconnect_max, 1, 86400, NULL },
+	{ "ReconnectMin", OP_TIME, &g.op.reconnect_min, 1, 3600, NULL },
 	{ "RekeyLimit", OP_REKEY, NULL, 0, 0, NULL },
 	{ "RemoteForward", OP_FORWARD, NULL, FW_REMOTE, 0, NULL },
 	{ "RequestTTY", OP_CHOICE, &g.op.request_tty, 0, 0, op_ttys },
 	{ "SendEnv", OP_ADD_WORDS, &g.op.send_env, 0, 0, NULL },
 	{ "ServerAliveCountMax", OP_NUMBER, &g.op.alive_count, 1, 1000, NULL },
 	{ "ServerAliveInterval", OP_TIME, &g.op.alive_interval, 0, 86400, NULL },
+	{ "SessionWait", OP_TIME, &g.op.session_wait, 0, 86400, NULL },
 	{ "SessionType", OP_CHOICE, &g.op.session_type, 0, 0, op_session_types },
 	{ "SetEnv", OP_VARIABLES, &g.op.set_env, 0, 0, NULL },
 	{ "StrictHostKeyChecking", OP_CHOICE, &g.op.strict, 0, 0, op_strict },
+	{ "TCPKeepAlive", OP_CHOICE, &g.op.tcp_keepalive, 0, 0, op_yes_no },
 	{ "User", OP_TEXT, &g.op.user, 0, 0, NULL },
 	{ "UserKnownHostsFile", OP_WORDS, &g.op.known_hosts, 0, 0, NULL },
 };
@@ -5272,6 +5518,28 @@ static bool op_number(const struct op_keyword *k, const char *value)
 	return true;
 }
 
+/* One class, or a number, for IPQoS; false if it is none. */
+static bool op_class(const char *word, size_t n, int64_t *to)
+{
+	const char *p = word;
+	for (const struct op_choice *c = op_dscp; c->name; c++)
+		if (op_is(word, n, c->name)) {
+			*to = c->value;
+			return true;
+		}
+	*to = op_digits(&p);
+	return p == word + n && *to >= 0 && *to <= 255;
+}
+
+/* IPQoS: one class for all, or one for terminals and one for the rest. */
+static bool op_qos(const char *value)
+{
+	size_t n = strcspn(value, " \t");
+	const char *rest = value + n + strspn(value + n, " \t");
+	return op_class(value, n, &g.op.dscp_interactive) &&
+	       op_class(*rest ? rest : value, *rest ? strlen(rest) : n, &g.op.dscp_bulk);
+}
+
 /* "none", one character, or ^ and a letter. */
 static bool op_escape(const char *value)
 {
@@ -5314,6 +5582,7 @@ static void op_assign(const struct op_keyword *k, const char *value)
 	case OP_ADD_WORDS: op_words(k, value); break;
 	case OP_VARIABLES: op_words(k, value); ok = ok && op_variables(k->to); break;
 	case OP_REKEY:	ok = ok && op_rekey(value); break;
+	case OP_QOS:	ok = ok && op_qos(value); break;
 	case OP_ESCAPE:	ok = ok && op_escape(value); break;
 	case OP_FORWARD: ok = ok && op_forward((enum fw_type)k->min, value); break;
 	}
@@ -5522,6 +5791,14 @@ int main(int argc, char **argv)
 	g.op.port = 22;
 	g.op.alive_count = 3;
 	g.op.escape = '~';
+	g.op.reconnect = LK_YES;
+	g.op.reconnect_min = 1;
+	g.op.reconnect_max = 300;
+	g.op.session_wait = SESSION_WAIT_MS / 1000;
+	g.op.tcp_keepalive = 1;
+	g.op.dscp_interactive = 72;	/* af21 */
+	g.op.dscp_bulk = 32;		/* cs1, as in ssh */
+	g.net_fd = -1;
 	main_stdio();
 	op_parse(argv);
 	if (!g.op.control_path)
