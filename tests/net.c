@@ -12,6 +12,8 @@
  *        of its own, half closes and must get that line back.  Prints how many did.
  *   net shut                            half closes the socket that is stdout
  *   net hold ADDRESS FILE               connects, creates FILE, waits for the end
+ *   net sink ADDRESS FILE               takes UDP packets, appends a byte to FILE
+ *        at the start and for each, answers none
  *
  * Options of call and many:
  *   -s4 HOST:PORT, -s4a, -s5, -s5name   first ask the SOCKS server at ADDRESS to
@@ -72,7 +74,7 @@ static const char *split(const char *address, char host[256])
 	return colon + 1;
 }
 
-static int open_socket(const char *address, bool listening)
+static int open_socket(const char *address, int type, bool listening)
 {
 	union { struct sockaddr any; struct sockaddr_un un; struct sockaddr_storage space; } a;
 	socklen_t len = sizeof a.un;
@@ -85,7 +87,7 @@ static int open_socket(const char *address, bool listening)
 			fail("path too long");
 		strcpy(a.un.sun_path, address);
 	} else {
-		struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST }, *r;
+		struct addrinfo hints = { .ai_socktype = type, .ai_flags = AI_NUMERICHOST }, *r;
 		char host[256];
 		const char *port = split(address, host);
 
@@ -95,9 +97,9 @@ static int open_socket(const char *address, bool listening)
 		memcpy(&a, r->ai_addr, len);
 		freeaddrinfo(r);
 	}
-	s = socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	s = socket(a.any.sa_family, type | SOCK_CLOEXEC, 0);
 	setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	if (listening ? bind(s, &a.any, len) || listen(s, 512) : connect(s, &a.any, len))
+	if (listening ? bind(s, &a.any, len) || (type == SOCK_STREAM && listen(s, 512)) : connect(s, &a.any, len))
 		fail("%s: %s", address, strerror(errno));
 	return s;
 }
@@ -122,7 +124,7 @@ static void put_port(int s, const char *file)
 
 static void serve(const char *address, const char *file, char **command)
 {
-	int s = open_socket(address, true);
+	int s = open_socket(address, SOCK_STREAM, true);
 
 	signal(SIGCHLD, SIG_IGN);
 	put_port(s, file);
@@ -237,7 +239,7 @@ static int call(const char *address)
 	static char up[65536], down[65536];
 	size_t n_up = 0;
 	bool more = true, closed = false;
-	int s = open_socket(address, false);
+	int s = open_socket(address, SOCK_STREAM, false);
 
 	negotiate(s);
 	for (;;) {
@@ -286,7 +288,7 @@ static void many(int n, const char *address)
 	int *s = calloc((size_t)n, sizeof *s), good = 0;
 
 	for (int i = 0; i < n; i++)
-		s[i] = open_socket(address, false);
+		s[i] = open_socket(address, SOCK_STREAM, false);
 	for (int i = 0; i < n; i++) {
 		negotiate(s[i]);
 		dprintf(s[i], "line %d\n", i);
@@ -311,11 +313,20 @@ static void many(int n, const char *address)
 
 static void hold(const char *address, const char *file)
 {
-	int s = open_socket(address, false);
+	int s = open_socket(address, SOCK_STREAM, false);
 	char byte;
 
 	close(open(file, O_WRONLY | O_CREAT, 0600));
 	while (recv(s, &byte, 1, 0) > 0)
+		;
+}
+
+static void sink(const char *address, const char *file)
+{
+	char packet[2048];
+	int s = open_socket(address, SOCK_DGRAM, true), f = open(file, O_WRONLY | O_CREAT | O_APPEND, 0600);
+
+	while (write(f, ".", 1) == 1 && recv(s, packet, sizeof packet, 0) >= 0)
 		;
 }
 
@@ -358,6 +369,8 @@ int main(int argc, char **argv)
 		many(atoi(w[1]), w[2]);
 	else if (n == 3 && !strcmp(w[0], "hold"))
 		hold(w[1], w[2]);
+	else if (n == 3 && !strcmp(w[0], "sink"))
+		sink(w[1], w[2]);
 	else if (n >= 4 && !strcmp(w[0], "serve")) {
 		signal(SIGPIPE, SIG_DFL);
 		serve(w[1], w[2], w + 3);
