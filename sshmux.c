@@ -79,6 +79,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sysexits.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -129,8 +130,14 @@ enum mux_type {
 	MUX_S_TTY_ALLOC_FAIL = 0x80000008,
 	MUX_S_EXT_INFO = 0x90000001,
 	/* Our own, only between a client and a master that said sshmux=1: */
-	MUX_X_RESUME = 0x20736d01,	/* client: word 0; reads its terminal again */
-	MUX_X_SUSPEND = 0x90736d01,	/* master: session id; the user typed ~^Z */
+	MUX_X_C_RESUME = 0x20736d01,	/* 0: we were continued, read our terminal again */
+	MUX_X_C_WAIT = 0x20736d02,	/* seconds: instead of SessionWait; then 1: tell me my place */
+	MUX_X_C_STATE = 0x20736d03,	/* rid, uint32 probe: how is the link? */
+	MUX_X_C_KILL = 0x20736d04,	/* 0: our time is over, TERM to the command */
+	MUX_X_S_SUSPEND = 0x90736d01,	/* session id: the user typed ~^Z */
+	MUX_X_S_TRY_LATER = 0x90736d02,	/* rid, reason: not started, for want of a session in time */
+	MUX_X_S_STATE = 0x90736d03,	/* rid, uint32 up, string state: the answer to C_STATE */
+	MUX_X_S_PLACE = 0x90736d04,	/* rid, uint32: how many wait before us, ourselves included */
 };
 
 /* RFC 4250, 4.1.2 */
@@ -269,7 +276,7 @@ struct channel {
  * come in order). */
 enum mx_phase {
 	MX_FREE, MX_HEADER, MX_BODY_WAIT, MX_BODY, MX_SKIP, MX_DESCRIPTORS,
-	MX_QUEUED, MX_OPENING, MX_FORWARDING
+	MX_QUEUED, MX_OPENING, MX_FORWARDING, MX_PROBING
 };
 
 #define MX_HEADER_SIZE 12	/* length, type, request id (version in HELLO) */
@@ -284,6 +291,9 @@ struct client {
 	bool greeted;			/* its HELLO came */
 	bool ours;			/* its HELLO carried sshmux=1 */
 	bool too_long;			/* the body did not fit and was skipped */
+	bool tell_place;		/* it wants to know its place in the queue */
+	bool probed;			/* event: the server answered its probe */
+	uint16_t place;			/* what it was told */
 	int16_t channel;		/* its session, -1 for none */
 	int16_t forward;		/* whose fate it waits for, -1 for none */
 	int16_t request;		/* req_ slot that holds the body, -1 for none */
@@ -296,6 +306,7 @@ struct client {
 	uint32_t body_len, got;		/* of the header, then of the body */
 	int64_t deadline;		/* ms, 0 for none */
 	int64_t give_up;		/* when its wait for a session ends */
+	int64_t wait;			/* ms it may wait */
 	uint16_t out_len, out_pos;
 	uint8_t out[REPLY_MAX];
 	uint8_t header[MX_HEADER_SIZE];
@@ -303,8 +314,8 @@ struct client {
 };
 
 /* Global requests of ours that want a reply, oldest first (RFC 4254, 4). */
-enum global_kind { GLOBAL_KEEPALIVE, GLOBAL_FORWARD };
-struct global_request { uint8_t kind; int16_t forward; };
+enum global_kind { GLOBAL_KEEPALIVE, GLOBAL_FORWARD, GLOBAL_PROBE };
+struct global_request { uint8_t kind; int16_t of; };	/* of: forward or client, by kind */
 #define GLOBAL_REQUESTS (FORWARDS + 8)
 
 /* One attempt to connect to a host: a resolver child, then each address. */
@@ -388,6 +399,7 @@ static struct {
 		int64_t batch, identities_only, strict, gateway_ports, exit_on_forward_failure;
 		int64_t reconnect, reconnect_min, reconnect_max, session_wait;	/* enum lk_reconnect; s */
 		int64_t tcp_keepalive, dscp_interactive, dscp_bulk;
+		int64_t wait, timeout, retry, idempotent, probe;	/* s, s, count; of the client */
 		int64_t request_tty, escape;	/* enum cl_tty; a character or NO_ESCAPE */
 		const char *stdio_forward;
 		const char *user, *host_key_alias;
@@ -438,6 +450,7 @@ static struct {
 	uint64_t alive_bytes;
 	int alive_unanswered;
 	uint32_t logins, tries;		/* in all; that failed since the last one that held */
+	uint32_t failures;		/* logins that failed one after the other */
 	int64_t retry_at, down_at, probe_at;	/* when to try again; when the link was lost; when it must have answered */
 	uint64_t probe_bytes;
 	int net_fd;			/* the transport's socket, for its DSCP; not ours to close */
@@ -503,10 +516,11 @@ static void log_at(enum tp_level level, const char *format, ...)
 	log_line(level, text);
 }
 
-/* The transport speaks through here (port/transport.h). */
+/* The transport speaks through here (port/transport.h).  What it says about a
+ * login that fails again and again is said once. */
 void tp_log(enum tp_level level, const char *line)
 {
-	log_line(level, line);
+	log_line(g.failures > 0 && level < TP_VERBOSE ? TP_VERBOSE : level, line);
 }
 
 /* A broken invariant: nothing that this program can mend. */
@@ -3103,7 +3117,9 @@ static void rx_global_reply(struct buf *b, bool success)
 	struct global_request first = g.global[0];
 	memmove(g.global, g.global + 1, (size_t)--g.n_global * sizeof first);
 	if (first.kind == GLOBAL_FORWARD)
-		fw_answer(&g.forward[first.forward], success, b);
+		fw_answer(&g.forward[first.of], success, b);
+	else if (first.kind == GLOBAL_PROBE)
+		g.client[first.of].probed = true;
 }
 
 static void rx_request_success(struct buf *b)
@@ -3190,6 +3206,7 @@ static void mx_add(int fd)
 	c->phase = MX_HEADER;
 	c->channel = c->request = c->forward = c->answer = -1;
 	c->deadline = g.now + HELLO_MS;
+	c->wait = g.op.session_wait * 1000;
 	if (i >= g.clients)
 		g.clients = i + 1;
 	struct buf b = buf_over(c->out, sizeof c->out);
@@ -3205,6 +3222,14 @@ static void mx_close_fds(struct client *c)
 	c->n_fds = 0;
 }
 
+/* Probes of a client that is no more, or waits no more, are nobody's. */
+static void mx_forget_probe(const struct client *c)
+{
+	for (int i = 0; i < g.n_global; i++)
+		if (g.global[i].kind == GLOBAL_PROBE && g.global[i].of == c - g.client)
+			g.global[i].kind = GLOBAL_KEEPALIVE;
+}
+
 /* The reaper's part. */
 static void mx_free(struct client *c)
 {
@@ -3215,6 +3240,7 @@ static void mx_free(struct client *c)
 		if (g.forward[c->forward].state == FW_WAITING)
 			fw_free(&g.forward[c->forward]);
 	}
+	mx_forget_probe(c);
 	mx_close_fds(c);
 	req_free(&c->request);
 	req_free(&c->answer);
@@ -3269,6 +3295,14 @@ static void mx_next(struct client *c)
 static void mx_refuse(struct client *c, const char *why)
 {
 	mx_failure(c, why);
+	mx_next(c);
+	c->closing = true;
+}
+
+/* The same for want of a session in time: our own client tells that apart. */
+static void mx_later(struct client *c, const char *why)
+{
+	mx_reply(c, c->ours ? MUX_X_S_TRY_LATER : MUX_S_FAILURE, c->rid, NULL, why);
 	mx_next(c);
 	c->closing = true;
 }
@@ -3364,7 +3398,8 @@ static bool mx_may_open(struct client *c)
 static void mx_queue(struct client *c)
 {
 	c->phase = MX_QUEUED;
-	c->give_up = c->deadline = g.now + g.op.session_wait * 1000 + 1;
+	c->give_up = c->deadline = g.now + c->wait + 1;
+	c->place = 0;
 }
 
 static void mx_new_session(struct client *c, struct buf *b)
@@ -3478,7 +3513,7 @@ static void mx_open_fwd(struct client *c, struct buf *b)
 	c->forward = (int16_t)(f - g.forward);
 	c->phase = MX_FORWARDING;
 	if (g.link != LK_UP)
-		c->deadline = g.now + g.op.session_wait * 1000 + 1;
+		c->deadline = g.now + c->wait + 1;
 	f->client = (int16_t)(c - g.client);
 	fw_start(f);
 }
@@ -3555,6 +3590,55 @@ static void mx_ext_info(struct client *c, struct buf *b)
 	c->answer_pos = 0;
 }
 
+/* How long c's requests may wait, and whether it is curious meanwhile. */
+static void mx_wait(struct client *c, struct buf *b)
+{
+	c->wait = (int64_t)(c->rid < 86400 ? c->rid : 86400) * 1000;
+	c->tell_place = b->len >= 4 && buf_get_u32(b);
+}
+
+static void mx_tell_state(struct client *c, bool up, const char *text)
+{
+	uint32_t flag = up;
+	mx_reply(c, MUX_X_S_STATE, c->rid, &flag, text);
+}
+
+/* The state of the link; with a probe only after the server has answered. */
+static void mx_state(struct client *c, struct buf *b)
+{
+	bool probe = buf_get_u32(b);
+	if (!probe || g.link != LK_UP || g.n_global == GLOBAL_REQUESTS) {
+		mx_tell_state(c, g.link == LK_UP && !probe, in_state());
+		return;
+	}
+	g.global[g.n_global++] = (struct global_request){ GLOBAL_PROBE, (int16_t)(c - g.client) };
+	tx_global_request("keepalive@openssh.com", true);
+	c->phase = MX_PROBING;
+	c->deadline = g.now + PROBE_MS;
+}
+
+/* Its probe's answer came, or the link went. */
+static void mx_probe_events(struct client *c)
+{
+	if (!c->probed && g.link == LK_UP)
+		return;
+	mx_tell_state(c, c->probed, in_state());
+	c->probed = false;
+	mx_next(c);
+}
+
+/* Its --timeout is over (RFC 4254, 6.9). */
+static void mx_kill(struct client *c, struct buf *b)
+{
+	(void)b;
+	struct channel *ch = c->channel >= 0 ? &g.channel[c->channel] : NULL;
+	if (!ch || ch->state != CH_OPEN || ch->events & CH_EV_CONFIRMED || ch->flags & CH_CLOSE_SENT)
+		return;
+	struct buf *m = tx_request(ch, "signal", false);
+	buf_put_text(m, "TERM");
+	tx_end(m);
+}
+
 /* A client of ours was continued after ~^Z. */
 static void mx_resume(struct client *c, struct buf *b)
 {
@@ -3578,7 +3662,10 @@ static const struct mx_handler {
 	{ MUX_C_NEW_STDIO_FWD, 2, true, mx_new_stdio_fwd },
 	{ MUX_C_STOP_LISTENING, 0, false, mx_stop_listening },
 	{ MUX_C_EXT_INFO, 0, true, mx_ext_info },
-	{ MUX_X_RESUME, 0, false, mx_resume },
+	{ MUX_X_C_RESUME, 0, false, mx_resume },
+	{ MUX_X_C_WAIT, 0, true, mx_wait },
+	{ MUX_X_C_STATE, 0, true, mx_state },
+	{ MUX_X_C_KILL, 0, false, mx_kill },
 };
 
 static const struct mx_handler *mx_handler(uint32_t type)
@@ -3647,7 +3734,7 @@ static void mx_head(struct client *c)
 		c->phase = MX_BODY;
 	else {
 		c->phase = MX_BODY_WAIT;
-		c->deadline = g.now + g.op.session_wait * 1000 + 1;
+		c->deadline = g.now + c->wait + 1;
 	}
 }
 
@@ -3716,6 +3803,7 @@ static bool mx_step(struct client *c)
 	case MX_QUEUED:
 	case MX_OPENING:
 	case MX_FORWARDING:
+	case MX_PROBING:
 		break;
 	}
 	return false;
@@ -3892,7 +3980,7 @@ static void mx_session_events(struct client *c)
 	}
 	if (ch->events & CH_EV_SUSPEND) {
 		ch->events &= (uint8_t)~CH_EV_SUSPEND;
-		mx_reply(c, MUX_X_SUSPEND, sid, NULL, NULL);
+		mx_reply(c, MUX_X_S_SUSPEND, sid, NULL, NULL);
 	}
 	if (ch->events & CH_EV_HANG_UP) {	/* at once: the server may be dead (ESC-dot) */
 		mx_drop(c);
@@ -3935,6 +4023,18 @@ static void mx_open(struct client *c, struct channel *ch)
 		fw_open(ch, &to, "127.0.0.1", 65535);
 }
 
+/* Tells a client that asked for it how many wait before it, when that changes. */
+static void mx_tell_place(struct client *c)
+{
+	uint32_t place = 1;
+	for (int i = 0; i < g.clients; i++)
+		place += g.client[i].phase == MX_QUEUED && (int32_t)(g.client[i].ticket - c->ticket) < 0;
+	if (place == c->place || !mx_written(c))
+		return;
+	c->place = (uint16_t)place;
+	mx_reply(c, MUX_X_S_PLACE, c->rid, &place, NULL);
+}
+
 /* Gives what is free to those who wait, first come first served. */
 static void mx_admit(void)
 {
@@ -3954,6 +4054,9 @@ static void mx_admit(void)
 		g.sessions += session;
 		mx_open(c, ch);
 	}
+	for (int i = 0; i < g.clients; i++)
+		if (g.client[i].phase == MX_QUEUED && g.client[i].tell_place)
+			mx_tell_place(&g.client[i]);
 }
 
 static void mx_expire(struct client *c)
@@ -3963,11 +4066,16 @@ static void mx_expire(struct client *c)
 	char why[200];
 	snprintf(why, sizeof why, "no session in time: %.170s", g.link == LK_UP ? "all are in use" : in_state());
 	if (c->phase == MX_QUEUED)
-		mx_refuse(c, why);
+		mx_later(c, why);
 	else if (c->phase == MX_BODY_WAIT)
-		mx_refuse(c, "no room for the request in time");
+		mx_later(c, "no room for the request in time");
 	else if (c->phase == MX_FORWARDING)
 		mx_forward_expired(c);
+	else if (c->phase == MX_PROBING) {
+		mx_forget_probe(c);
+		mx_tell_state(c, false, "the server does not answer");
+		mx_next(c);
+	}
 	else
 		mx_drop(c);
 }
@@ -4016,8 +4124,10 @@ static void lk_lost(const char *why)
 	if (was_up) {
 		g.down_at = g.now;
 		g.tries = g.now - g.connected_at >= RECONNECT_HELD_MS ? 0 : g.tries + 1;
-	} else
+	} else {
 		g.tries++;
+		g.failures++;
+	}
 	g.link = LK_WAITING;
 	g.retry_at = g.now + log_backoff(g.tries, g.op.reconnect_min, g.op.reconnect_max);
 }
@@ -4099,6 +4209,7 @@ static void lk_up(void)
 	if (g.logins++ > 0 || g.tries > 0)
 		log_at(TP_INFO, "connected to %s again, after %u tries", g.op.tp.host, (unsigned)g.tries + 1);
 	g.link_why[0] = 0;
+	g.failures = 0;
 	g.session_limit = SESSIONS;
 	lk_listen();
 }
@@ -4548,6 +4659,8 @@ static void lp_settle(void)
 			mx_session_events(c);
 		if (c->forward >= 0)
 			mx_forward_events(c);
+		if (c->phase == MX_PROBING)
+			mx_probe_events(c);
 		mx_expire(c);
 		mx_write(c);
 	}
@@ -4657,13 +4770,21 @@ static int lp_run(void)
 
 enum cl_tty { CL_TTY_AUTO, CL_TTY_NO, CL_TTY_YES, CL_TTY_FORCE };
 
-static struct {
+#define CL_RETRY_MAX 30		/* seconds between two tries of --retry at the most */
+#define CL_CONNECT_MS 200	/* between two tries to reach a master, with --wait */
+#define CL_TIMED_OUT 124	/* exit status when --timeout ended a session, as timeout(1) has it */
+
+static struct cl_state {
 	int fd;
 	uint32_t rid;			/* of the next request */
 	bool greeted, info, ours;	/* the master's HELLO came; what it said */
 	bool raw;			/* our terminal is in raw mode: `saved` is to be put back */
 	struct termios saved;
 	pid_t master;			/* whom SIGWINCH goes to, 0 if not known */
+	bool may_run;			/* the command may have been started */
+	bool open;			/* the session is open */
+	bool late;			/* the master had no session in time */
+	bool lost;			/* the session ended without an exit status */
 	struct buf out;			/* requests that are not yet written */
 } cl = { .fd = -1 };
 static uint8_t cl_space[REQUEST_MAX + 256];
@@ -4764,25 +4885,39 @@ static bool cl_frame(struct cl_frame *f)
 	return true;
 }
 
+/* One try to reach the master; 0 or errno. */
+static int cl_try_connect(const struct sockaddr_un *a)
+{
+	fd_close(&cl.fd);
+	cl = (struct cl_state){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), .out = buf_over(cl_space, sizeof cl_space) };
+	return cl.fd >= 0 && connect(cl.fd, (const struct sockaddr *)a, sizeof *a) == 0 ? 0 : errno;
+}
+
+/* Connects; with --wait a master that is not there yet is waited for. */
 static bool cl_connect(void)
 {
 	struct sockaddr_un a;
 	const char *path = g.op.control_path;
+	int64_t until = log_clock() + g.op.wait * 1000;
 	if (!us_address(&a, path)) {
 		cl_say("ControlPath too long ('%s' >= %d bytes)", path, (int)sizeof a.sun_path);
 		return false;
 	}
-	cl.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (cl.fd >= 0 && connect(cl.fd, (struct sockaddr *)&a, sizeof a) == 0) {
-		cl.out = buf_over(cl_space, sizeof cl_space);
-		mx_put_hello(&cl.out, false);
-		return true;
+	int error = cl_try_connect(&a);
+	while (error && g.op.wait > 0 && !cl_signal && log_clock() < until) {
+		poll(NULL, 0, CL_CONNECT_MS);
+		error = cl_try_connect(&a);
 	}
-	cl_say("Control socket connect(%s): %s", path, strerror(errno));
-	return false;
+	if (error) {
+		cl_say("Control socket connect(%s): %s", path, strerror(error));
+		cl.late = g.op.wait > 0;
+		return false;
+	}
+	mx_put_hello(&cl.out, false);
+	return true;
 }
 
-/* Reads the master's HELLO, once. */
+/* Reads the master's HELLO, once.  Then we know whether it takes our own words. */
 static bool cl_hello(void)
 {
 	struct cl_frame f;
@@ -4802,6 +4937,22 @@ static bool cl_hello(void)
 		cl.ours |= str_is(name, "sshmux") && str_is(value, "1");
 	}
 	cl.greeted = true;
+	return true;
+}
+
+/* -v, --wait: what only a master of our kind understands. */
+static bool cl_put_wait(void)
+{
+	if (g.op.wait < 0 && g.op.log_level < TP_VERBOSE)
+		return true;
+	if (!cl_hello())
+		return false;
+	if (cl.ours) {
+		buf_put_u32(&cl.out, 12);
+		buf_put_u32(&cl.out, MUX_X_C_WAIT);
+		buf_put_u32(&cl.out, (uint32_t)(g.op.wait < 0 ? SESSION_WAIT_MS / 1000 : g.op.wait));
+		buf_put_u32(&cl.out, g.op.log_level >= TP_VERBOSE);
+	}
 	return true;
 }
 
@@ -4828,8 +4979,12 @@ static bool cl_answer(const char *what, struct cl_frame *f)
 {
 	if (!cl_hello())
 		return false;
-	if (!cl_flush() || !cl_frame(f)) {
-		cl_say("sshmux: %s: read from master failed: %s", what, strerror(errno));
+	bool ok = cl_flush();
+	while (ok && (ok = cl_frame(f)) && f->type == MUX_X_S_PLACE && cl.ours)
+		cl_say("sshmux: waiting for a session, place %u", (unsigned)buf_get_u32(&f->rest));
+	if (!ok) {
+		if (!cl_signal)
+			cl_say("sshmux: %s: read from master failed: %s", what, strerror(errno));
 		return false;
 	}
 	if (f->word != cl.rid) {
@@ -4844,9 +4999,11 @@ static bool cl_answer(const char *what, struct cl_frame *f)
 static void cl_refused(const char *what, struct cl_frame *f)
 {
 	struct str why = buf_get_str(&f->rest);
+	cl.late = f->type == MUX_X_S_TRY_LATER;
+	cl.may_run = false;
 	if (f->type == MUX_S_PERMISSION_DENIED)
 		cl_say("Master refused %s: %.*s", what, (int)why.len, (const char *)why.p);
-	else if (f->type == MUX_S_FAILURE)
+	else if (f->type == MUX_S_FAILURE || f->type == MUX_X_S_TRY_LATER)
 		cl_say("sshmux: %s failed: %.*s", what, (int)why.len, (const char *)why.p);
 	else
 		cl_say("sshmux: %s: unexpected response from master 0x%08x", what, (unsigned)f->type);
@@ -4871,10 +5028,25 @@ static bool cl_alive(void)
 
 static int cl_check(void)
 {
+	struct cl_frame f;
 	if (!cl_alive())
 		return 255;
-	cl_say("Master running (pid=%u)", (unsigned)cl.master);
-	return 0;
+	bool up = true;
+	struct str state = { (const uint8_t *)"", 0 };
+	if (cl.ours) {
+		size_t start = cl_begin(MUX_X_C_STATE);
+		buf_put_u32(&cl.out, (uint32_t)g.op.probe);
+		cl_end(start);
+		if (!cl_answer("state request", &f))
+			return 255;
+		up = buf_get_u32(&f.rest);
+		state = buf_get_str(&f.rest);
+	}
+	if (up)
+		cl_say("Master running (pid=%u)", (unsigned)cl.master);
+	else
+		cl_say("Master running (pid=%u), %.*s", (unsigned)cl.master, (int)state.len, (const char *)state.p);
+	return up ? 0 : EX_TEMPFAIL;
 }
 
 /* A request that is answered with OK. */
@@ -5055,13 +5227,26 @@ static void cl_suspend(void)
 		cl_raw();
 	cl_resized = 1;
 	cl_pass_resize();
-	cl_end(cl_begin(MUX_X_RESUME));
+	cl_end(cl_begin(MUX_X_C_RESUME));
 	cl_flush();
+}
+
+/* --timeout is over: the command is told, if the master is one of ours. */
+static void cl_tell_kill(void)
+{
+	uint8_t frame[12];
+	buf_set_u32(frame, 8);
+	buf_set_u32(frame + 4, MUX_X_C_KILL);
+	buf_set_u32(frame + 8, 0);
+	if (cl.ours && cl.open)
+		send(cl.fd, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 static void cl_on_signal(int number)
 {
 	int saved = errno;
+	if (number == SIGALRM)
+		cl_tell_kill();
 	if (number == SIGWINCH)
 		cl_resized = 1;
 	else {
@@ -5073,7 +5258,7 @@ static void cl_on_signal(int number)
 
 static void cl_catch_signals(void)
 {
-	static const int numbers[] = { SIGHUP, SIGINT, SIGTERM, SIGWINCH };
+	static const int numbers[] = { SIGHUP, SIGINT, SIGTERM, SIGALRM, SIGWINCH };
 	struct sigaction a, old;
 	memset(&a, 0, sizeof a);
 	a.sa_handler = cl_on_signal;
@@ -5144,6 +5329,7 @@ static bool cl_open(const char *what, int n, uint32_t *sid)
 	bool sent = cl_flush();
 	for (int fd = 0; sent && fd < n; fd++)
 		sent = fd_send(cl.fd, fd);
+	cl.may_run = sent;
 	if (!cl_answer(what, &f))
 		return false;
 	if (f.type != MUX_S_SESSION_OPENED) {
@@ -5151,6 +5337,7 @@ static bool cl_open(const char *what, int n, uint32_t *sid)
 		return false;
 	}
 	*sid = buf_get_u32(&f.rest);
+	cl.open = true;
 	return !f.rest.bad;
 }
 
@@ -5164,7 +5351,7 @@ static int cl_wait(uint32_t sid)
 		bool mine = f.word == sid;
 		if (mine && f.type == MUX_S_TTY_ALLOC_FAIL)
 			cl_cooked();
-		else if (mine && f.type == MUX_X_SUSPEND && cl.ours)
+		else if (mine && f.type == MUX_X_S_SUSPEND && cl.ours)
 			cl_suspend();
 		else if (mine && f.type == MUX_S_EXIT_MESSAGE && !have) {
 			status = (int)(buf_get_u32(&f.rest) & 0xff);
@@ -5175,7 +5362,8 @@ static int cl_wait(uint32_t sid)
 			return 255;
 		}
 	}
-	return cl_signal ? 255 : status;
+	cl.lost = !have;
+	return cl_signal == SIGALRM ? CL_TIMED_OUT : cl_signal ? 255 : status;
 }
 
 /* Runs the command through the master; its exit status, or 255. */
@@ -5189,7 +5377,6 @@ static int cl_session(void)
 		cl_say("sshmux: command and environment are longer than %d bytes", REQUEST_MAX);
 		return 255;
 	}
-	cl_catch_signals();
 	if (!cl_open("session request", 3, &sid))
 		return 255;
 	if (tty)
@@ -5219,7 +5406,6 @@ static int cl_stdio(void)
 	buf_put_text(&cl.out, to.connect.host);
 	buf_put_u32(&cl.out, to.connect.port);
 	cl_end(start);
-	cl_catch_signals();
 	if (!cl_open("stdio forwarding request", 2, &sid))
 		return 255;
 	if (!cl_frame(&f))
@@ -5232,7 +5418,6 @@ static int cl_stdio(void)
 static int cl_linger(void)
 {
 	struct cl_frame f;
-	cl_catch_signals();
 	if (!cl_alive())
 		return 255;
 	while (cl_frame(&f))
@@ -5240,11 +5425,37 @@ static int cl_linger(void)
 	return 255;
 }
 
+/* One try at what we were called for. */
+static int cl_once(void)
+{
+	if (!cl_connect() || !cl_put_wait() || !cl_forwards(MUX_C_OPEN_FWD, false))
+		return cl.late ? EX_TEMPFAIL : 255;
+	int status = g.op.stdio_forward ? cl_stdio() : g.op.session_type == 1 ? cl_linger() : cl_session();
+	if (!cl.open && (cl.late || cl_signal == SIGALRM))
+		return EX_TEMPFAIL;
+	return status;
+}
+
+/* --retry: only what certainly did not start, or may start twice. */
+static bool cl_may_retry(int status)
+{
+	if (status == 0 || cl_signal)
+		return false;
+	return !cl.may_run || (g.op.idempotent && (cl.lost || !cl.open));
+}
+
 static int cl_main(void)
 {
-	if (!cl_connect() || !cl_forwards(MUX_C_OPEN_FWD, false))
-		return 255;
-	return g.op.stdio_forward ? cl_stdio() : g.op.session_type == 1 ? cl_linger() : cl_session();
+	cl_catch_signals();
+	if (g.op.timeout > 0)
+		alarm((unsigned)g.op.timeout);
+	int status = cl_once();
+	for (int64_t i = 0; i < g.op.retry && cl_may_retry(status); i++) {
+		poll(NULL, 0, (int)log_backoff((uint32_t)i, 1, CL_RETRY_MAX));
+		if (!cl_signal)
+			status = cl_once();
+	}
+	return status;
 }
 
 /* ===== op_ ================================================================
@@ -5611,6 +5822,18 @@ static void op_option(const char *text)
 	op_keyword(text, len, value);
 }
 
+/* Options of our client that ssh does not have. */
+static const struct op_long {
+	const char *name, *argument, *help;
+	int64_t *to;
+} op_longs[] = {
+	{ "wait", "SECONDS", "wait so long for a master and for a session (exit status 75)", &g.op.wait },
+	{ "timeout", "SECONDS", "end the command after so long (exit status 124)", &g.op.timeout },
+	{ "retry", "COUNT", "try again if the command certainly did not start", &g.op.retry },
+	{ "idempotent", NULL, "with --retry: also if it may have started", &g.op.idempotent },
+	{ "probe", NULL, "with -O check: ask the server too", &g.op.probe },
+};
+
 static void op_usage(void)
 {
 	printf("usage: sshmux -M -S PATH -N [options] [user@]host      log in and serve PATH\n"
@@ -5619,6 +5842,9 @@ static void op_usage(void)
 	for (size_t i = 0; i < sizeof op_letters / sizeof op_letters[0]; i++)
 		printf("  -%c %-12s %s\n", op_letters[i].letter, op_letters[i].argument ? op_letters[i].argument : "",
 		       op_letters[i].help);
+	for (size_t i = 0; i < sizeof op_longs / sizeof op_longs[0]; i++)
+		printf("  --%s%s%s\n        %s\n", op_longs[i].name, op_longs[i].argument ? "=" : "",
+		       op_longs[i].argument ? op_longs[i].argument : "", op_longs[i].help);
 	exit(0);
 }
 
@@ -5688,6 +5914,27 @@ static void op_host(const char *word)
 	g.op.host_name = at ? at + 1 : word;
 }
 
+static void op_long(const char *word)
+{
+	size_t n = strcspn(word, "=");
+	const char *value = word[n] ? word + n + 1 : NULL;
+	if (op_is(word, n, "version"))
+		op_version();
+	if (op_is(word, n, "help"))
+		op_usage();
+	for (size_t i = 0; i < sizeof op_longs / sizeof op_longs[0]; i++) {
+		const struct op_long *l = &op_longs[i];
+		if (!op_is(word, n, l->name))
+			continue;
+		int64_t number = value ? op_time(value) : 1;
+		if (!value != !l->argument || number < 0 || number > 86400 * 7)
+			op_die("bad value for --%s", l->name);
+		*l->to = number;
+		return;
+	}
+	op_die("unknown option --%s (see sshmux -h)", word);
+}
+
 /* The command line: options, host, more options, then the command. */
 static void op_parse(char **argv)
 {
@@ -5697,14 +5944,10 @@ static void op_parse(char **argv)
 		if (!end && strcmp(*word, "--") == 0) {
 			end = true;
 			word++;
-		} else if (!end && strcmp(*word, "--version") == 0)
-			op_version();
-		else if (!end && strcmp(*word, "--help") == 0)
-			op_usage();
-		else if (!end && (*word)[0] == '-' && (*word)[1] && (*word)[1] != '-')
+		} else if (!end && strncmp(*word, "--", 2) == 0)
+			op_long(*word++ + 2);
+		else if (!end && (*word)[0] == '-' && (*word)[1])
 			word += op_letter_word(word);
-		else if (!end && (*word)[0] == '-' && (*word)[1] == '-')
-			op_die("unknown option %s (see sshmux -h)", *word);
 		else if (!g.op.host_name)
 			op_host(*word++);
 		else
@@ -5791,6 +6034,7 @@ int main(int argc, char **argv)
 	g.op.port = 22;
 	g.op.alive_count = 3;
 	g.op.escape = '~';
+	g.op.wait = -1;
 	g.op.reconnect = LK_YES;
 	g.op.reconnect_min = 1;
 	g.op.reconnect_max = 300;

@@ -588,6 +588,7 @@ void auth_rx_success(void)
 	explicit_bzero(&auth, sizeof(auth));
 	auth.step = STEP_DONE;
 	ses.authstate.authdone = 1;
+	hostkey_logged_in();
 	port.state = TP_UP;
 }
 

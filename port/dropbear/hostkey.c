@@ -39,6 +39,9 @@ static char key_type[64];		/* "ssh-ed25519" */
 static char fingerprint[FINGERPRINT_SIZE];
 static unsigned char first_key[HASH_SIZE];	/* of the first key exchange */
 static bool have_first_key;
+static unsigned char shown_key[HASH_SIZE];	/* that is being judged */
+static unsigned char login_key[HASH_SIZE];	/* of the first login of all */
+static bool have_login_key;
 static bool must_remember;		/* accepted, not yet in the file */
 static const char *found_file;		/* the line that decided, for messages */
 static unsigned found_line;
@@ -458,6 +461,17 @@ static void changed(void)
 		" to avoid man-in-the-middle attacks.");
 }
 
+/* A server that no file vouches for, at a later login: it must show the key of
+ * the first one, whatever StrictHostKeyChecking says. */
+static void must_be_familiar(void)
+{
+	if (!have_login_key || memcmp(shown_key, login_key, HASH_SIZE) == 0)
+		return;
+	port_log(TP_ERROR, "The %s host key %s of %s is not the one of the first login.",
+		type_for_people(), fingerprint, port.config->host);
+	refuse();
+}
+
 /* Pins outrank the files: with pins these are not even read. */
 static void decide(void)
 {
@@ -478,9 +492,11 @@ static void decide(void)
 			type_for_people(), fingerprint, c->host, found_file, found_line);
 		refuse();
 	case HOST_CHANGED:
+		must_be_familiar();
 		changed();
 		return;
 	case HOST_NEW:
+		must_be_familiar();
 		unknown();
 		return;
 	}
@@ -509,9 +525,18 @@ void hostkey_check(const unsigned char *blob, size_t len)
 		return;
 	}
 	describe_key(blob, len);
+	memcpy(shown_key, hash, HASH_SIZE);
 	decide();
 	memcpy(first_key, hash, HASH_SIZE);
 	have_first_key = true;
+}
+
+/* The user is logged in: later logins are held to this server's key. */
+void hostkey_logged_in(void)
+{
+	if (!have_login_key)
+		memcpy(login_key, first_key, HASH_SIZE);
+	have_login_key = true;
 }
 
 const char *hostkey_fingerprint(void)

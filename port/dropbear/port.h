@@ -69,6 +69,7 @@ enum prompt_result prompt(const char *text, bool echo, int cancel_fd,
 void hostkey_begin(void);
 void hostkey_check(const unsigned char *blob, size_t len);
 void hostkey_remember(void);
+void hostkey_logged_in(void);
 void hostkey_known_types(char *list, size_t size);
 const char *hostkey_fingerprint(void);
 
