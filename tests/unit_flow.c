@@ -349,6 +349,86 @@ static void unit_flow_terminal(void)
 	check_clean("flow: a terminal");
 }
 
+/* Everything that the server was sent as data, and whether a break came in
+ * between, after how many bytes. */
+static size_t flow_typed(char *to, size_t max, int *break_at)
+{
+	size_t n = 0;
+	*break_at = -1;
+	for (const struct fake_message *m; (m = fake_take());) {
+		if (m->bytes[0] == SSH_CHANNEL_REQUEST && m->len > 14 && memcmp(m->bytes + 9, "break", 5) == 0)
+			*break_at = (int)n;
+		if (m->bytes[0] != SSH_CHANNEL_DATA || n + m->len - SSH_DATA_HEADER >= max)
+			continue;
+		memcpy(to + n, m->bytes + SSH_DATA_HEADER, m->len - SSH_DATA_HEADER);
+		n += m->len - SSH_DATA_HEADER;
+	}
+	to[n] = 0;
+	return n;
+}
+
+/* A session that wants a terminal, on pipes. */
+static void flow_escapes_open(struct session *s, uint32_t window)
+{
+	int fds[3];
+	memset(s, 0, sizeof *s);
+	world_begin();
+	session_pipes(s, fds);
+	peer_hello(&s->p);
+	session_request(s, 1, "", fds);
+	world_run();
+	s->remote = 100;
+	session_confirm(s, window, 1000);
+	while (fake_take())
+		;
+}
+
+static void unit_flow_escapes(void)
+{
+	static const struct { const char *name, *typed, *sent; int break_at; } keys[] = {
+		{ "no escape", "ls ~ ~? ~.\r", "ls ~ ~? ~.\r", -1 }, { "~~ is one ~", "~~\r~~a~~", "~\r~a~~", -1 },
+		{ "an unknown one", "\r~x\r~", "\r~x\r", -1 }, { "~? is answered here", "a\n~?b", "a\nb", -1 },
+		{ "one after the other", "~?~#~?z", "z", -1 }, { "~B alone", "~B", "", 0 },
+		{ "~B among others", "ls\r~Bmore\r~Bend", "ls\rmore\rend", 8 },
+	};
+	struct session s;
+	char sent[128];
+	int break_at;
+	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+		for (int slow = 0; slow < 2; slow++) {
+			flow_escapes_open(&s, 1000);
+			for (size_t at = 0; at < strlen(keys[i].typed); at += slow ? 1 : 100) {
+				(void)!write(s.in, keys[i].typed + at, slow ? 1 : strlen(keys[i].typed));
+				world_run();
+			}
+			size_t n = flow_typed(sent, sizeof sent, &break_at);
+			check(n == strlen(keys[i].sent) && strcmp(sent, keys[i].sent) == 0 && break_at == keys[i].break_at,
+			      "flow: escapes: %s, %s", keys[i].name, slow ? "key by key" : "at once");
+			session_close(&s);
+			world_run();
+			world_end();
+		}
+	}
+	flow_escapes_open(&s, 1);
+	(void)!write(s.in, "~", 1);
+	world_run();
+	(void)!write(s.in, "x", 1);
+	check(world_rest(100), "flow: an escape that is none and a window of 1: the loop rests");
+	fake_put(SSH_CHANNEL_WINDOW_ADJUST, "uu", 0, 10);
+	world_rest(100);
+	flow_typed(sent, sizeof sent, &break_at);
+	check(strcmp(sent, "~x") == 0, "flow: both keys follow when there is room");
+	session_close(&s);
+	world_rest(100);
+	world_end();
+	flow_escapes_open(&s, 1000);
+	(void)!write(s.in, "exit\r~.", 7);
+	world_run();
+	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0) && peer_gone(&s.p), "flow: ~. ends the session at once");
+	session_close(&s);
+	check_clean("flow: escapes");
+}
+
 /* ----- flags of passed descriptors ----- */
 
 static bool flow_nonblock(int fd)
@@ -546,6 +626,7 @@ static void unit_flow(void)
 	unit_flow_no_debts();
 	unit_flow_terminal_first();
 	unit_flow_terminal();
+	unit_flow_escapes();
 	for (int order = 0; order < 2; order++)
 		for (int how = 0; how < 4; how++)
 			for (int before = 0; before < 2; before++)

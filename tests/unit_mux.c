@@ -397,7 +397,7 @@ static void unit_mux_memory(bool by_death)
 	world_wake();
 	if (!by_death) {
 		check(world_requests() == 2 && fake.out_count == 2, "mux: two channels opening");
-		fake_put(SSH_CHANNEL_OPEN_FAILURE, "uuss", 0, 1, "", "");
+		fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", 0, 9, 9, 9);
 		world_run();
 	}
 	bool last = g.client[2].phase == MX_QUEUED || g.client[2].phase == MX_OPENING;
@@ -432,7 +432,7 @@ static void unit_mux_queue(void)
 	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", 0, "exec", 1, "first"), "mux: ... who gets what it asked for");
 	world_sleep(SESSION_WAIT_MS - 1);
 	check(peer_quiet(&late[1].p), "mux: the second waits");
-	world_sleep(1);
+	world_sleep(2);
 	peer_drain(&late[1].p);
 	check(late[1].p.got > 12 && buf_u32_at(late[1].p.in + 4) == MUX_S_FAILURE && late[1].p.eof, "mux: a wait too long ends with FAILURE");
 	for (int i = 0; i < SESSIONS; i++)
@@ -454,8 +454,7 @@ static void unit_mux_memory_patience(void)
 		mux_command(&s[i], big, sizeof big);
 	world_sleep(REQUEST_MS);
 	check(peer_quiet(&s[2].p), "mux: who waits for memory is not punished as a slow writer");
-	world_sleep(SESSION_WAIT_MS - REQUEST_MS);
-	world_run();
+	world_sleep(SESSION_WAIT_MS - REQUEST_MS + 1);
 	peer_drain(&s[0].p);
 	check(s[0].p.got >= 12 && buf_u32_at(s[0].p.in + 4) == MUX_S_FAILURE, "mux: no session in time is a FAILURE");
 	for (int i = 0; i < 3; i++)
