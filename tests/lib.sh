@@ -117,7 +117,7 @@ trap 'exit 143' TERM INT HUP
 # lines FILE, size FILE, has FILE TEXT [COUNT]
 lines() { grep -c '' "$1" || :; }
 size() { stat -c %s "$1"; }
-has() { [ "$(grep -c -e "$2" "$1" 2>/dev/null)" -ge "${3:-1}" ]; }
+has() { [ -e "$1" ] && [ "$(grep -c -e "$2" "$1")" -ge "${3:-1}" ]; }
 sum() { sha256sum "$@" | cut -d' ' -f1; }
 
 # --- servers -----------------------------------------------------------------

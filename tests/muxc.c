@@ -18,6 +18,7 @@
  *   eof                   the peer closes, nothing before it
  *   quiet MS              nothing comes within MS milliseconds
  *   frames                print what comes until the peer closes
+ *   drain                 read until the peer closes, whatever comes
  *   flood N               send N ALIVE_CHECKs without reading any answer
  *   wait FILE             until FILE exists
  *   touch FILE            create FILE
@@ -368,6 +369,14 @@ static void expect_quiet(uint32_t ms)
 		fail("expected nothing, but something came");
 }
 
+static void drain(void)
+{
+	long end = now() + deadline_ms;
+
+	while (get(in, 1, end))
+		;
+}
+
 static void take(uint32_t count)
 {
 	for (; count; count--) {
@@ -487,6 +496,8 @@ static char **step(char **w)
 	else if (!strcmp(c, "frames"))
 		while (get_frame())
 			;
+	else if (!strcmp(c, "drain"))
+		drain();
 	else if (!strcmp(c, "flood"))
 		flood(number(*w++));
 	else if (!strcmp(c, "wait"))
