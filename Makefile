@@ -18,7 +18,7 @@ endif
 PROGRAM = sshmux-static
 VARIANT_FLAGS = -fno-asynchronous-unwind-tables -fno-unwind-tables \
 	-fno-stack-protector -fno-pie
-LINK_FLAGS = -static -no-pie -s
+LINK_FLAGS = -static -no-pie -s -Wl,-z,noseparate-code,-z,norelro,--build-id=none
 else
 ifeq ($(origin CC),default)
 CC = gcc

@@ -31,7 +31,7 @@
 /* SSH channels at once: sessions, forwarded connections, proxied channels.
  * Beyond it sessions wait (SESSION_WAIT_MS), forwarded connections are closed.
  * Range 2..2048.  Cost: CHANNELS * (sizeof(struct channel) + WINDOW_MIN_BLOCKS *
- * WINDOW_BLOCK), about 200 + 384 bytes each. */
+ * WINDOW_BLOCK), about 270 + 384 bytes each. */
 #ifndef CHANNELS
 #define CHANNELS BY_PROFILE(96, 512)
 #endif
@@ -56,7 +56,7 @@
 #endif
 
 /* Names being resolved and connections being made for forwards at once.
- * Beyond it the server is told "connect failed".
+ * Beyond it they wait their turn, up to CONNECT_MS.
  * Range 1..64.  Cost: about 400 bytes each. */
 #ifndef CONNECTORS
 #define CONNECTORS BY_PROFILE(8, 32)
@@ -98,7 +98,7 @@
  * Range 32 KiB..4 MiB, a multiple of WINDOW_BLOCK.
  * Cost: WINDOW_POOL + 2 bytes a block. */
 #ifndef WINDOW_POOL
-#define WINDOW_POOL (BY_PROFILE(96, 1280) * 1024)
+#define WINDOW_POOL (BY_PROFILE(88, 1280) * 1024)
 #endif
 
 /* Grain of the pool.  Smaller wastes less per channel, larger costs fewer
@@ -119,6 +119,13 @@
  * its reader keeps up.  Costs nothing. */
 #ifndef WINDOW_START
 #define WINDOW_START BY_PROFILE(8 * 1024, 64 * 1024)
+#endif
+
+/* Channel requests of the server (exit-status, exit-signal) that wait for a
+ * proxy client to take the data before them.  A client for whom more must wait
+ * is dropped.  Range 40..152.  Cost: CHANNELS * (PROXY_STORE + 28) bytes. */
+#ifndef PROXY_STORE
+#define PROXY_STORE 48
 #endif
 
 /* --- transport (port/dropbear) -------------------------------------------- */

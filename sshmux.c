@@ -23,6 +23,7 @@
  *   fw_        forwards: listeners, connections, SOCKS
  *   in_        texts about connection, channels and forwards
  *   es_        escapes typed by a user
+ *   px_        proxy mode: clients that speak SSH messages themselves
  *   rx_        SSH messages we receive, one handler each, and their table
  *   mx_        mux messages of our clients, one handler each, and their table
  *   lk_        the link: connect, log in, keepalive, loss
@@ -57,7 +58,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <fnmatch.h>
 #include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -106,6 +106,8 @@ _Static_assert(WINDOW_MIN_BLOCKS >= 3, "a channel needs three blocks: two stream
 _Static_assert(WINDOW_RESERVED <= WINDOW_BLOCKS * 3 / 4, "WINDOW_POOL too small for CHANNELS");
 _Static_assert(PAYLOAD_MAX >= 10240, "an 8 KB command must fit in PAYLOAD_MAX");
 _Static_assert(REPLY_MAX >= 128, "REPLY_MAX must hold two replies with their reasons");
+_Static_assert(PROXY_STORE >= 40 && PROXY_STORE <= 255, "PROXY_STORE out of range");
+_Static_assert(REPLY_MAX >= PROXY_STORE + 40, "a relayed request must fit in REPLY_MAX");
 
 /* PROTOCOL.mux */
 #define MUX_VERSION 4
@@ -120,6 +122,7 @@ enum mux_type {
 	MUX_C_NEW_STDIO_FWD = 0x10000008,
 	MUX_C_STOP_LISTENING = 0x10000009,
 	MUX_C_EXT_INFO = 0x20000001,
+	MUX_C_PROXY = 0x1000000f,
 	MUX_S_OK = 0x80000001,
 	MUX_S_PERMISSION_DENIED = 0x80000002,
 	MUX_S_FAILURE = 0x80000003,
@@ -138,6 +141,7 @@ enum mux_type {
 	MUX_X_S_TRY_LATER = 0x90736d02,	/* rid, reason: not started, for want of a session in time */
 	MUX_X_S_STATE = 0x90736d03,	/* rid, uint32 up, string state: the answer to C_STATE */
 	MUX_X_S_PLACE = 0x90736d04,	/* rid, uint32: how many wait before us, ourselves included */
+	MUX_S_PROXY = 0x8000000f,
 };
 
 /* RFC 4250, 4.1.2 */
@@ -203,10 +207,12 @@ enum ch_kind {
 	CH_STDIO,		/* a client's stdin and stdout (MUX_C_NEW_STDIO_FWD) */
 	CH_LOCAL,		/* a socket that one of our listeners accepted */
 	CH_REMOTE,		/* a socket that we connected for the server */
+	CH_PROXY,		/* a channel of a proxy client's own */
 };
 
 /* CH_SOCKS: a local socket whose SOCKS request is awaited.  CH_CONNECTING: the
- * server opened the channel and we connect its socket. */
+ * server opened the channel and we connect its socket, or a proxy client is to
+ * confirm it. */
 enum ch_state { CH_FREE, CH_SOCKS, CH_CONNECTING, CH_OPENING, CH_OPEN, CH_DEAD };
 
 enum ch_flag {
@@ -245,6 +251,31 @@ enum ch_request { CH_RQ_NONE, CH_RQ_PTY, CH_RQ_START };
 
 enum stream { CH_OUT, CH_ERR, CH_STREAMS };
 
+/* px_: what a proxy client is still to hear of its channel, besides data. */
+enum px_owed {
+	PX_OPEN = 1 << 0,	/* the server's CHANNEL_OPEN, which waits in queue[CH_OUT] */
+	PX_EOF = 1 << 1,
+	PX_CLOSE = 1 << 2,
+	PX_CLOSED = 1 << 3,	/* it has heard of the server's CLOSE */
+	PX_ERR_NEXT = 1 << 4,	/* whose turn it is: stdout and stderr alternate */
+};
+#define PX_VERDICTS 32
+
+/* The part of a channel that only proxied ones need. */
+struct proxied {
+	uint32_t id;			/* the client's number of it */
+	uint32_t window;		/* bytes that the client still takes */
+	uint32_t packet;		/* longest data that it takes */
+	uint32_t adjust;		/* the server's window that it has not heard of */
+	uint32_t verdicts;		/* answers to its requests, the oldest in bit 0: 1 is success */
+	uint8_t n_verdicts;
+	uint8_t pending;		/* its requests that the server has not answered */
+	uint8_t asked;			/* the server's requests that it has not answered */
+	uint8_t owed;			/* enum px_owed */
+	uint8_t stored;			/* used bytes of `store` */
+	uint8_t store[PROXY_STORE];	/* channel requests, each after its length; or why the open failed */
+};
+
 struct channel {
 	uint8_t state;			/* enum ch_state */
 	uint8_t kind;			/* enum ch_kind */
@@ -269,6 +300,7 @@ struct channel {
 	struct queue queue[CH_STREAMS];
 	struct passed in, out[CH_STREAMS];
 	struct winsize size;		/* last size told to the server */
+	struct proxied px;
 };
 
 /* A frame is read in these steps.  MX_QUEUED and MX_OPENING read nothing:
@@ -276,7 +308,21 @@ struct channel {
  * come in order). */
 enum mx_phase {
 	MX_FREE, MX_HEADER, MX_BODY_WAIT, MX_BODY, MX_SKIP, MX_DESCRIPTORS,
-	MX_QUEUED, MX_OPENING, MX_FORWARDING, MX_PROBING
+	MX_QUEUED, MX_OPENING, MX_FORWARDING, MX_PROBING,
+	/* proxy mode, the last ones: frames of SSH messages, read by px_ */
+	MX_PROXY_HEAD, MX_PROXY_WAIT, MX_PROXY_BODY, MX_PROXY_DATA
+};
+
+/* px_: what poll() has found of a proxy client's, until a read comes back short. */
+enum px_input { PX_QUIET, PX_BULK, PX_SHORT };
+
+/* px_: the one answer that a proxy client may be waiting for; until it is
+ * written, nothing more is read from that client. */
+enum px_answer {
+	PX_NONE,
+	PX_ASKED,			/* the server's answer to a global request is awaited */
+	PX_GRANTED, PX_REFUSED,		/* and is to be told */
+	PX_NO_CHANNEL,			/* CHANNEL_OPEN_FAILURE is to be told */
 };
 
 #define MX_HEADER_SIZE 12	/* length, type, request id (version in HELLO) */
@@ -307,6 +353,14 @@ struct client {
 	int64_t deadline;		/* ms, 0 for none */
 	int64_t give_up;		/* when its wait for a session ends */
 	int64_t wait;			/* ms it may wait */
+	uint8_t readable;		/* px_: enum px_input */
+	uint8_t verdict;		/* px_: enum px_answer */
+	uint8_t tail_stream;
+	int16_t tail_channel;
+	int16_t next_channel;		/* px_: which of its channels is heard next */
+	uint32_t tail;			/* px_: bytes of that channel's stream that follow `out` */
+	uint32_t word;			/* px_: what `verdict` says: a port, or the channel's number */
+	uint32_t turn;			/* lp_: bytes it may still send in its turn */
 	uint16_t out_len, out_pos;
 	uint8_t out[REPLY_MAX];
 	uint8_t header[MX_HEADER_SIZE];
@@ -314,8 +368,12 @@ struct client {
 };
 
 /* Global requests of ours that want a reply, oldest first (RFC 4254, 4). */
-enum global_kind { GLOBAL_KEEPALIVE, GLOBAL_FORWARD, GLOBAL_PROBE };
-struct global_request { uint8_t kind; int16_t of; };	/* of: forward or client, by kind */
+enum global_kind { GLOBAL_KEEPALIVE, GLOBAL_FORWARD, GLOBAL_PROBE, GLOBAL_PROXY, GLOBAL_PROXY_CANCEL };
+struct global_request {
+	uint8_t kind;
+	int16_t of;			/* index of the forward or the client, by kind */
+	bool reply;			/* px_: its client wants to hear the answer */
+};
 #define GLOBAL_REQUESTS (FORWARDS + 8)
 
 /* One attempt to connect to a host: a resolver child, then each address. */
@@ -344,7 +402,10 @@ struct connector {
 
 /* A forward, PROTOCOL.mux's MUX_C_OPEN_FWD: where to listen, where to connect.
  * A port of FW_PATH means that the host is the path of a unix socket. */
-enum fw_type { FW_LOCAL = 1, FW_REMOTE = 2, FW_DYNAMIC = 3 };
+enum fw_type {
+	FW_LOCAL = 1, FW_REMOTE = 2, FW_DYNAMIC = 3,
+	FW_PROXY,		/* a remote one that proxy client `client` asked for, -1 when it left */
+};
 enum fw_state {
 	FW_FREE,
 	FW_RESOLVING,		/* the name to listen on */
@@ -364,7 +425,7 @@ struct forward {
 	uint8_t state;			/* enum fw_state */
 	uint8_t type;			/* enum fw_type */
 	bool answered;			/* event: its fate is known, its client is to hear it */
-	int16_t client;			/* who waits for it, -1 for nobody */
+	int16_t client;			/* who waits for it (FW_PROXY: owns it), -1 for nobody */
 	int16_t connector;		/* resolves the name to listen on, -1 for none */
 	struct endpoint listen, connect;
 	uint32_t allocated;		/* remote: the port that the server gave */
@@ -473,7 +534,7 @@ static struct {
 
 	/* the big ones last: their untouched pages cost nothing */
 	uint8_t scratch[SCRATCH];
-	uint8_t req_memory[REQUEST_POOL];
+	uint8_t req_memory[REQUEST_POOL];	/* the client builds its request there */
 	uint8_t pool[WINDOW_BLOCKS][WINDOW_BLOCK];
 } g;	/* all zeros at start: main() sets what is not */
 
@@ -653,6 +714,27 @@ static struct str str_of(const char *s)
 static void buf_put_text(struct buf *b, const char *s)
 {
 	buf_put_str(b, str_of(s));
+}
+
+/* Shell patterns of * and ?, as ssh's options have them. */
+static bool str_matches(struct str s, const char *pattern)
+{
+	const char *star = NULL;	/* after the last '*' */
+	uint32_t at = 0, mark = 0;	/* where that '*' has matched up to */
+	while (at < s.len) {
+		if (*pattern == '*') {
+			star = ++pattern;
+			mark = at;
+		} else if (*pattern && (*pattern == '?' || (uint8_t)*pattern == s.p[at])) {
+			pattern++;
+			at++;
+		} else if (star) {
+			pattern = star;
+			at = ++mark;
+		} else
+			return false;
+	}
+	return pattern[strspn(pattern, "*")] == 0;
 }
 
 static bool str_is(struct str s, const char *t)
@@ -1325,6 +1407,12 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	return c;
 }
 
+/* A channel whose local end is a proxy client that is still there. */
+static bool ch_is_proxied(const struct channel *c)
+{
+	return c->kind == CH_PROXY && c->client >= 0;
+}
+
 /* Both directions of a socket of ours share one descriptor. */
 static bool ch_is_socket(const struct channel *c)
 {
@@ -1454,7 +1542,7 @@ static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint3
 		n = fd_write(d->fd, p, len);
 	if (n == FD_ERROR)
 		ch_end_output(c, s);
-	bool nobody = d->fd < 0 && !(c->flags & CH_SOCKS_PENDING);
+	bool nobody = d->fd < 0 && !(c->flags & CH_SOCKS_PENDING) && !ch_is_proxied(c);
 	uint32_t taken = nobody ? len : n > 0 ? (uint32_t)n : 0;
 	c->consumed += taken;
 	if (taken < len)
@@ -1555,6 +1643,8 @@ static void ch_credit(struct channel *c)
 	}
 	uint32_t target = c->window_target, room = pool_room(c);
 	uint32_t held = c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
+	if (ch_is_proxied(c) && target > c->px.window)
+		target = c->px.window;
 	if (room > target || held + room > target)
 		room = target > held ? target - held : 0;
 	if (room == 0 || (room < target / 8 && c->window > target / 8))
@@ -1591,7 +1681,7 @@ static bool ch_is_over(const struct channel *c)
 /* Whatever the channel's state asks to be sent or closed now. */
 static void ch_settle(struct channel *c)
 {
-	if (c->state != CH_OPEN || c->events & CH_EV_CONFIRMED || c->flags & CH_SOCKS_PENDING)
+	if (c->state != CH_OPEN || c->events & CH_EV_CONFIRMED || c->flags & CH_SOCKS_PENDING || ch_is_proxied(c))
 		return;
 	if (c->flags & (CH_EOF_RCVD | CH_CLOSE_RCVD) && ch_empty(c) && c->out[CH_OUT].fd >= 0)
 		ch_end_output(c, CH_OUT);
@@ -1970,7 +2060,7 @@ static struct forward *fw_add(const struct forward *like)
 static const char *fw_name(const struct forward *f)
 {
 	static char text[2 * FORWARD_HOST + 64];
-	static const char *const types[] = { "", "local", "remote", "dynamic" };
+	static const char *const types[] = { "", "local", "remote", "dynamic", "proxied" };
 	char from[16] = "", to[16] = "";
 	if (!fw_is_path(&f->listen))
 		snprintf(from, sizeof from, ":%u", (unsigned)(f->allocated ? f->allocated : f->listen.port));
@@ -2067,8 +2157,10 @@ static int fw_connector(void)
 
 static void fw_release_connector(int16_t *index)
 {
-	if (*index >= 0)
+	if (*index >= 0) {
 		cn_stop(&g.connector[*index]);
+		g.again = true;		/* somebody may wait for one */
+	}
 	*index = -1;
 }
 
@@ -2105,6 +2197,9 @@ static void fw_close(struct forward *f)
 
 static void fw_free(struct forward *f)
 {
+	for (int i = 0; i < g.channels; i++)	/* who still waits for a connector */
+		if (g.channel[i].forward == f - g.forward)
+			g.channel[i].forward = -1;
 	fw_close(f);
 	fw_release_connector(&f->connector);
 	f->state = FW_FREE;
@@ -2207,9 +2302,12 @@ static void fw_resolved(struct forward *f)
 
 /* --- listeners at the server ------------------------------------------------ */
 
-/* The address string that stands for the listen host (FWD-host-rules). */
+/* The address string that stands for the listen host (FWD-host-rules); a proxy
+ * client has said it itself. */
 static const char *fw_remote_host(const struct forward *f)
 {
+	if (f->type == FW_PROXY)
+		return f->listen.host;
 	return f->listen.host[0] == 0 ? "localhost" : strcmp(f->listen.host, "*") == 0 ? "" : f->listen.host;
 }
 
@@ -2234,7 +2332,7 @@ static void fw_ask(struct forward *f)
 	if (g.link != LK_UP || g.n_global == GLOBAL_REQUESTS)
 		return;			/* stays in FW_WAITING */
 	f->state = FW_ASKED;
-	g.global[g.n_global++] = (struct global_request){ GLOBAL_FORWARD, (int16_t)(f - g.forward) };
+	g.global[g.n_global++] = (struct global_request){ GLOBAL_FORWARD, (int16_t)(f - g.forward), false };
 	fw_tx(f, false);
 }
 
@@ -2515,6 +2613,7 @@ static void fw_connect_path(struct channel *c, const char *path)
 	}
 }
 
+/* Begins to connect, or leaves it for a later turn if no connector is free. */
 static void fw_connect(struct channel *c, const struct endpoint *to)
 {
 	if (fw_is_path(to)) {
@@ -2522,15 +2621,21 @@ static void fw_connect(struct channel *c, const struct endpoint *to)
 		return;
 	}
 	c->connector = (int16_t)fw_connector();
-	if (c->connector < 0)
-		fw_refuse(c, "too many connections are being made");
-	else
+	if (c->connector >= 0)
 		cn_start(&g.connector[c->connector], to->host, (uint16_t)to->port, AF_UNSPEC, g.now + CONNECT_MS, g.now);
 }
 
-/* Looks whether the connector of a channel has finished. */
+/* Looks whether the connector of a channel has finished; gives it one if it
+ * waits for one. */
 static void fw_connecting(struct channel *c)
 {
+	if (c->connector < 0) {
+		if (c->forward < 0 || g.now >= c->deadline)
+			fw_refuse(c, "connect failed");
+		else
+			fw_connect(c, &g.forward[c->forward].connect);
+		return;
+	}
 	struct connector *k = &g.connector[c->connector];
 	if (k->state == CN_DONE) {
 		int fd = k->fd;
@@ -2549,7 +2654,7 @@ static void fw_socks_remote(struct channel *c)
 	struct iovec iov[SOCKS_MAX / WINDOW_BLOCK + 3];
 	struct endpoint to;
 	bool done = false;
-	for (int i = 0; i < 2 && !done && c->connector < 0; i++) {
+	for (int i = 0; i < 2 && !done && fw_connector() >= 0; i++) {
 		size_t n = 0;
 		int pieces = pool_iov(&c->queue[CH_OUT], iov, (int)(sizeof iov / sizeof iov[0]));
 		for (int k = 0; k < pieces && n < SOCKS_MAX; k++) {
@@ -2580,7 +2685,7 @@ static struct forward *fw_for_open(struct str host, uint32_t port)
 {
 	for (int i = 0; i < FORWARDS; i++) {
 		struct forward *f = &g.forward[i];
-		if (f->state == FW_ACTIVE && f->type == FW_REMOTE &&
+		if (f->state == FW_ACTIVE && (f->type == FW_REMOTE || f->type == FW_PROXY) &&
 		    str_is(host, fw_is_path(&f->listen) ? f->listen.host : fw_remote_host(f)) &&
 		    port == (f->allocated ? f->allocated : f->listen.port))
 			return f;
@@ -2601,6 +2706,7 @@ static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint
 	c->remote_packet = packet;
 	c->forward = (int16_t)(f - g.forward);
 	if (!fw_is_remote_dynamic(f)) {
+		c->deadline = g.now + CONNECT_MS;
 		fw_connect(c, &f->connect);
 		return;
 	}
@@ -2658,7 +2764,7 @@ static const struct forward *fw_failed(void)
 
 static void fw_settle_channel(struct channel *c)
 {
-	if (c->connector >= 0)
+	if (c->connector >= 0 || c->state == CH_CONNECTING)
 		fw_connecting(c);
 	else if (c->flags & CH_SOCKS_PENDING && c->state == CH_OPEN)
 		fw_socks_remote(c);
@@ -2747,7 +2853,7 @@ static void in_connection(struct buf *b)
 
 static void in_channels(struct buf *b)
 {
-	static const char *const kinds[] = { "client-session", "stdio-forward", "direct", "forwarded" };
+	static const char *const kinds[] = { "client-session", "stdio-forward", "direct", "forwarded", "proxied" };
 	static const char *const states[] = { "free", "socks", "connecting", "opening", "open", "closed" };
 	in_print(b, "The following connections are open:\r\n");
 	for (int i = 0; i < g.channels; i++) {
@@ -2871,6 +2977,877 @@ static uint32_t es_read(struct channel *c, uint32_t max)
 	return got;
 }
 
+/* ===== px_ ================================================================
+ * Proxy mode (PROTOCOL.mux, MUX_C_PROXY): a client that speaks the connection
+ * protocol itself, its socket in place of a transport.  A frame is
+ *
+ *	uint32 length (2 + payload) | byte 0 | byte type | payload
+ *
+ * To the server, channel numbers are ours and everything else the client's;
+ * "recipient channel" is the server's number on both sides.  A client can only
+ * name what is its own; whatever else it does wrong loses its connection.
+ *
+ * Windows are not end to end.  The server is promised only what the pool can
+ * hold (ch_credit()), and never more than the client has granted: so all that
+ * is buffered for a client fits into its window.  Data waits raw in the
+ * channel's queues and is framed again when the socket takes it; all else that
+ * a client is to hear is kept as state of the channel (struct proxied), never
+ * as frames, so it needs no queue.
+ *
+ * Output is `out`, whole frames and perhaps the beginning of one, whose rest
+ * are the `tail` oldest bytes of one channel's queue.  While there is a tail
+ * no other frame begins. */
+
+#define PX_HEADER 6
+#define PX_FRAME_MAX (PROXY_STORE + 28)	/* longest frame without a tail */
+#define PX_DATA_MAX 32768		/* longest data of one frame to a client */
+#define PX_PUMP 256			/* frames to one client in one turn of the loop */
+#define PX_PIECES 64
+
+static bool px_is(const struct client *c)
+{
+	return c->phase >= MX_PROXY_HEAD;
+}
+
+static void px_drop(struct client *c, const char *why)
+{
+	if (!c->dead)
+		log_at(TP_VERBOSE, "proxy client %d dropped: %s", (int)(c - g.client), why);
+	c->dead = true;
+}
+
+static bool px_owns(const struct client *c, const struct channel *ch)
+{
+	return ch->kind == CH_PROXY && ch->client == (int16_t)(c - g.client) &&
+	       ch->state != CH_FREE && ch->state != CH_DEAD;
+}
+
+/* Longest data in one message to the server, whatever the header. */
+static uint32_t px_packet_max(uint32_t wanted)
+{
+	uint32_t most = (uint32_t)tp_payload_max - SSH_DATA_HEADER - 4;
+	return wanted < most ? wanted : most;
+}
+
+/* Ready for the next frame. */
+static void px_next(struct client *c)
+{
+	req_free(&c->request);
+	c->phase = MX_PROXY_HEAD;
+	c->got = 0;
+	c->deadline = 0;
+}
+
+/* While there is no link, the client's frames wait in its socket. */
+static void px_begin(struct client *c)
+{
+	log_at(TP_VERBOSE, "proxy client %d", (int)(c - g.client));
+	px_next(c);
+	if (g.link != LK_UP)
+		c->deadline = g.now + g.op.session_wait * 1000 + 1;
+}
+
+/* --- to the client ---------------------------------------------------------- */
+
+static bool px_has_room(const struct client *c)
+{
+	return c->tail == 0 && sizeof c->out - c->out_len >= PX_FRAME_MAX;
+}
+
+static struct buf px_frame(struct client *c, enum ssh_type type)
+{
+	struct buf b = buf_over(c->out + c->out_len, sizeof c->out - c->out_len);
+	buf_put_u32(&b, 0);
+	buf_put_u8(&b, 0);
+	buf_put_u8(&b, (uint8_t)type);
+	return b;
+}
+
+/* The rest of the frame, if any, is `tail` bytes. */
+static void px_frame_end(struct client *c, struct buf *b, uint32_t tail)
+{
+	if (b->bad)
+		log_abort("frame longer than PX_FRAME_MAX");
+	buf_set_u32(b->p, (uint32_t)b->pos - 4 + tail);
+	c->out_len += (uint16_t)b->pos;
+	c->tail = tail;
+}
+
+/* A frame of a channel number and perhaps a word. */
+static void px_tell_word(struct client *c, struct channel *ch, enum ssh_type type, const uint32_t *word)
+{
+	struct buf b = px_frame(c, type);
+	buf_put_u32(&b, ch->px.id);
+	if (word)
+		buf_put_u32(&b, *word);
+	px_frame_end(c, &b, 0);
+}
+
+/* Stock clients take no frame that is shorter than five: a word follows the
+ * answers that may have none, the port or 0. */
+static void px_tell_answer(struct client *c)
+{
+	if (c->verdict <= PX_ASKED || !px_has_room(c))
+		return;
+	struct buf b = px_frame(c, c->verdict == PX_NO_CHANNEL ? SSH_CHANNEL_OPEN_FAILURE :
+				c->verdict == PX_GRANTED ? SSH_REQUEST_SUCCESS : SSH_REQUEST_FAILURE);
+	buf_put_u32(&b, c->word);
+	if (c->verdict == PX_NO_CHANNEL) {
+		buf_put_u32(&b, SSH_OPEN_RESOURCE_SHORTAGE);
+		buf_put_text(&b, "no channel is free");
+		buf_put_text(&b, "");
+	}
+	px_frame_end(c, &b, 0);
+	c->verdict = PX_NONE;
+}
+
+/* The verdict on the opening of a channel.  The client cannot have used any of
+ * the server's window yet, so all of it is told here. */
+static void px_tell_opened(struct client *c, struct channel *ch)
+{
+	struct proxied *px = &ch->px;
+	bool open = !(ch->events & CH_EV_REFUSED);
+	struct buf b = px_frame(c, open ? SSH_CHANNEL_OPEN_CONFIRMATION : SSH_CHANNEL_OPEN_FAILURE);
+	buf_put_u32(&b, px->id);
+	if (open) {
+		ch->remote_packet = px_packet_max(ch->remote_packet);
+		px->adjust = 0;
+		buf_put_u32(&b, ch->remote_id);
+		buf_put_u32(&b, ch->remote_window);
+		buf_put_u32(&b, ch->remote_packet);
+	} else {
+		buf_put_bytes(&b, px->store, 4);
+		buf_put_str(&b, (struct str){ px->store + 4, px->stored - 4u });
+		buf_put_text(&b, "");
+		ch->state = CH_DEAD;
+	}
+	px_frame_end(c, &b, 0);
+	ch->events = 0;
+}
+
+static void px_tell_verdict(struct client *c, struct channel *ch)
+{
+	struct proxied *px = &ch->px;
+	px_tell_word(c, ch, px->verdicts & 1 ? SSH_CHANNEL_SUCCESS : SSH_CHANNEL_FAILURE, NULL);
+	px->verdicts >>= 1;
+	px->n_verdicts--;
+}
+
+/* Begins a frame whose rest are n bytes of stream s. */
+static void px_set_tail(struct client *c, struct channel *ch, enum stream s, struct buf *b, uint32_t n)
+{
+	c->tail_channel = (int16_t)ch_index(ch);
+	c->tail_stream = (uint8_t)s;
+	px_frame_end(c, b, n);
+}
+
+static void px_tell_open(struct client *c, struct channel *ch)
+{
+	struct buf b = px_frame(c, SSH_CHANNEL_OPEN);
+	ch->px.owed &= (uint8_t)~PX_OPEN;
+	px_set_tail(c, ch, CH_OUT, &b, ch->queue[CH_OUT].len);
+}
+
+static void px_tell_data(struct client *c, struct channel *ch)
+{
+	bool err = ch->queue[CH_OUT].len == 0 || (ch->queue[CH_ERR].len > 0 && ch->px.owed & PX_ERR_NEXT);
+	struct buf b = px_frame(c, err ? SSH_CHANNEL_EXTENDED_DATA : SSH_CHANNEL_DATA);
+	uint32_t n = ch->queue[err ? CH_ERR : CH_OUT].len;
+	if (n > ch->px.packet)
+		n = ch->px.packet;
+	if (n > PX_DATA_MAX)
+		n = PX_DATA_MAX;
+	buf_put_u32(&b, ch->px.id);
+	if (err)
+		buf_put_u32(&b, SSH_EXTENDED_DATA_STDERR);
+	buf_put_u32(&b, n);
+	px_set_tail(c, ch, err ? CH_ERR : CH_OUT, &b, n);
+	ch->px.owed = (uint8_t)(err ? ch->px.owed & ~PX_ERR_NEXT : ch->px.owed | PX_ERR_NEXT);
+}
+
+/* The oldest request in the store. */
+static void px_tell_request(struct client *c, struct channel *ch)
+{
+	struct proxied *px = &ch->px;
+	uint8_t len = px->store[0];
+	struct buf b = px_frame(c, SSH_CHANNEL_REQUEST);
+	buf_put_u32(&b, px->id);
+	buf_put_bytes(&b, px->store + 1, len);
+	px_frame_end(c, &b, 0);
+	px->stored -= (uint8_t)(len + 1);
+	memmove(px->store, px->store + len + 1, px->stored);
+}
+
+static void px_tell_end(struct client *c, struct channel *ch)
+{
+	bool eof = ch->px.owed & PX_EOF;
+	px_tell_word(c, ch, eof ? SSH_CHANNEL_EOF : SSH_CHANNEL_CLOSE, NULL);
+	ch->px.owed &= (uint8_t)~(eof ? PX_EOF : PX_CLOSE);
+	if (!eof)
+		ch->px.owed |= PX_CLOSED;
+}
+
+/* Puts the next frame of channel ch that is due into c->out, if there is one:
+ * data before what ends it. */
+static void px_tell(struct client *c, struct channel *ch)
+{
+	struct proxied *px = &ch->px;
+	if (px->owed & PX_OPEN)
+		px_tell_open(c, ch);
+	else if (ch->events) {
+		if (!c->closing)		/* else it is no verdict of the server's */
+			px_tell_opened(c, ch);
+	} else if (ch->state != CH_OPEN)
+		return;
+	else if (px->adjust) {
+		px_tell_word(c, ch, SSH_CHANNEL_WINDOW_ADJUST, &px->adjust);
+		px->adjust = 0;
+	} else if (px->n_verdicts)
+		px_tell_verdict(c, ch);
+	else if (!ch_empty(ch))
+		px_tell_data(c, ch);
+	else if (px->stored)
+		px_tell_request(c, ch);
+	else if (px->owed & (PX_EOF | PX_CLOSE))
+		px_tell_end(c, ch);
+}
+
+/* Fills c->out with what is due, channel after channel. */
+static void px_fill(struct client *c)
+{
+	px_tell_answer(c);
+	for (int n = 0; n < g.channels && px_has_room(c); n++) {
+		c->next_channel = (int16_t)((c->next_channel + 1) % g.channels);
+		struct channel *ch = &g.channel[c->next_channel];
+		if (px_owns(c, ch))
+			px_tell(c, ch);
+	}
+}
+
+/* n bytes of a channel's tail were written. */
+static void px_written(struct client *c, uint32_t n)
+{
+	struct channel *ch = &g.channel[c->tail_channel];
+	pool_drop(&ch->queue[c->tail_stream], n);
+	c->tail -= n;
+	if (ch->state == CH_OPEN) {
+		ch->px.window -= n;
+		ch->consumed += n;
+	}
+	pool_account(ch);
+}
+
+/* Points iov at the tail; returns the number of pieces. */
+static int px_tail_iov(const struct client *c, struct iovec *iov)
+{
+	int n = pool_iov(&g.channel[c->tail_channel].queue[c->tail_stream], iov, PX_PIECES);
+	size_t left = c->tail;
+	for (int i = 0; i < n; i++) {
+		if (iov[i].iov_len >= left) {
+			iov[i].iov_len = left;
+			return i + 1;
+		}
+		left -= iov[i].iov_len;
+	}
+	return n;
+}
+
+/* Writes what is ready as far as the socket takes it; false when it takes no
+ * more. */
+static bool px_write(struct client *c)
+{
+	struct iovec iov[1 + PX_PIECES];
+	size_t head = c->out_len - c->out_pos;
+	int n = 0;
+	if (head > 0)
+		iov[n++] = (struct iovec){ c->out + c->out_pos, head };
+	if (c->tail > 0)
+		n += px_tail_iov(c, iov + n);
+	ssize_t w = fd_writev(c->fd, iov, n);
+	if (w == FD_ERROR)
+		px_drop(c, "it does not read");
+	if (w <= 0)
+		return false;
+	size_t part = (size_t)w < head ? (size_t)w : head;
+	c->out_pos += (uint16_t)part;
+	if (c->out_pos == c->out_len)
+		c->out_pos = c->out_len = 0;
+	if ((size_t)w > part)
+		px_written(c, (uint32_t)((size_t)w - part));
+	return true;
+}
+
+/* Writes and fills in turn.  Ends with nothing due, or with something that
+ * waits for the socket. */
+static void px_pump(struct client *c)
+{
+	px_fill(c);
+	for (int i = 0; i < PX_PUMP && !c->dead && (c->out_len || c->tail) && px_write(c); i++)
+		px_fill(c);
+}
+
+/* --- from the server, beside data -------------------------------------------- */
+
+static void px_server_refused(struct channel *ch, uint32_t code, struct str text)
+{
+	uint32_t len = text.len < PROXY_STORE - 4 ? text.len : PROXY_STORE - 4;
+	buf_set_u32(ch->px.store, code);
+	memcpy(ch->px.store + 4, text.p, len);
+	ch->px.stored = (uint8_t)(4 + len);
+}
+
+/* A channel request, `b` behind its want_reply.  A keepalive is answered here:
+ * a client that is stopped must not end the connection of all. */
+static void px_server_request(struct channel *ch, const struct buf *b, struct str name, bool want_reply)
+{
+	struct proxied *px = &ch->px;
+	size_t at = 1 + 4, len = b->len - at;
+	if (ch->flags & CH_CLOSE_SENT)
+		return;
+	if (want_reply && px->asked == 0 && str_is(name, "keepalive@openssh.com")) {
+		tx_channel(SSH_CHANNEL_FAILURE, ch);
+		return;
+	}
+	if (len + 1 > (size_t)(PROXY_STORE - px->stored) || px->asked == UINT8_MAX) {
+		px_drop(&g.client[ch->client], "too many requests of the server wait for it");
+		return;
+	}
+	px->store[px->stored] = (uint8_t)len;
+	memcpy(px->store + px->stored + 1, b->p + at, len);
+	px->stored += (uint8_t)(len + 1);
+	px->asked += want_reply;
+}
+
+/* The answer to its oldest request; false if it made none. */
+static bool px_server_reply(struct channel *ch, bool success)
+{
+	struct proxied *px = &ch->px;
+	if (px->pending == 0)
+		return false;
+	px->pending--;
+	px->verdicts |= (uint32_t)success << px->n_verdicts++;
+	return true;
+}
+
+/* The answer to a global request.  When its client has left meanwhile, what
+ * was granted is given back. */
+static void px_server_answer(const struct global_request *r, bool granted, struct buf *b)
+{
+	struct forward *f = &g.forward[r->of];
+	struct client *c = f->client >= 0 ? &g.client[f->client] : NULL;
+	bool cancel = r->kind == GLOBAL_PROXY_CANCEL;
+	if (!cancel && granted && f->listen.port == 0)
+		f->allocated = buf_get_u32(b);
+	if (c && r->reply) {
+		c->verdict = granted ? PX_GRANTED : PX_REFUSED;
+		c->word = granted && !cancel ? f->allocated : 0;
+	}
+	if (granted && !cancel) {
+		f->state = FW_ACTIVE;
+		if (!c)
+			fw_tx(f, true);
+	}
+	if (!c || granted == cancel)
+		fw_free(f);
+}
+
+/* The server opens a channel for a forward that a proxy client asked for.  The
+ * message waits in the channel's own queue: no window is promised yet. */
+static void px_server_open(struct forward *f, struct buf *b, uint32_t id, uint32_t window, uint32_t packet)
+{
+	struct channel *ch = f->client < 0 ? NULL : ch_alloc(CH_PROXY, CH_CONNECTING);
+	if (ch) {
+		ch->window = 0;
+		pool_account(ch);
+	}
+	if (!ch || pool_room(ch) < b->len - 1) {
+		tx_channel_open_failure(id, SSH_OPEN_RESOURCE_SHORTAGE, "no channel is free");
+		if (ch)
+			ch->state = CH_DEAD;
+		return;
+	}
+	ch->client = f->client;
+	ch->remote_id = id;
+	ch->remote_window = window;
+	ch->remote_packet = px_packet_max(packet);
+	buf_set_u32(b->p + 1 + 4 + buf_u32_at(b->p + 1) + 8, ch->remote_packet);
+	pool_put(&ch->queue[CH_OUT], b->p + 1, b->len - 1);
+	pool_account(ch);
+	ch->px.owed = PX_OPEN;
+}
+
+/* --- from the client ----------------------------------------------------------- */
+
+/* Passes the message on that b holds without its type. */
+static void px_relay(const struct client *c, const struct buf *b)
+{
+	struct buf *m = tx_begin((enum ssh_type)c->type);
+	buf_put_bytes(m, b->p, b->len);
+	tx_end(m);
+}
+
+/* The channel of c that a message names by the server's number; NULL, and c is
+ * dropped, if there is none that it may name. */
+static struct channel *px_channel(struct client *c, struct buf *b, enum ch_state state)
+{
+	uint32_t id = buf_get_u32(b);
+	for (int i = 0; i < g.channels; i++) {
+		struct channel *ch = &g.channel[i];
+		if (px_owns(c, ch) && ch->state == state && ch->remote_id == id && ch->events == 0 &&
+		    !(ch->flags & CH_CLOSE_SENT))
+			return ch;
+	}
+	px_drop(c, "message for a channel that is not its own");
+	return NULL;
+}
+
+/* Sender channel, window and packet size stand next in b: they are noted as the
+ * client's, and ours take their place.  False if they make no sense. */
+static bool px_terms(struct channel *ch, struct buf *b)
+{
+	uint8_t *at = b->p + b->pos;
+	ch->px.id = buf_get_u32(b);
+	ch->px.window = buf_get_u32(b);
+	ch->px.packet = buf_get_u32(b);
+	if (b->bad || ch->px.packet == 0)
+		return false;
+	ch->window = 0;
+	pool_account(ch);
+	uint32_t grant = pool_room(ch);
+	if (grant > WINDOW_START)
+		grant = WINDOW_START;
+	ch->window = grant < ch->px.window ? grant : ch->px.window;
+	pool_account(ch);
+	buf_set_u32(at, (uint32_t)ch_index(ch));
+	buf_set_u32(at + 4, ch->window);
+	buf_set_u32(at + 8, ch->px.packet < PACKET_MAX ? ch->px.packet : PACKET_MAX);
+	return true;
+}
+
+static void px_channel_open(struct client *c, struct buf *b)
+{
+	buf_get_str(b);
+	struct buf id = *b;
+	struct channel *ch = ch_alloc(CH_PROXY, CH_OPENING);
+	if (!ch) {
+		c->verdict = PX_NO_CHANNEL;
+		c->word = buf_get_u32(&id);
+	} else if (!px_terms(ch, b)) {
+		ch->state = CH_DEAD;
+		px_drop(c, "channel open");
+	} else {
+		ch->client = (int16_t)(c - g.client);
+		px_relay(c, b);
+	}
+}
+
+/* An answer to the server's CHANNEL_OPEN, which must have been written. */
+static struct channel *px_opening(struct client *c, struct buf *b)
+{
+	struct channel *ch = px_channel(c, b, CH_CONNECTING);
+	if (!ch || (ch_empty(ch) && !(ch->px.owed & PX_OPEN)))
+		return ch;
+	px_drop(c, "answer to a channel open that it has not got");
+	return NULL;
+}
+
+static void px_open_confirmation(struct client *c, struct buf *b)
+{
+	struct channel *ch = px_opening(c, b);
+	if (!ch)
+		return;
+	if (!px_terms(ch, b)) {
+		px_drop(c, "channel open confirmation");
+		return;
+	}
+	ch->state = CH_OPEN;
+	px_relay(c, b);
+}
+
+static void px_open_failure(struct client *c, struct buf *b)
+{
+	struct channel *ch = px_opening(c, b);
+	buf_get_u32(b);
+	buf_get_str(b);
+	buf_get_str(b);
+	if (!ch || b->bad)
+		return;
+	ch->state = CH_DEAD;
+	px_relay(c, b);
+}
+
+/* More credit stays here; the server hears of it as the pool allows. */
+static void px_window_adjust(struct client *c, struct buf *b)
+{
+	struct channel *ch = px_channel(c, b, CH_OPEN);
+	uint32_t more = buf_get_u32(b);
+	if (!ch)
+		return;
+	if (more > UINT32_MAX - ch->px.window)
+		px_drop(c, "window beyond 2^32-1");
+	else
+		ch->px.window += more;
+}
+
+/* The fixed part of DATA or EXTENDED_DATA; the data itself is still in the
+ * socket, its length by the frame's header in c->rid. */
+static void px_data(struct client *c, struct buf *b)
+{
+	struct channel *ch = px_channel(c, b, CH_OPEN);
+	if (c->type == SSH_CHANNEL_EXTENDED_DATA)
+		buf_get_u32(b);
+	uint32_t len = buf_get_u32(b);
+	if (!ch)
+		return;
+	if (len != c->rid || len > ch->remote_packet || len > ch->remote_window || ch->flags & CH_EOF_SENT) {
+		px_drop(c, "data that does not fit");
+		return;
+	}
+	ch->remote_window -= len;
+	if (len == 0)
+		return;
+	c->phase = MX_PROXY_DATA;
+	c->body_len = len;
+}
+
+/* Once the server has closed, what the client says in ignorance of it goes
+ * nowhere, but for its own CLOSE. */
+static void px_relay_open(const struct client *c, const struct channel *ch, const struct buf *b)
+{
+	if (!(ch->flags & CH_CLOSE_RCVD))
+		px_relay(c, b);
+}
+
+static void px_eof(struct client *c, struct buf *b)
+{
+	struct channel *ch = px_channel(c, b, CH_OPEN);
+	if (!ch)
+		return;
+	if (ch->flags & CH_EOF_SENT) {
+		px_drop(c, "a second EOF");
+		return;
+	}
+	ch->flags |= CH_EOF_SENT;
+	px_relay_open(c, ch, b);
+}
+
+static void px_close(struct client *c, struct buf *b)
+{
+	struct channel *ch = px_channel(c, b, CH_OPEN);
+	if (!ch)
+		return;
+	ch->flags |= CH_EOF_SENT | CH_CLOSE_SENT;
+	px_relay(c, b);
+}
+
+static void px_channel_request(struct client *c, struct buf *b)
+{
+	struct channel *ch = px_channel(c, b, CH_OPEN);
+	buf_get_str(b);
+	bool want_reply = buf_get_u8(b);
+	if (!ch || b->bad || ch->flags & CH_CLOSE_RCVD)
+		return;
+	if (want_reply && ch->px.pending + ch->px.n_verdicts >= PX_VERDICTS) {
+		px_drop(c, "too many requests without an answer");
+		return;
+	}
+	ch->px.pending += want_reply;
+	px_relay(c, b);
+}
+
+static void px_channel_reply(struct client *c, struct buf *b)
+{
+	struct channel *ch = px_channel(c, b, CH_OPEN);
+	if (!ch)
+		return;
+	if (ch->px.asked == 0) {
+		px_drop(c, "answer to a request that was not made");
+		return;
+	}
+	ch->px.asked--;
+	px_relay_open(c, ch, b);
+}
+
+/* The forward of c that listens at host:port, or path; NULL if it has none. */
+static struct forward *px_forward(const struct client *c, const struct endpoint *at)
+{
+	for (int i = 0; i < FORWARDS; i++) {
+		struct forward *f = &g.forward[i];
+		if (f->state != FW_FREE && f->type == FW_PROXY && f->client == (int16_t)(c - g.client) &&
+		    strcmp(f->listen.host, at->host) == 0 &&
+		    at->port == (f->allocated ? f->allocated : f->listen.port))
+			return f;
+	}
+	return NULL;
+}
+
+/* Whether the server has a request about f to answer. */
+static bool px_in_flight(const struct forward *f)
+{
+	for (int i = 0; i < g.n_global; i++)
+		if (g.global[i].kind >= GLOBAL_PROXY && &g.forward[g.global[i].of] == f)
+			return true;
+	return false;
+}
+
+/* Asks the server to listen at `at` for c, or no longer.  Always with a reply:
+ * we must know.  False if it cannot be asked. */
+static bool px_ask(struct client *c, const struct endpoint *at, bool cancel, bool reply)
+{
+	struct forward like = { .type = FW_PROXY, .listen = *at };
+	struct forward *f = px_forward(c, at);
+	if (g.n_global == GLOBAL_REQUESTS || (cancel && (!f || px_in_flight(f))) || (f && !cancel && at->port != 0))
+		return false;
+	if (!cancel && !(f = fw_add(&like)))
+		return false;
+	if (!cancel) {
+		f->client = (int16_t)(c - g.client);
+		f->state = FW_ASKED;
+	}
+	g.global[g.n_global++] = (struct global_request){
+		cancel ? GLOBAL_PROXY_CANCEL : GLOBAL_PROXY, (int16_t)(f - g.forward), reply
+	};
+	fw_tx(f, cancel);
+	return true;
+}
+
+/* What listens at the server is passed on.  The rest is answered here, and
+ * "no-more-sessions@openssh.com" above all stays here. */
+static void px_global_request(struct client *c, struct buf *b)
+{
+	struct str name = buf_get_str(b);
+	bool reply = buf_get_u8(b), asked = false;
+	bool cancel = name.len > 7 && memcmp(name.p, "cancel-", 7) == 0;
+	struct str what = { name.p + (cancel ? 7 : 0), name.len - (cancel ? 7 : 0) };
+	bool tcp = str_is(what, "tcpip-forward"), path = str_is(what, "streamlocal-forward@openssh.com");
+	if (tcp || path) {
+		struct endpoint at = { .port = FW_PATH };
+		struct str host = buf_get_text(b);
+		if (tcp)
+			at.port = buf_get_u32(b);
+		if (b->bad)
+			return;
+		if (host.len < sizeof at.host && (path || at.port <= 65535)) {
+			memcpy(at.host, host.p, host.len);
+			asked = px_ask(c, &at, cancel, reply);
+		}
+	}
+	if (reply && !b->bad)
+		c->verdict = asked ? PX_ASKED : PX_REFUSED;
+	c->word = 0;
+}
+
+static const struct {
+	uint8_t type;
+	void (*run)(struct client *, struct buf *);
+} px_table[] = {
+	{ SSH_GLOBAL_REQUEST, px_global_request },
+	{ SSH_CHANNEL_OPEN, px_channel_open },
+	{ SSH_CHANNEL_OPEN_CONFIRMATION, px_open_confirmation },
+	{ SSH_CHANNEL_OPEN_FAILURE, px_open_failure },
+	{ SSH_CHANNEL_WINDOW_ADJUST, px_window_adjust },
+	{ SSH_CHANNEL_DATA, px_data },
+	{ SSH_CHANNEL_EXTENDED_DATA, px_data },
+	{ SSH_CHANNEL_EOF, px_eof },
+	{ SSH_CHANNEL_CLOSE, px_close },
+	{ SSH_CHANNEL_REQUEST, px_channel_request },
+	{ SSH_CHANNEL_SUCCESS, px_channel_reply },
+	{ SSH_CHANNEL_FAILURE, px_channel_reply },
+};
+
+static uint8_t *px_body(struct client *c)
+{
+	return c->request >= 0 ? req_data(c->request) : c->small;
+}
+
+/* A message is here, or as much of it as is looked at. */
+static void px_dispatch(struct client *c)
+{
+	struct buf b = buf_over(px_body(c), c->body_len);
+	size_t i = 0;
+	while (i < sizeof px_table / sizeof px_table[0] && px_table[i].type != c->type)
+		i++;
+	if (i == sizeof px_table / sizeof px_table[0]) {
+		px_drop(c, "a message of a type that is not for it to send");
+		return;
+	}
+	px_table[i].run(c, &b);
+	if (b.bad)
+		px_drop(c, "message too short");
+	if (c->phase == MX_PROXY_BODY)
+		px_next(c);
+	c->got = 0;
+}
+
+/* The header of a frame is here: decide where the rest goes. */
+static void px_head(struct client *c)
+{
+	uint32_t length = buf_u32_at(c->header);
+	uint32_t fixed = c->header[5] == SSH_CHANNEL_DATA ? 8 : c->header[5] == SSH_CHANNEL_EXTENDED_DATA ? 12 : 0;
+	c->type = c->header[5];
+	c->got = 0;
+	c->body_len = fixed ? fixed : length - 2;
+	c->rid = length - 2 - fixed;
+	if (length < 2 + 4 || length > MUX_FRAME_MAX || length - 2 < fixed || c->header[4] != 0)
+		px_drop(c, "not a frame");
+	else if (c->body_len >= tp_payload_max || c->body_len > REQUEST_MAX)
+		px_drop(c, "message too long");
+	else if (c->body_len <= MX_SMALL)
+		c->phase = MX_PROXY_BODY;
+	else {
+		c->phase = MX_PROXY_WAIT;
+		c->deadline = g.now + SESSION_WAIT_MS;
+	}
+}
+
+/* Reads into `to` up to `want`, counted in c->got; 0 when there is no more now. */
+static uint32_t px_fetch(struct client *c, uint8_t *to, size_t want)
+{
+	ssize_t n = fd_read(c->fd, to, want);
+	if (n == FD_END || n == FD_ERROR)
+		px_drop(c, "it has left");
+	if (n < (ssize_t)want)
+		c->readable = PX_QUIET;
+	if (n <= 0)
+		return 0;
+	c->got += (uint32_t)n;
+	return (uint32_t)n;
+}
+
+/* Data goes from the socket straight into a message, as much as is there. */
+static uint32_t px_relay_data(struct client *c, uint32_t max)
+{
+	struct buf fixed = buf_over(c->small, 4);
+	struct channel *ch = px_channel(c, &fixed, CH_OPEN);
+	uint8_t *p = tp_payload();
+	uint32_t head = c->type == SSH_CHANNEL_DATA ? SSH_DATA_HEADER : SSH_DATA_HEADER + 4;
+	uint32_t want = c->body_len - c->got;
+	if (!ch)
+		return 0;
+	if (want > max)
+		want = max;
+	if (want > tp_payload_max - head)
+		want = (uint32_t)tp_payload_max - head;
+	uint32_t n = px_fetch(c, p + head, want);
+	if (c->got == c->body_len)
+		px_next(c);
+	if (n == 0 || ch->flags & CH_CLOSE_RCVD)
+		return n;
+	p[0] = (uint8_t)c->type;
+	memcpy(p + 1, c->small, head - 1);
+	buf_set_u32(p + head - 4, n);
+	tp_send(head + n);
+	return n;
+}
+
+static bool px_may_read(const struct client *c)
+{
+	return px_is(c) && !c->dead && !c->closing && c->verdict == PX_NONE && c->phase != MX_PROXY_WAIT &&
+	       g.stop != LP_NOW;
+}
+
+/* Worth waiting for input: the transport's room is asked once by the caller. */
+static bool px_wants_read(const struct client *c)
+{
+	return px_may_read(c) && c->readable == PX_QUIET;
+}
+
+/* Input that poll() has announced. */
+static bool px_wants_send(const struct client *c)
+{
+	return px_may_read(c) && c->readable != PX_QUIET;
+}
+
+/* One step of reading, not more than `max` bytes of data.  Returns how many
+ * bytes it took; 0 when there is no more now.  Precondition: px_wants_send()
+ * and room in the transport. */
+static uint32_t px_read(struct client *c, uint32_t max)
+{
+	uint32_t n = 0;
+	if (c->phase == MX_PROXY_HEAD) {
+		n = px_fetch(c, c->header + c->got, PX_HEADER - c->got);
+		if (c->got == PX_HEADER)
+			px_head(c);
+	} else if (c->phase == MX_PROXY_BODY) {
+		n = px_fetch(c, px_body(c) + c->got, c->body_len - c->got);
+		if (c->got == c->body_len)
+			px_dispatch(c);
+	} else if (c->phase == MX_PROXY_DATA)
+		n = px_relay_data(c, max);
+	return n;
+}
+
+/* --- each turn, and the end ------------------------------------------------------ */
+
+static void px_settle_channel(struct channel *ch)
+{
+	if (!ch_is_proxied(ch) || ch->state != CH_OPEN || ch->events)
+		return;
+	if (ch->px.owed & PX_CLOSED && ch->flags & CH_CLOSE_SENT)
+		ch->state = CH_DEAD;
+	else if (g.link == LK_UP)
+		ch_credit(ch);
+}
+
+/* A message that it does not finish holds a place in req_memory: not for long,
+ * but the time in which we do not read is not the client's fault. */
+static void px_settle(struct client *c)
+{
+	bool fresh = c->phase == MX_PROXY_WAIT && (c->request = (int16_t)req_alloc(c->body_len)) >= 0;
+	if (fresh)
+		c->phase = MX_PROXY_BODY;
+	if (c->phase == MX_PROXY_HEAD && g.link == LK_UP && !c->closing)
+		c->deadline = 0;	/* px_begin()'s */
+	if (fresh || (c->request >= 0 && g.link == LK_UP && tp_room() == 0))
+		c->deadline = g.now + REQUEST_MS;
+	px_pump(c);
+	if (c->closing && c->out_len == 0 && c->tail == 0)
+		px_drop(c, "the link is lost");
+}
+
+/* The client is gone: its channels are closed, what listens for it is
+ * cancelled, at once or when the server has answered. */
+static void px_leave(struct client *c)
+{
+	for (int i = 0; i < g.channels; i++) {
+		struct channel *ch = &g.channel[i];
+		if (!px_owns(c, ch))
+			continue;
+		if (ch->state != CH_CONNECTING) {
+			ch_abandon(ch);
+			continue;
+		}
+		if (g.link == LK_UP && !c->closing)
+			tx_channel_open_failure(ch->remote_id, SSH_OPEN_CONNECT_FAILED, "connect failed");
+		ch->state = CH_DEAD;
+	}
+	for (int i = 0; i < FORWARDS; i++) {
+		struct forward *f = &g.forward[i];
+		if (f->state == FW_FREE || f->type != FW_PROXY || f->client != (int16_t)(c - g.client))
+			continue;
+		f->client = -1;
+		if (px_in_flight(f))
+			continue;
+		if (g.link == LK_UP)
+			fw_tx(f, true);
+		fw_free(f);
+	}
+}
+
+/* The link is lost, and with it what listened at the server.  Clients get what
+ * has come for them, if they take it soon. */
+static void px_link_lost(void)
+{
+	for (int i = 0; i < g.clients; i++)
+		if (px_is(&g.client[i])) {
+			g.client[i].closing = true;
+			g.client[i].deadline = g.now + FAREWELL_MS;
+		}
+	for (int i = 0; i < FORWARDS; i++)
+		if (g.forward[i].state != FW_FREE && g.forward[i].type == FW_PROXY)
+			fw_free(&g.forward[i]);
+}
+
 /* ===== rx_ ================================================================
  * The SSH messages we receive (RFC 4254), one handler each, and their table.
  * A message that breaks the protocol loses the link, nothing else. */
@@ -2895,7 +3872,7 @@ static struct channel *rx_channel(struct buf *b)
 	return NULL;
 }
 
-/* The server opens a channel: only for a remote forward of ours. */
+/* The server opens a channel: only for a remote forward that was asked for. */
 static void rx_channel_open(struct buf *b)
 {
 	struct str type = buf_get_str(b);
@@ -2908,6 +3885,8 @@ static void rx_channel_open(struct buf *b)
 	}
 	if (b->bad || packet == 0)
 		rx_bad("channel open");
+	else if (f && f->type == FW_PROXY)
+		px_server_open(f, b, id, window, packet);
 	else if (f)
 		fw_server_open(f, id, window, packet);
 	else
@@ -2953,6 +3932,8 @@ static void rx_channel_open_failure(struct buf *b)
 		c->state = CH_DEAD;
 	else
 		c->events |= CH_EV_REFUSED;
+	if (ch_is_proxied(c))
+		px_server_refused(c, code, text);
 }
 
 static void rx_channel_window_adjust(struct buf *b)
@@ -2963,8 +3944,10 @@ static void rx_channel_window_adjust(struct buf *b)
 		return;
 	if (more > UINT32_MAX - c->remote_window)
 		rx_bad("window beyond 2^32-1");
-	else
+	else {
 		c->remote_window += more;
+		c->px.adjust += more;
+	}
 }
 
 /* Received data of one stream; CH_STREAMS for data that nobody reads. */
@@ -3002,15 +3985,19 @@ static void rx_channel_extended_data(struct buf *b)
 static void rx_channel_eof(struct buf *b)
 {
 	struct channel *c = rx_channel(b);
-	if (c)
-		c->flags |= CH_EOF_RCVD;
+	if (!c)
+		return;
+	c->flags |= CH_EOF_RCVD;
+	c->px.owed |= PX_EOF;
 }
 
 static void rx_channel_close(struct buf *b)
 {
 	struct channel *c = rx_channel(b);
-	if (c)
-		c->flags |= CH_EOF_RCVD | CH_CLOSE_RCVD;
+	if (!c)
+		return;
+	c->flags |= CH_EOF_RCVD | CH_CLOSE_RCVD;
+	c->px.owed |= PX_CLOSE;
 }
 
 static void rx_exit_status(struct channel *c, struct buf *b)
@@ -3052,6 +4039,10 @@ static void rx_channel_request(struct buf *b)
 	bool want_reply = buf_get_u8(b), done = false;
 	if (!c || b->bad)
 		return;
+	if (ch_is_proxied(c)) {
+		px_server_request(c, b, name, want_reply);
+		return;
+	}
 	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
 		if (str_is(name, known[i].name)) {
 			known[i].run(c, b);
@@ -3066,6 +4057,11 @@ static void rx_channel_reply(struct buf *b, bool success)
 	struct channel *c = rx_channel(b);
 	if (!c)
 		return;
+	if (ch_is_proxied(c)) {
+		if (!px_server_reply(c, success))
+			rx_bad("answer to a channel request that was not made");
+		return;
+	}
 	switch (ch_answered(c)) {
 	case CH_RQ_NONE:
 		rx_bad("answer to a channel request that was not made");
@@ -3120,6 +4116,8 @@ static void rx_global_reply(struct buf *b, bool success)
 		fw_answer(&g.forward[first.of], success, b);
 	else if (first.kind == GLOBAL_PROBE)
 		g.client[first.of].probed = true;
+	else if (first.kind != GLOBAL_KEEPALIVE)
+		px_server_answer(&first, success, b);
 }
 
 static void rx_request_success(struct buf *b)
@@ -3241,6 +4239,8 @@ static void mx_free(struct client *c)
 			fw_free(&g.forward[c->forward]);
 	}
 	mx_forget_probe(c);
+	if (px_is(c))
+		px_leave(c);
 	mx_close_fds(c);
 	req_free(&c->request);
 	req_free(&c->answer);
@@ -3377,6 +4377,8 @@ static bool mx_parse_session(struct buf *b, struct mx_session *s)
 		buf_get_text(&env);
 	return !b->bad && !env.bad;
 }
+
+#define ENV_NAME_MAX 1024
 
 /* Longest pty-req or exec that surely fits into one message. */
 #define MX_COMMAND_MAX (tp_payload_max - 64)
@@ -3611,7 +4613,7 @@ static void mx_state(struct client *c, struct buf *b)
 		mx_tell_state(c, g.link == LK_UP && !probe, in_state());
 		return;
 	}
-	g.global[g.n_global++] = (struct global_request){ GLOBAL_PROBE, (int16_t)(c - g.client) };
+	g.global[g.n_global++] = (struct global_request){ .kind = GLOBAL_PROBE, .of = (int16_t)(c - g.client) };
 	tx_global_request("keepalive@openssh.com", true);
 	c->phase = MX_PROBING;
 	c->deadline = g.now + PROBE_MS;
@@ -3647,6 +4649,18 @@ static void mx_resume(struct client *c, struct buf *b)
 		g.channel[c->channel].flags &= (uint16_t)~CH_SUSPENDED;
 }
 
+/* From here on the client speaks SSH messages itself. */
+static void mx_proxy(struct client *c, struct buf *b)
+{
+	(void)b;
+	if (c->channel >= 0) {
+		mx_failure(c, "Multiple sessions not supported");
+		return;
+	}
+	mx_reply(c, MUX_S_PROXY, c->rid, NULL, NULL);
+	px_begin(c);
+}
+
 static const struct mx_handler {
 	uint32_t type;
 	uint8_t fds;			/* descriptors that follow the frame */
@@ -3666,6 +4680,7 @@ static const struct mx_handler {
 	{ MUX_X_C_WAIT, 0, true, mx_wait },
 	{ MUX_X_C_STATE, 0, true, mx_state },
 	{ MUX_X_C_KILL, 0, false, mx_kill },
+	{ MUX_C_PROXY, 0, false, mx_proxy },
 };
 
 static const struct mx_handler *mx_handler(uint32_t type)
@@ -3804,6 +4819,10 @@ static bool mx_step(struct client *c)
 	case MX_OPENING:
 	case MX_FORWARDING:
 	case MX_PROBING:
+	case MX_PROXY_HEAD:
+	case MX_PROXY_WAIT:
+	case MX_PROXY_BODY:
+	case MX_PROXY_DATA:
 		break;
 	}
 	return false;
@@ -3862,13 +4881,10 @@ static void mx_write(struct client *c)
 static bool mx_env_allowed(struct str s)
 {
 	const uint8_t *equals = memchr(s.p, '=', s.len);
-	char name[1024];
-	if (!equals || equals == s.p || (size_t)(equals - s.p) >= sizeof name)
+	if (!equals || equals == s.p || equals - s.p >= ENV_NAME_MAX)
 		return false;
-	memcpy(name, s.p, (size_t)(equals - s.p));
-	name[equals - s.p] = 0;
 	for (size_t i = 0; i < g.op.send_env.n; i++)
-		if (fnmatch(g.op.send_env.at[i], name, 0) == 0)
+		if (str_matches((struct str){ s.p, (uint32_t)(equals - s.p) }, g.op.send_env.at[i]))
 			return true;
 	return false;
 }
@@ -4115,6 +5131,8 @@ static void lk_lost(const char *why)
 		if (g.channel[i].state != CH_FREE && g.channel[i].state != CH_DEAD)
 			ch_lose(&g.channel[i]);
 	fw_link_lost();
+	if (was_up)
+		px_link_lost();
 	if (!again) {
 		if (g.stop != LP_NOW)
 			g.exit_code = 255;
@@ -4423,6 +5441,19 @@ static void lp_earlier(int *timeout, int64_t deadline)
 		*timeout = (int)left;
 }
 
+/* One from whom nothing is wanted now is left out, or its hanging up would be
+ * reported over and over. */
+static void lp_add_proxy(int index, int *timeout)
+{
+	const struct client *c = &g.client[index];
+	bool room = g.link == LK_UP && tp_room() > 0;
+	short events = (short)((room && px_wants_read(c) ? POLLIN : 0) | (c->out_len || c->tail ? POLLOUT : 0));
+	if (room && px_wants_send(c))
+		*timeout = 0;		/* its turn has not come yet */
+	if (events)
+		lp_add(LP_CLIENT, index, 0, c->fd, events);
+}
+
 static void lp_add_clients(int *timeout)
 {
 	int n = 0;
@@ -4432,7 +5463,10 @@ static void lp_add_clients(int *timeout)
 			continue;
 		n++;
 		lp_earlier(timeout, c->deadline);
-		lp_add(LP_CLIENT, i, 0, c->fd, (short)((mx_wants_read(c) ? POLLIN : 0) | (mx_written(c) ? 0 : POLLOUT)));
+		if (px_is(c))
+			lp_add_proxy(i, timeout);
+		else
+			lp_add(LP_CLIENT, i, 0, c->fd, (short)((mx_wants_read(c) ? POLLIN : 0) | (mx_written(c) ? 0 : POLLOUT)));
 	}
 	if (g.listener >= 0 && n < CLIENTS && g.now >= g.accept_after)
 		lp_add(LP_LISTENER, 0, 0, g.listener, POLLIN);
@@ -4447,7 +5481,7 @@ static void lp_add_channels(int *timeout)
 		const struct channel *c = &g.channel[i];
 		if (c->state == CH_FREE)
 			continue;
-		if (c->state == CH_SOCKS || c->flags & CH_SOCKS_PENDING)
+		if (c->state == CH_SOCKS || c->state == CH_CONNECTING || c->flags & CH_SOCKS_PENDING)
 			lp_earlier(timeout, c->deadline);
 		if (c->state == CH_SOCKS)
 			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN | POLLRDHUP);
@@ -4534,8 +5568,23 @@ static void lp_serve_transport(void)
 		rx_message(p, len);
 }
 
+#define SHORT_INPUT 512		/* bytes waiting that are no bulk */
+
+static bool lp_is_little(int fd)
+{
+	int waiting = 0;
+	return ioctl(fd, FIONREAD, &waiting) == 0 && waiting <= SHORT_INPUT;
+}
+
 static void lp_serve_client(struct client *c, short revents)
 {
+	if (px_is(c)) {
+		if (revents & POLLOUT)
+			px_pump(c);
+		if (revents & (POLLIN | POLLHUP | POLLERR))
+			c->readable = lp_is_little(c->fd) ? PX_SHORT : PX_BULK;
+		return;
+	}
 	if (revents & POLLOUT)
 		mx_write(c);
 	if (mx_wants_read(c) && revents & (POLLIN | POLLHUP | POLLERR))
@@ -4544,13 +5593,11 @@ static void lp_serve_client(struct client *c, short revents)
 		mx_drop(c);
 }
 
-#define SHORT_INPUT 512		/* bytes waiting that are no bulk */
 
 /* Input has come.  Terminals, and whatever has little to say, go before bulk. */
 static void lp_readable(struct channel *c)
 {
-	int waiting = 0;
-	bool little = c->flags & CH_TTY || (ioctl(c->in.fd, FIONREAD, &waiting) == 0 && waiting <= SHORT_INPUT);
+	bool little = c->flags & CH_TTY || lp_is_little(c->in.fd);
 	c->flags = (uint16_t)((c->flags & ~CH_SHORT) | CH_READABLE | (little ? CH_SHORT : 0));
 }
 
@@ -4610,20 +5657,37 @@ static bool lp_send_turn(struct channel *c)
 	return sent;
 }
 
+/* The same for a proxy client, whatever its frames are. */
+static bool lp_proxy_turn(struct client *c)
+{
+	uint32_t before = c->turn = c->turn > 0 ? c->turn : SEND_QUANTUM;
+	while (c->turn > 0 && px_wants_send(c) && tp_room() > 0) {
+		uint32_t n = px_read(c, c->turn < g.bulk_packet ? c->turn : g.bulk_packet);
+		c->turn -= n < c->turn ? n : c->turn;
+	}
+	bool sent = c->turn < before;
+	if (!px_wants_send(c))
+		c->turn = 0;
+	return sent;
+}
+
 /* Round robin in bytes over the channels of one kind that have input and
- * window.  True if any of them sent. */
+ * window, and the proxy clients, each like one channel.  True if any of them
+ * sent. */
 static bool lp_send_round(uint16_t little)
 {
 	bool sent = false;
-	int last = g.next_channel;
-	for (int n = 0; n < g.channels && tp_room() > 0; n++) {
-		int at = (g.next_channel + n) % g.channels;
-		struct channel *c = &g.channel[at];
-		if (!ch_wants_send(c) || (c->flags & CH_SHORT) != little)
+	int last = g.next_channel, all = g.channels + g.clients;
+	for (int n = 0; n < all && tp_room() > 0; n++) {
+		int at = (g.next_channel + n) % all;
+		struct channel *c = at < g.channels ? &g.channel[at] : NULL;
+		struct client *k = c ? NULL : &g.client[at - g.channels];
+		if (c ? !ch_wants_send(c) || (c->flags & CH_SHORT) != little
+		      : !px_wants_send(k) || (k->readable == PX_SHORT) != (little != 0))
 			continue;
-		sent |= lp_send_turn(c);
+		sent |= c ? lp_send_turn(c) : lp_proxy_turn(k);
 		if (!little)
-			last = c->turn > 0 ? at : at + 1;
+			last = (c ? c->turn : k->turn) > 0 ? at : at + 1;
 	}
 	g.next_channel = last;
 	return sent;
@@ -4649,8 +5713,10 @@ static void lp_settle(void)
 		tt_resize();
 	}
 	for (int i = 0; i < g.channels; i++)
-		if (g.link != LK_UP || !tp_info()->exchanging)
+		if (g.link != LK_UP || !tp_info()->exchanging) {
 			ch_settle(&g.channel[i]);
+			px_settle_channel(&g.channel[i]);
+		}
 	for (int i = 0; i < g.clients; i++) {
 		struct client *c = &g.client[i];
 		if (c->phase == MX_FREE || c->dead)
@@ -4662,7 +5728,10 @@ static void lp_settle(void)
 		if (c->phase == MX_PROBING)
 			mx_probe_events(c);
 		mx_expire(c);
-		mx_write(c);
+		if (px_is(c))
+			px_settle(c);
+		else
+			mx_write(c);
 	}
 	mx_admit();
 	if (g.link == LK_UP)
@@ -4698,6 +5767,7 @@ static void lp_begin_stop(void)
 		for (int i = 0; i < g.channels; i++)
 			if (g.channel[i].state != CH_FREE && g.channel[i].state != CH_DEAD)
 				ch_lose(&g.channel[i]);
+		px_link_lost();
 	}
 }
 
@@ -4711,7 +5781,8 @@ static bool lp_stopped(void)
 	if (g.stop_deadline == 0)
 		lp_begin_stop();
 	for (int i = 0; i < g.clients; i++)	/* who neither waits for output nor an answer goes now */
-		if (g.client[i].phase != MX_FREE && g.client[i].channel < 0 && mx_written(&g.client[i])) {
+		if (g.client[i].phase != MX_FREE && g.client[i].channel < 0 && mx_written(&g.client[i]) &&
+		    g.client[i].tail == 0) {
 			mx_drop(&g.client[i]);
 			g.again = true;
 		}
@@ -4787,7 +5858,6 @@ static struct cl_state {
 	bool lost;			/* the session ended without an exit status */
 	struct buf out;			/* requests that are not yet written */
 } cl = { .fd = -1 };
-static uint8_t cl_space[REQUEST_MAX + 256];
 static volatile sig_atomic_t cl_signal, cl_resized;
 
 /* A frame from the master: its type, its second word, and the rest of it. */
@@ -4889,7 +5959,7 @@ static bool cl_frame(struct cl_frame *f)
 static int cl_try_connect(const struct sockaddr_un *a)
 {
 	fd_close(&cl.fd);
-	cl = (struct cl_state){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), .out = buf_over(cl_space, sizeof cl_space) };
+	cl = (struct cl_state){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), .out = buf_over(g.req_memory, sizeof g.req_memory) };
 	return cl.fd >= 0 && connect(cl.fd, (const struct sockaddr *)a, sizeof *a) == 0 ? 0 : errno;
 }
 
@@ -5374,7 +6444,7 @@ static int cl_session(void)
 	if (tty && !cl_alive())
 		return 255;
 	if (!cl_put_session(tty)) {
-		cl_say("sshmux: command and environment are longer than %d bytes", REQUEST_MAX);
+		cl_say("sshmux: command and environment are longer than %d bytes", REQUEST_POOL);
 		return 255;
 	}
 	if (!cl_open("session request", 3, &sid))

@@ -123,6 +123,11 @@ $(TP_DROPBEAR_OBJS): $(TP_O)/dropbear/%.o: $(TP_HEADERS) $(TP_GUARD)
 $(TP_O)/tomcrypt/stream/chacha/chacha_crypt.o \
 $(TP_O)/tomcrypt/mac/poly1305/poly1305.o: TP_FILE = -O3
 
+# AES stands behind chacha20: on small devices its tables may be computed.
+ifneq ($(findstring PROFILE_ROUTER,$(PROFILE_CPPFLAGS)),)
+$(TP_O)/tomcrypt/ciphers/aes/aes.o: TP_FILE = -DLTC_SMALL_CODE
+endif
+
 $(TP_TOMCRYPT_OBJS): $(TP_O)/tomcrypt/%.o: $(TP_HEADERS) $(TP_GUARD)
 	@mkdir -p $(@D)
 	@echo '  CC tomcrypt/$*.c'
