@@ -9,6 +9,7 @@
  *                      the kernel sends SIGWINCH to those it concerns
  *   expect TEXT        until TEXT has come, after what was expected before
  *   send TEXT          type it; \r \n \e \\ and \ooo (octal) are understood
+ *   raw                until somebody has made the terminal raw
  *   wait FILE          until FILE exists
  *   touch FILE         create FILE
  *   sendonly TEXT      the same, but output is left unread
@@ -181,6 +182,18 @@ static void wait_file(const char *name)
 	}
 }
 
+static void wait_raw(void)
+{
+	long end = now() + deadline_ms;
+	struct termios t;
+
+	while (tcgetattr(master, &t) || t.c_lflag & ICANON) {
+		if (now() > end)
+			fail("the terminal did not become raw");
+		poll(NULL, 0, 10);
+	}
+}
+
 static void write_file(const char *name, const char *text)
 {
 	int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -242,6 +255,10 @@ static char **step(char **w)
 	if (!strcmp(c, "size")) {
 		resize(w[0], w[1]);
 		return w + 2;
+	}
+	if (!strcmp(c, "raw")) {
+		wait_raw();
+		return w;
 	}
 	if (!strcmp(c, "end"))
 		exit(finish());
