@@ -62,6 +62,12 @@
 #define CONNECTORS BY_PROFILE(8, 32)
 #endif
 
+/* Askpass programs at once (ControlMaster=ask); further questions wait.
+ * Range 1..64.  Cost: 24 bytes each. */
+#ifndef ASKERS
+#define ASKERS BY_PROFILE(2, 4)
+#endif
+
 /* --- requests ------------------------------------------------------------- */
 
 /* Longest request body: command + environment + TERM with their lengths.
@@ -155,7 +161,8 @@
 #define PACKET_MAX BY_PROFILE(8 * 1024, 32 * 1024 - 64)
 #endif
 
-/* Longest message of bulk data while a terminal is open.
+/* Longest message of bulk data, and what may wait of it, while more than one
+ * channel is open.
  * Range 512..32768.  Costs nothing. */
 #ifndef BULK_PACKET
 #define BULK_PACKET 4096
@@ -165,6 +172,11 @@
  * (TCP_NOTSENT_LOWAT).  Range 2048..1 MiB.  Cost: kernel memory. */
 #ifndef NET_UNSENT
 #define NET_UNSENT BY_PROFILE(8 * 1024, 32 * 1024)
+#endif
+
+/* The same while more than one channel is open. */
+#ifndef NET_UNSENT_SHARED
+#define NET_UNSENT_SHARED 4096
 #endif
 
 /* Encrypted bytes that wait for the network's socket before channels stop
@@ -204,7 +216,7 @@
 #endif
 
 /* How long a forwarded connection may take to connect, and to make its SOCKS
- * request. */
+ * request or its X11 greeting. */
 #ifndef CONNECT_MS
 #define CONNECT_MS 30000
 #endif
@@ -232,12 +244,29 @@
 #define TT_RESIZE_MS 1000
 #endif
 
+/* How long the user may take to answer a question (ControlMaster=ask); then the
+ * answer is no. */
+#ifndef ASK_MS
+#define ASK_MS 120000
+#endif
+
+/* How long xauth may take to tell a display's cookie.  Programs at the server
+ * that want the display wait for it; then they go on without a cookie. */
+#ifndef XAUTH_MS
+#define XAUTH_MS 5000
+#endif
+
 /* How long output is flushed to clients and goodbyes are said at the end. */
 #ifndef FAREWELL_MS
 #define FAREWELL_MS 2000
 #endif
 
 /* --- the rest ------------------------------------------------------------- */
+
+/* The askpass program unless SSH_ASKPASS names one. */
+#ifndef ASKPASS
+#define ASKPASS "/usr/bin/ssh-askpass"
+#endif
 
 #ifndef LISTEN_BACKLOG
 #define LISTEN_BACKLOG 128

@@ -16,15 +16,18 @@
  *   req_       request bodies that wait for their channel
  *   fd_        descriptors: flags, reading, writing, passing
  *   cn_        connecting: resolver child, addresses in turn
+ *   ex_        short-lived programs that we ask something
  *   tx_        SSH messages we send
  *   ch_        channels and their flow control
  *   tt_        terminals: modes and sizes
  *   us_        the control socket
  *   fw_        forwards: listeners, connections, SOCKS
+ *   xf_        the agent and the X display, for programs at the server
  *   in_        texts about connection, channels and forwards
  *   es_        escapes typed by a user
  *   px_        proxy mode: clients that speak SSH messages themselves
  *   rx_        SSH messages we receive, one handler each, and their table
+ *   as_        asking the user whether a client may
  *   mx_        mux messages of our clients, one handler each, and their table
  *   lk_        the link: connect, log in, keepalive, loss
  *   lp_        the poll loop
@@ -90,7 +93,7 @@
 #define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
 #define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
 #define POLLFDS (3 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
-#define FD_LIMIT (64 + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
+#define FD_LIMIT (64 + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS + PROGRAMS)
 
 _Static_assert(CLIENTS >= 2 && CLIENTS <= 1024, "CLIENTS out of range");
 _Static_assert(CHANNELS >= 2 && CHANNELS <= 2048, "CHANNELS out of range");
@@ -105,6 +108,7 @@ _Static_assert(WINDOW_BLOCKS < 0xffff, "more window blocks than their numbers");
 _Static_assert(WINDOW_MIN_BLOCKS >= 3, "a channel needs three blocks: two streams, one more");
 _Static_assert(WINDOW_RESERVED <= WINDOW_BLOCKS * 3 / 4, "WINDOW_POOL too small for CHANNELS");
 _Static_assert(PAYLOAD_MAX >= 10240, "an 8 KB command must fit in PAYLOAD_MAX");
+_Static_assert(ASKERS >= 1 && ASKERS <= 64, "ASKERS out of range");
 _Static_assert(REPLY_MAX >= 128, "REPLY_MAX must hold two replies with their reasons");
 _Static_assert(PROXY_STORE >= 40 && PROXY_STORE <= 255, "PROXY_STORE out of range");
 _Static_assert(REPLY_MAX >= PROXY_STORE + 40, "a relayed request must fit in REPLY_MAX");
@@ -207,6 +211,7 @@ enum ch_kind {
 	CH_STDIO,		/* a client's stdin and stdout (MUX_C_NEW_STDIO_FWD) */
 	CH_LOCAL,		/* a socket that one of our listeners accepted */
 	CH_REMOTE,		/* a socket that we connected for the server */
+	CH_X11,			/* the same, for a program that wants the display */
 	CH_PROXY,		/* a channel of a proxy client's own */
 };
 
@@ -226,7 +231,7 @@ enum ch_flag {
 	CH_TTY = 1 << 7,	/* a pty was asked for */
 	CH_READABLE = 1 << 8,	/* poll() found input; until a read comes back short */
 	CH_REFUSED = 1 << 9,	/* the server refused to start the command */
-	CH_SOCKS_PENDING = 1 << 10,	/* its SOCKS request comes as channel data */
+	CH_SOCKS_PENDING = 1 << 10,	/* its SOCKS request, or X11 greeting, comes as channel data */
 	CH_SUSPENDED = 1 << 11,	/* its client is stopped: the terminal is not ours to read */
 	CH_LINE_START = 1 << 12,	/* es_: the next byte typed may be the escape character */
 	CH_ESCAPED = 1 << 13,	/* es_: the escape character is held back */
@@ -246,7 +251,7 @@ enum ch_event {
 
 /* Channel requests of ours that want a reply, in the order sent (RFC 4254,
  * 5.4: the replies come in that order and carry no name). */
-enum ch_request { CH_RQ_NONE, CH_RQ_PTY, CH_RQ_START };
+enum ch_request { CH_RQ_NONE, CH_RQ_PTY, CH_RQ_START, CH_RQ_X11 };
 #define CH_REQUESTS 4
 
 enum stream { CH_OUT, CH_ERR, CH_STREAMS };
@@ -303,12 +308,13 @@ struct channel {
 	struct proxied px;
 };
 
-/* A frame is read in these steps.  MX_QUEUED and MX_OPENING read nothing:
- * the next frame waits until this one is answered (PROTOCOL.mux: replies
- * come in order). */
+/* A frame is read in these steps.  From MX_ASK_WAIT on nothing is read: the
+ * next frame waits until this one is answered (PROTOCOL.mux: replies come in
+ * order). */
 enum mx_phase {
 	MX_FREE, MX_HEADER, MX_BODY_WAIT, MX_BODY, MX_SKIP, MX_DESCRIPTORS,
-	MX_QUEUED, MX_OPENING, MX_FORWARDING, MX_PROBING,
+	MX_ASK_WAIT,			/* to be asked about when an askpass program is free */
+	MX_ASKING, MX_QUEUED, MX_OPENING, MX_FORWARDING, MX_PROBING,
 	/* proxy mode, the last ones: frames of SSH messages, read by px_ */
 	MX_PROXY_HEAD, MX_PROXY_WAIT, MX_PROXY_BODY, MX_PROXY_DATA
 };
@@ -345,6 +351,8 @@ struct client {
 	int16_t request;		/* req_ slot that holds the body, -1 for none */
 	int16_t answer;			/* req_ slot with an answer that `out` is too small for */
 	uint32_t answer_pos;
+	int8_t ask;			/* as_: who asks about the present request, -1 for nobody */
+	bool consent;			/* the user allowed the present request */
 	uint8_t n_fds;
 	int fds[MX_DESCRIPTOR_MAX];
 	uint32_t ticket;		/* order of arrival of the present request */
@@ -400,6 +408,20 @@ struct connector {
 	char why[160];			/* last error, for people */
 };
 
+/* A program that runs for us.  Its end comes with SIGCHLD. */
+enum ex_state { EX_IDLE, EX_RUNNING, EX_FAILED, EX_DONE };
+struct program {
+	uint8_t state;			/* enum ex_state */
+	pid_t pid;			/* while it runs */
+	int fd;				/* its stdout, -1 for none */
+	int64_t deadline;
+};
+#define EX_XAUTH 0			/* xf_'s */
+#define EX_ASKERS 1			/* as_'s begin here */
+#define PROGRAMS (EX_ASKERS + ASKERS)
+
+#define XF_COOKIE 16			/* bytes of an MIT-MAGIC-COOKIE-1 */
+
 /* A forward, PROTOCOL.mux's MUX_C_OPEN_FWD: where to listen, where to connect.
  * A port of FW_PATH means that the host is the path of a unix socket. */
 enum fw_type {
@@ -438,6 +460,9 @@ struct forward {
 	char why[96];			/* what went wrong last; "" for nothing */
 };
 
+/* ControlMaster: the last one asks the user about every request. */
+enum op_master { OP_MASTER_NO, OP_MASTER_YES, OP_MASTER_ASK };
+
 enum lk_state { LK_DOWN, LK_WAITING, LK_CONNECTING, LK_LOGIN, LK_UP };
 enum lk_reconnect { LK_NO, LK_YES, LK_ALWAYS };
 enum lp_stop { LP_RUN, LP_WHEN_IDLE, LP_NOW };
@@ -448,7 +473,7 @@ static struct {
 	/* op_ */
 	struct {
 		int64_t log_level;		/* enum tp_level */
-		int64_t master, session_type;	/* ControlMaster; 0 default, 1 none, 2 subsystem */
+		int64_t master, session_type;	/* enum op_master; 0 default, 1 none, 2 subsystem */
 		const char *control_path, *mux_command, *host_name;
 		int64_t port;
 		const char *const *command;	/* words */
@@ -462,6 +487,9 @@ static struct {
 		int64_t tcp_keepalive, dscp_interactive, dscp_bulk;
 		int64_t wait, timeout, retry, idempotent, probe;	/* s, s, count; of the client */
 		int64_t request_tty, escape;	/* enum cl_tty; a character or NO_ESCAPE */
+		int64_t forward_x11, x11_trusted;	/* no, yes; 0 not said, 1 no, 2 yes */
+		const char *forward_agent;	/* "yes", "no", a path, "$" and a variable's name */
+		const char *xauth;
 		const char *stdio_forward;
 		const char *user, *host_key_alias;
 		struct tp_config tp;
@@ -492,6 +520,16 @@ static struct {
 	struct forward forward[FORWARDS];
 	struct connector connector[CONNECTORS];
 
+	/* ex_ */
+	struct program program[PROGRAMS];
+
+	/* xf_ */
+	struct {
+		bool agent_wanted, x11_wanted;	/* some session asked for it */
+		bool faked, known;		/* `fake`, `real` hold a cookie */
+		uint8_t fake[XF_COOKIE], real[XF_COOKIE];
+	} xf;
+
 	/* mx_ */
 	struct client client[CLIENTS];
 	int clients;			/* all slots from here on are free */
@@ -516,6 +554,7 @@ static struct {
 	uint64_t probe_bytes;
 	int net_fd;			/* the transport's socket, for its DSCP; not ours to close */
 	int tos;			/* set on it, -1 for none yet */
+	int unsent;			/* its TCP_NOTSENT_LOWAT */
 	char link_error[200];		/* a protocol error found by rx_ */
 	char link_why[200];		/* why the last try failed */
 	char local[INET6_ADDRSTRLEN + 8], remote[INET6_ADDRSTRLEN + 8];	/* "1.2.3.4:22" */
@@ -529,6 +568,7 @@ static struct {
 	int n_poll;
 	int next_channel;		/* whose turn it is to send */
 	uint32_t bulk_packet;		/* longest message of bulk just now */
+	uint32_t data_queue;		/* bytes of data that may wait for the network just now */
 	struct pollfd poll[POLLFDS];
 	struct lp_owner { uint8_t kind; uint8_t stream; uint16_t index; } owner[POLLFDS];
 
@@ -602,9 +642,15 @@ static int64_t log_clock(void)
 /* A number below n (1..2^31), good enough to spread retries. */
 static uint32_t log_random(uint32_t n)
 {
-	static uint32_t state;		/* xorshift; seeded by time and pid */
-	if (state == 0)
-		state = (uint32_t)log_clock() * 2654435761u ^ ((uint32_t)getpid() << 8 | 1);
+	static uint32_t state;		/* xorshift */
+	if (state == 0) {		/* equal routers boot with equal clocks and pids: ask the kernel */
+		int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || read(fd, &state, sizeof state) != (ssize_t)sizeof state)
+			state = (uint32_t)log_clock() * 2654435761u ^ (uint32_t)getpid();
+		if (fd >= 0)
+			close(fd);
+		state |= 1;
+	}
 	state ^= state << 13;
 	state ^= state >> 17;
 	state ^= state << 5;
@@ -1299,6 +1345,97 @@ static void cn_service(struct connector *c, short revents, int64_t now)
 	}
 }
 
+/* ===== ex_ ================================================================
+ * Short-lived programs that we ask something: xauth, an askpass program.  What
+ * they say is read once, from a pipe, after they have ended: who says more
+ * than a pipe holds, or does not end, meets the deadline.  Calls fd_. */
+
+/* Nothing of ours goes along: no descriptor, no signal that we ignore.  A group
+ * of its own, so that what the program starts ends with it. */
+static void ex_child(const char *const argv[], const char *variable, int out)
+{
+	sigset_t none;
+	sigemptyset(&none);
+	signal(SIGPIPE, SIG_DFL);
+	signal(SIGTTIN, SIG_DFL);
+	signal(SIGTTOU, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	setpgid(0, 0);
+	int null = open("/dev/null", O_RDONLY);
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)
+		_exit(127);
+	for (int fd = 3; fd < FD_LIMIT; fd++)
+		close(fd);
+	if (variable)
+		putenv((char *)(uintptr_t)variable);
+	execvp(argv[0], (char *const *)(uintptr_t)argv);
+	_exit(127);
+}
+
+/* Starts argv, with one more variable in its environment unless NULL. */
+static void ex_start(struct program *p, const char *const argv[], const char *variable, int64_t deadline)
+{
+	int out[2];
+	*p = (struct program){ .state = EX_FAILED, .fd = -1, .deadline = deadline };
+	g.again = true;			/* should it fail, somebody must see it */
+	if (pipe2(out, O_CLOEXEC) != 0)
+		return;
+	fd_nonblock(out[0]);
+	p->fd = out[0];
+	p->pid = fork();
+	if (p->pid == 0)
+		ex_child(argv, variable, out[1]);
+	close(out[1]);
+	if (p->pid > 0) {
+		setpgid(p->pid, p->pid);	/* whoever of us is first */
+		p->state = EX_RUNNING;
+	}
+}
+
+/* A child of ours has ended, perhaps a program. */
+static void ex_exited(pid_t pid, int status)
+{
+	for (int i = 0; i < PROGRAMS; i++) {
+		struct program *p = &g.program[i];
+		if (p->state == EX_RUNNING && p->pid == pid)
+			p->state = WIFEXITED(status) && WEXITSTATUS(status) == 0 ? EX_DONE : EX_FAILED;
+	}
+}
+
+static void ex_kill(struct program *p)
+{
+	if (p->state != EX_RUNNING)
+		return;
+	kill(-p->pid, SIGKILL);
+	kill(p->pid, SIGKILL);
+	p->state = EX_FAILED;
+}
+
+static void ex_expire(void)
+{
+	for (int i = 0; i < PROGRAMS; i++)
+		if (g.program[i].state == EX_RUNNING && g.now >= g.program[i].deadline)
+			ex_kill(&g.program[i]);
+}
+
+/* Ends it in whatever state and frees the slot. */
+static void ex_stop(struct program *p)
+{
+	if (p->state == EX_IDLE)
+		return;
+	ex_kill(p);
+	fd_close(&p->fd);
+	p->state = EX_IDLE;
+}
+
+/* What a program that is EX_DONE has said, terminated; the slot is free then. */
+static void ex_read(struct program *p, char *to, size_t size)
+{
+	ssize_t n = p->state == EX_DONE ? fd_read(p->fd, to, size - 1) : 0;
+	to[n > 0 ? n : 0] = 0;
+	ex_stop(p);
+}
+
 /* ===== tx_ ================================================================
  * The SSH messages we send.  Each is built in the transport's own buffer and
  * queued; callers ensure that the link is up.  RFC 4254 names the fields. */
@@ -1316,6 +1453,16 @@ static void tx_end(const struct buf *b)
 	if (b->bad)
 		log_abort("message longer than the payload buffer");
 	tp_send(b->pos);
+}
+
+/* Bytes of channel data that may be queued now.  Less than the transport has
+ * room for: a part is kept for opens and requests, which would never find any
+ * beside a saturating upload; and while others are open, `data_queue` is short,
+ * so that they do not wait behind what a bulk upload has queued. */
+static size_t tx_room(void)
+{
+	size_t room = tp_room(), kept = NET_QUEUE - g.data_queue;
+	return room > kept ? room - kept : 0;
 }
 
 /* Messages that are a recipient channel and nothing else. */
@@ -1416,7 +1563,7 @@ static bool ch_is_proxied(const struct channel *c)
 /* Both directions of a socket of ours share one descriptor. */
 static bool ch_is_socket(const struct channel *c)
 {
-	return c->kind == CH_LOCAL || c->kind == CH_REMOTE;
+	return c->kind == CH_LOCAL || c->kind == CH_REMOTE || c->kind == CH_X11;
 }
 
 /* Gives one direction up: a lent descriptor is given back, a socket is shut
@@ -1567,18 +1714,25 @@ static bool ch_wants_write(const struct channel *c, enum stream s)
 	return c->queue[s].len > 0 && c->out[s].fd >= 0;
 }
 
+/* Bytes that may be read: the server's window, less the one that is held back. */
+static uint32_t ch_window(const struct channel *c)
+{
+	uint32_t held = (c->flags & CH_ESCAPED) != 0;
+	return c->remote_window > held ? c->remote_window - held : 0;
+}
+
 /* Input is welcome when the network has a place for it; the transport's room
  * is asked once by the caller. */
 static bool ch_wants_read(const struct channel *c)
 {
-	return c->state == CH_OPEN && c->in.fd >= 0 && c->remote_window > 0 &&
+	return c->state == CH_OPEN && c->in.fd >= 0 && ch_window(c) > 0 &&
 	       !(c->flags & (CH_EOF_SENT | CH_CLOSE_SENT | CH_READABLE | CH_SUSPENDED));
 }
 
 /* Input that poll() has announced and the server has a window for. */
 static bool ch_wants_send(const struct channel *c)
 {
-	return c->state == CH_OPEN && c->flags & CH_READABLE && c->remote_window > 0;
+	return c->state == CH_OPEN && c->flags & CH_READABLE && ch_window(c) > 0;
 }
 
 /* Where the data of the message stands that is being built. */
@@ -1855,14 +2009,20 @@ static bool us_address(struct sockaddr_un *a, const char *path)
 	return true;
 }
 
+static bool us_random_bytes(void *to, size_t n)
+{
+	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	bool ok = fd >= 0 && read(fd, to, n) == (ssize_t)n;
+	fd_close(&fd);
+	return ok;
+}
+
 static bool us_random(char *to, size_t n)
 {
 	static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-	bool ok = fd >= 0 && read(fd, to, n) == (ssize_t)n;
+	bool ok = us_random_bytes(to, n);
 	for (size_t i = 0; i < n; i++)
 		to[i] = alphabet[(uint8_t)to[i] % 64];
-	fd_close(&fd);
 	return ok;
 }
 
@@ -2066,7 +2226,9 @@ static const char *fw_name(const struct forward *f)
 		snprintf(from, sizeof from, ":%u", (unsigned)(f->allocated ? f->allocated : f->listen.port));
 	if (!fw_is_path(&f->connect))
 		snprintf(to, sizeof to, ":%u", (unsigned)f->connect.port);
-	if (f->type == FW_DYNAMIC || fw_is_remote_dynamic(f))
+	if (f->type == FW_PROXY)
+		snprintf(text, sizeof text, "%s %s%s", types[f->type], f->listen.host, from);
+	else if (f->type == FW_DYNAMIC || fw_is_remote_dynamic(f))
 		snprintf(text, sizeof text, "%s %s%s (SOCKS)", types[f->type], f->listen.host, from);
 	else
 		snprintf(text, sizeof text, "%s %s%s -> %s%s", types[f->type], f->listen.host, from, f->connect.host, to);
@@ -2594,7 +2756,7 @@ static void fw_connected(struct channel *c, int fd)
 		fw_confirm(c);
 	else {
 		c->flags &= (uint16_t)~CH_SOCKS_PENDING;
-		if (!fw_send_data(c, grant, fw_socks_grant(c, grant)))
+		if (c->kind == CH_REMOTE && !fw_send_data(c, grant, fw_socks_grant(c, grant)))
 			c->flags |= CH_REFUSED;
 	}
 }
@@ -2693,17 +2855,26 @@ static struct forward *fw_for_open(struct str host, uint32_t port)
 	return NULL;
 }
 
-/* The server opens a channel for forward f. */
-static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint32_t packet)
+/* A slot for a channel that the server opens; NULL, refused, if none is free. */
+static struct channel *fw_server_channel(enum ch_kind kind, uint32_t id, uint32_t window, uint32_t packet)
 {
-	struct channel *c = ch_alloc(CH_REMOTE, CH_CONNECTING);
+	struct channel *c = ch_alloc(kind, CH_CONNECTING);
 	if (!c) {
 		tx_channel_open_failure(id, SSH_OPEN_RESOURCE_SHORTAGE, "no channel is free");
-		return;
+		return NULL;
 	}
 	c->remote_id = id;
 	c->remote_window = window;
 	c->remote_packet = packet;
+	return c;
+}
+
+/* The server opens a channel for forward f. */
+static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint32_t packet)
+{
+	struct channel *c = fw_server_channel(CH_REMOTE, id, window, packet);
+	if (!c)
+		return;
 	c->forward = (int16_t)(f - g.forward);
 	if (!fw_is_remote_dynamic(f)) {
 		c->deadline = g.now + CONNECT_MS;
@@ -2766,7 +2937,7 @@ static void fw_settle_channel(struct channel *c)
 {
 	if (c->connector >= 0 || c->state == CH_CONNECTING)
 		fw_connecting(c);
-	else if (c->flags & CH_SOCKS_PENDING && c->state == CH_OPEN)
+	else if (c->flags & CH_SOCKS_PENDING && c->state == CH_OPEN && c->kind == CH_REMOTE)
 		fw_socks_remote(c);
 	if (c->flags & CH_SOCKS_PENDING && c->flags & CH_CLOSE_RCVD)
 		fw_refuse(c, "");
@@ -2853,7 +3024,7 @@ static void in_connection(struct buf *b)
 
 static void in_channels(struct buf *b)
 {
-	static const char *const kinds[] = { "client-session", "stdio-forward", "direct", "forwarded", "proxied" };
+	static const char *const kinds[] = { "client-session", "stdio-forward", "direct", "forwarded", "x11", "proxied" };
 	static const char *const states[] = { "free", "socks", "connecting", "opening", "open", "closed" };
 	in_print(b, "The following connections are open:\r\n");
 	for (int i = 0; i < g.channels; i++) {
@@ -2964,15 +3135,16 @@ static uint32_t es_byte(struct channel *c, uint8_t byte, uint8_t *to)
 static uint32_t es_read(struct channel *c, uint32_t max)
 {
 	static uint8_t typed[ES_READ];
-	uint8_t *to = ch_data();
-	uint32_t held = (c->flags & CH_ESCAPED) != 0, put = 0, got = 0;
+	uint32_t put = 0, held = (c->flags & CH_ESCAPED) != 0;
 	max = ch_most(c, max < ES_READ ? max : ES_READ);
-	if (max > held)
-		got = ch_input(c, typed, max - held);
-	else
-		c->flags &= (uint16_t)~CH_READABLE;	/* until the window has room for two */
-	for (uint32_t i = 0; i < got && !(c->events & CH_EV_HANG_UP); i++)
-		put += es_byte(c, typed[i], to + put);
+	uint32_t got = ch_input(c, typed, max > held ? max - held : 1);
+	for (uint32_t i = 0; i < got && !(c->events & CH_EV_HANG_UP); i++) {
+		if (c->flags & CH_ESCAPED && put > 0) {		/* a command may send: what was typed before goes first */
+			ch_send(c, put);
+			put = 0;
+		}
+		put += es_byte(c, typed[i], ch_data() + put);
+	}
 	ch_send(c, put);
 	return got;
 }
@@ -3848,6 +4020,213 @@ static void px_link_lost(void)
 			fw_free(&g.forward[i]);
 }
 
+/* ===== xf_ ================================================================
+ * The master's agent and its X display, for programs at the server; each only
+ * if the master allows it and a session asked (RFC 4254, 6.3).
+ * Programs at the server get a cookie of our invention.  Whoever shows it is let
+ * through, with the display's own cookie put in its place.  Calls fw_, ex_. */
+
+static const char xf_protocol[] = "MIT-MAGIC-COOKIE-1";
+
+/* The agent's socket; NULL if there is none or it is not to be forwarded. */
+static const char *xf_agent(void)
+{
+	const char *a = g.op.forward_agent;
+	if (!a || strcasecmp(a, "no") == 0)
+		return NULL;
+	if (strcasecmp(a, "yes") == 0)
+		return getenv("SSH_AUTH_SOCK");
+	return a[0] == '$' ? getenv(a + 1) : a;
+}
+
+static void xf_request_agent(struct channel *c)
+{
+	if (!xf_agent())
+		return;
+	tx_end(tx_request(c, "auth-agent-req@openssh.com", false));
+	g.xf.agent_wanted = true;
+}
+
+/* Where the display listens, and its screen: "[host]:number[.screen]" or a
+ * path.  False if there is none. */
+static bool xf_display(struct endpoint *to, uint32_t *screen)
+{
+	const char *d = getenv("DISPLAY"), *colon = d ? strrchr(d, ':') : NULL;
+	*screen = 0;
+	to->port = FW_PATH;
+	if (d && d[0] == '/')
+		return (size_t)snprintf(to->host, sizeof to->host, "%s", d) < sizeof to->host;
+	if (!colon || !isdigit((unsigned char)colon[1]))
+		return false;
+	char *end;
+	unsigned long n = strtoul(colon + 1, &end, 10);
+	int len = (int)(colon - d);
+	if (*end == '.')
+		*screen = (uint32_t)strtoul(end + 1, NULL, 10);
+	if (n > 65535 - 6000 || (size_t)len >= sizeof to->host)
+		return false;
+	if (len == 0 || (len == 4 && strncmp(d, "unix", 4) == 0))
+		snprintf(to->host, sizeof to->host, "/tmp/.X11-unix/X%lu", n);
+	else {
+		snprintf(to->host, sizeof to->host, "%.*s", len, d);
+		to->port = 6000 + (uint32_t)n;
+	}
+	return true;
+}
+
+/* Has xauth tell the display's cookie.  Asked again for each session, because
+ * the display may have been restarted meanwhile. */
+static void xf_ask_cookie(void)
+{
+	char name[256];
+	const char *d = getenv("DISPLAY");
+	if (g.program[EX_XAUTH].state != EX_IDLE)
+		return;
+	/* xauth knows the display that ssh itself forwards here by this name */
+	snprintf(name, sizeof name, "%s%s", strncmp(d, "localhost:", 10) == 0 ? "unix" : "",
+		 strncmp(d, "localhost:", 10) == 0 ? d + 9 : d);
+	const char *const argv[] = { g.op.xauth ? g.op.xauth : "xauth", "list", name, NULL };
+	ex_start(&g.program[EX_XAUTH], argv, NULL, g.now + XAUTH_MS);
+}
+
+/* Takes the cookie out of one line "display  protocol  hex". */
+static bool xf_cookie_line(char *line)
+{
+	static const char digits[] = "0123456789abcdef";
+	char *rest;
+	const char *name = strtok_r(line, " \t", &rest), *protocol = name ? strtok_r(NULL, " \t", &rest) : NULL;
+	const char *hex = protocol ? strtok_r(NULL, " \t", &rest) : NULL;
+	if (!hex || strcmp(protocol, xf_protocol) != 0 || strlen(hex) != 2 * XF_COOKIE)
+		return false;
+	memset(g.xf.real, 0, XF_COOKIE);
+	for (int i = 0; i < 2 * XF_COOKIE; i++) {
+		const char *digit = strchr(digits, tolower((unsigned char)hex[i]));
+		if (!digit)
+			return false;
+		g.xf.real[i / 2] |= (uint8_t)((digit - digits) << (i % 2 ? 0 : 4));
+	}
+	return true;
+}
+
+static void xf_read_cookie(void)
+{
+	char *text = (char *)g.scratch, *rest;
+	ex_read(&g.program[EX_XAUTH], text, sizeof g.scratch);
+	g.xf.known = false;
+	for (char *line = strtok_r(text, "\n", &rest); line && !g.xf.known; line = strtok_r(NULL, "\n", &rest))
+		g.xf.known = xf_cookie_line(line);
+	log_at(TP_VERBOSE, "X11: %s", g.xf.known ? "xauth knows the display's cookie" :
+	       "no cookie from xauth: the display is asked without one of its own");
+}
+
+static void xf_request_x11(struct channel *c)
+{
+	struct endpoint to;
+	uint32_t screen;
+	char hex[2 * XF_COOKIE + 1];
+	if (!g.op.forward_x11 || !xf_display(&to, &screen))
+		return;
+	if (!g.xf.faked && !(g.xf.faked = us_random_bytes(g.xf.fake, XF_COOKIE)))
+		return;
+	xf_ask_cookie();
+	for (int i = 0; i < XF_COOKIE; i++)
+		snprintf(hex + 2 * i, 3, "%02x", g.xf.fake[i]);
+	struct buf *b = tx_request(c, "x11-req", true);
+	buf_put_u8(b, false);		/* more than one connection */
+	buf_put_text(b, xf_protocol);
+	buf_put_text(b, hex);
+	buf_put_u32(b, screen);
+	tx_end(b);
+	ch_expect(c, CH_RQ_X11);
+	g.xf.x11_wanted = true;
+}
+
+/* The greeting of an X11 program (X Window System Protocol, 8): byte order, a
+ * pad, version 2 * 2, lengths of protocol and cookie 2 * 2, a pad 2, then both,
+ * each padded to four bytes.  Only our protocol and lengths can be right, so
+ * the whole has one size, and it lies in one block: the queue's first. */
+#define XF_HEADER 12
+#define XF_COOKIE_AT (XF_HEADER + 20)
+#define XF_GREETING (XF_COOKIE_AT + XF_COOKIE)
+_Static_assert(XF_GREETING <= WINDOW_BLOCK, "an X11 greeting must fit in one block");
+
+/* 1: the first n bytes show our cookie, 0: more are needed, -1: they do not. */
+static int xf_check(const uint8_t *p, size_t n)
+{
+	if (n < XF_HEADER)
+		return 0;
+	bool big = p[0] == 'B';
+	unsigned protocol = big ? p[6] << 8 | p[7] : p[7] << 8 | p[6];
+	unsigned cookie = big ? p[8] << 8 | p[9] : p[9] << 8 | p[8];
+	if ((!big && p[0] != 'l') || protocol != sizeof xf_protocol - 1 || cookie != XF_COOKIE)
+		return -1;
+	if (n < XF_GREETING)
+		return 0;
+	uint8_t differ = 0;		/* all are looked at: the time tells nothing */
+	for (int i = 0; i < XF_COOKIE; i++)
+		differ |= p[XF_COOKIE_AT + i] ^ g.xf.fake[i];
+	return memcmp(p + XF_HEADER, xf_protocol, sizeof xf_protocol - 1) == 0 && !differ ? 1 : -1;
+}
+
+/* A channel whose greeting is awaited: nothing reaches the display before it is
+ * right.  Waits for xauth, too, and for a connector. */
+static void xf_greeting(struct channel *c)
+{
+	struct iovec first = { g.scratch, 0 };
+	struct endpoint to;
+	uint32_t screen;
+	pool_iov(&c->queue[CH_OUT], &first, 1);
+	int right = xf_check(first.iov_base, first.iov_len);
+	if (right < 0 || (right == 0 && c->flags & CH_EOF_RCVD)) {
+		if (first.iov_len > 0)
+			log_at(TP_ERROR, "X11 connection rejected because of wrong authentication.");
+		fw_refuse(c, "");
+	}
+	if (right <= 0 || g.program[EX_XAUTH].state != EX_IDLE || fw_connector() < 0)
+		return;
+	if (g.xf.known)
+		memcpy((uint8_t *)first.iov_base + XF_COOKIE_AT, g.xf.real, XF_COOKIE);
+	if (xf_display(&to, &screen))
+		fw_connect(c, &to);
+}
+
+/* The server opens a channel to the agent or the display.  False if that is not
+ * what it wants, or nobody asked for it. */
+static bool xf_server_open(struct str type, uint32_t id, uint32_t window, uint32_t packet)
+{
+	bool x11 = str_is(type, "x11");
+	if (!x11 && !str_is(type, "auth-agent@openssh.com") && !str_is(type, "agent-connect"))
+		return false;
+	if (x11 ? !g.xf.x11_wanted : !g.xf.agent_wanted) {
+		log_at(TP_ERROR, "the server tried %s forwarding, which no session asked for", x11 ? "X11" : "agent");
+		return false;
+	}
+	struct channel *c = fw_server_channel(x11 ? CH_X11 : CH_REMOTE, id, window, packet);
+	if (c && x11) {
+		c->flags |= CH_SOCKS_PENDING;
+		c->deadline = g.now + SOCKS_MS;
+		fw_confirm(c);
+	} else if (c)
+		fw_connect_path(c, xf_agent());
+	return true;
+}
+
+static void xf_link_lost(void)
+{
+	g.xf.agent_wanted = g.xf.x11_wanted = false;
+}
+
+static void xf_settle(void)
+{
+	if (g.program[EX_XAUTH].state > EX_RUNNING)
+		xf_read_cookie();
+	for (int i = 0; i < g.channels; i++) {
+		struct channel *c = &g.channel[i];
+		if (c->kind == CH_X11 && c->state == CH_OPEN && c->flags & CH_SOCKS_PENDING && c->connector < 0)
+			xf_greeting(c);
+	}
+}
+
 /* ===== rx_ ================================================================
  * The SSH messages we receive (RFC 4254), one handler each, and their table.
  * A message that breaks the protocol loses the link, nothing else. */
@@ -3872,7 +4251,8 @@ static struct channel *rx_channel(struct buf *b)
 	return NULL;
 }
 
-/* The server opens a channel: only for a remote forward that was asked for. */
+/* The server opens a channel: only for a remote forward that was asked for, or
+ * for what a session asked to be forwarded. */
 static void rx_channel_open(struct buf *b)
 {
 	struct str type = buf_get_str(b);
@@ -3889,7 +4269,7 @@ static void rx_channel_open(struct buf *b)
 		px_server_open(f, b, id, window, packet);
 	else if (f)
 		fw_server_open(f, id, window, packet);
-	else
+	else if (!xf_server_open(type, id, window, packet))
 		tx_channel_open_failure(id, SSH_OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed");
 }
 
@@ -4073,6 +4453,10 @@ static void rx_channel_reply(struct buf *b, bool success)
 			c->events |= CH_EV_TTY_FAILED;
 		}
 		break;
+	case CH_RQ_X11:
+		if (!success)
+			ch_tell(c, "X11 forwarding request failed\r\n");
+		break;
 	case CH_RQ_START:
 		if (!success) {
 			ch_tell(c, "exec request failed\r\n");
@@ -4165,6 +4549,57 @@ static void rx_message(uint8_t *p, size_t len)
 	rx_bad("unknown message");
 }
 
+/* ===== as_ ================================================================
+ * ControlMaster=ask: asks the user through an askpass program, as ssh does:
+ * one argument, the question; it ends with 0 and says nothing or "yes" if the
+ * answer is yes.  Few ask at once.  Calls ex_. */
+
+enum as_answer { AS_WAITING, AS_NO, AS_YES };
+
+static bool as_idle(void)
+{
+	for (int i = EX_ASKERS; i < PROGRAMS; i++)
+		if (g.program[i].state == EX_IDLE)
+			return true;
+	return false;
+}
+
+/* Begins to ask; the slot, or -1 while all are busy.  Where no program can be
+ * run the answer is no. */
+static int8_t as_start(const char *question)
+{
+	const char *program = getenv("SSH_ASKPASS"), *require = getenv("SSH_ASKPASS_REQUIRE");
+	bool never = require && strcasecmp(require, "never") == 0;
+	const char *const argv[] = { never ? "" : program && *program ? program : ASKPASS, question, NULL };
+	int i = EX_ASKERS;
+	while (i < PROGRAMS && g.program[i].state != EX_IDLE)
+		i++;
+	if (i == PROGRAMS)
+		return -1;
+	ex_start(&g.program[i], argv, "SSH_ASKPASS_PROMPT=confirm", g.now + ASK_MS);
+	return (int8_t)i;
+}
+
+static enum as_answer as_answer(int8_t slot)
+{
+	char said[64];
+	struct program *p = &g.program[slot];
+	if (p->state == EX_RUNNING)
+		return AS_WAITING;
+	bool done = p->state == EX_DONE;
+	ex_read(p, said, sizeof said);
+	said[strcspn(said, "\r\n")] = 0;
+	return done && (!*said || strcasecmp(said, "yes") == 0) ? AS_YES : AS_NO;
+}
+
+/* Nobody waits for the answer any more. */
+static void as_forget(int8_t *slot)
+{
+	if (*slot >= 0)
+		ex_stop(&g.program[*slot]);
+	*slot = -1;
+}
+
 /* ===== mx_ ================================================================
  * Our clients and the mux messages (PROTOCOL.mux), one handler each, and their
  * table.  Frames are read byte-exactly, because descriptors follow between
@@ -4203,6 +4638,7 @@ static void mx_add(int fd)
 	c->fd = fd;
 	c->phase = MX_HEADER;
 	c->channel = c->request = c->forward = c->answer = -1;
+	c->ask = -1;
 	c->deadline = g.now + HELLO_MS;
 	c->wait = g.op.session_wait * 1000;
 	if (i >= g.clients)
@@ -4239,6 +4675,7 @@ static void mx_free(struct client *c)
 			fw_free(&g.forward[c->forward]);
 	}
 	mx_forget_probe(c);
+	as_forget(&c->ask);
 	if (px_is(c))
 		px_leave(c);
 	mx_close_fds(c);
@@ -4287,7 +4724,7 @@ static void mx_next(struct client *c)
 	req_free(&c->request);
 	c->phase = MX_HEADER;
 	c->got = 0;
-	c->too_long = false;
+	c->too_long = c->consent = false;
 	c->deadline = 0;
 }
 
@@ -4305,6 +4742,28 @@ static void mx_later(struct client *c, const char *why)
 	mx_reply(c, c->ours ? MUX_X_S_TRY_LATER : MUX_S_FAILURE, c->rid, NULL, why);
 	mx_next(c);
 	c->closing = true;
+}
+
+static bool mx_consent(struct client *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Whether the present request may be done: always, or if the user has allowed
+ * it.  False: the user is asked now or later, the handler returns and runs
+ * again if the answer is yes. */
+static bool mx_consent(struct client *c, const char *format, ...)
+{
+	char question[2 * FORWARD_HOST + 300];
+	if (g.op.master != OP_MASTER_ASK || c->consent)
+		return true;
+	va_list ap;
+	va_start(ap, format);
+	vsnprintf(question, sizeof question, format, ap);
+	va_end(ap);
+	for (char *p = question; *p; p++)	/* clients choose some of these words */
+		if (iscntrl((unsigned char)*p))
+			*p = '?';
+	c->ask = as_start(question);
+	c->phase = c->ask < 0 ? MX_ASK_WAIT : MX_ASKING;
+	return false;
 }
 
 static struct buf mx_body(struct client *c)
@@ -4339,6 +4798,8 @@ static void mx_alive_check(struct client *c, struct buf *b)
 static void mx_terminate(struct client *c, struct buf *b)
 {
 	(void)b;
+	if (!mx_consent(c, "Terminate shared connection to %s? ", g.op.host_name))
+		return;
 	us_remove();
 	mx_ok(c);
 	c->closing = true;
@@ -4349,6 +4810,8 @@ static void mx_terminate(struct client *c, struct buf *b)
 static void mx_stop_listening(struct client *c, struct buf *b)
 {
 	(void)b;
+	if (!mx_consent(c, "Disable further multiplexing on shared connection to %s? ", g.op.host_name))
+		return;
 	us_remove();
 	mx_ok(c);
 	if (g.stop == LP_RUN)
@@ -4413,7 +4876,7 @@ static void mx_new_session(struct client *c, struct buf *b)
 		mx_drop(c);
 	else if (s.command.len > MX_COMMAND_MAX || s.term.len > MX_TERM_MAX)
 		mx_refuse(c, "command too long");
-	else
+	else if (mx_consent(c, "Allow shared connection to %s? ", g.op.host_name))
 		mx_queue(c);
 }
 
@@ -4451,7 +4914,8 @@ static void mx_new_stdio_fwd(struct client *c, struct buf *b)
 		mx_drop(c);
 	else if (!fits || to.host[0] == 0 || to.port == 0 || !mx_port_ok(to.port))
 		mx_refuse(c, "Invalid forwarding request");
-	else
+	else if (to.port == FW_PATH ? mx_consent(c, "Allow forward to %s? ", to.host)
+				    : mx_consent(c, "Allow forward to %s:%u? ", to.host, (unsigned)to.port))
 		mx_queue(c);
 }
 
@@ -4499,6 +4963,20 @@ static void mx_forward_done(struct client *c, struct forward *f)
 		mx_failure(c, why);
 }
 
+static bool mx_consent_forward(struct client *c, const struct forward *f)
+{
+	static const char *const types[] = { "", "local", "remote", "dynamic" };
+	const char *host = f->listen.host[0] ? f->listen.host : f->type != FW_REMOTE && g.op.gateway_ports ? "*" : "LOCALHOST";
+	char from[16] = "", to[16] = "";
+	bool socks = f->type == FW_DYNAMIC || fw_is_remote_dynamic(f);
+	if (!fw_is_path(&f->listen))
+		snprintf(from, sizeof from, ":%u", (unsigned)f->listen.port);
+	if (!fw_is_path(&f->connect) && !socks)
+		snprintf(to, sizeof to, ":%u", (unsigned)f->connect.port);
+	return mx_consent(c, "Open %s forward %s%s -> %s%s on %s?", types[f->type], host, from,
+			  socks ? "*" : f->connect.host, to, g.op.host_name);
+}
+
 static void mx_open_fwd(struct client *c, struct buf *b)
 {
 	struct forward like, *f;
@@ -4508,6 +4986,8 @@ static void mx_open_fwd(struct client *c, struct buf *b)
 		mx_forward_done(c, f);
 		return;
 	}
+	if (!f && !mx_consent_forward(c, &like))
+		return;
 	if (f || !(f = fw_add(&like))) {
 		mx_failure(c, f ? "Port forwarding failed: it is being set up" : "Port forwarding failed: too many forwards");
 		return;
@@ -4563,10 +5043,14 @@ static void mx_ext_info(struct client *c, struct buf *b)
 {
 	struct str what = buf_get_text(b);
 	bool connection = str_is(what, "connection"), known = connection || str_is(what, "channels");
-	const char *why = b->bad || !known ? "info request type not supported" : NULL;
+	if (b->bad) {			/* a short one, too, gets an answer (INFO-short) */
+		b->bad = false;
+		mx_failure(c, "malformed request");
+		return;
+	}
+	const char *why = known ? NULL : "info request type not supported";
 	uint8_t *frame = g.scratch;
 	struct buf t = buf_over(frame + 20, sizeof g.scratch - 21);	/* length, type, rid, status, text's length */
-	b->bad = false;
 	if (!why && connection)
 		in_connection(&t);
 	else if (!why)
@@ -4657,6 +5141,8 @@ static void mx_proxy(struct client *c, struct buf *b)
 		mx_failure(c, "Multiple sessions not supported");
 		return;
 	}
+	if (!mx_consent(c, "Allow multiplex proxy connection to %s? ", g.op.host_name))
+		return;
 	mx_reply(c, MUX_S_PROXY, c->rid, NULL, NULL);
 	px_begin(c);
 }
@@ -4706,6 +5192,24 @@ static void mx_dispatch(struct client *c)
 		mx_drop(c);
 	if (c->phase == MX_HEADER)
 		mx_next(c);
+}
+
+/* The user has answered, or cannot be asked.  As with ssh, the connection of a
+ * client that was refused lives on. */
+static void mx_ask_events(struct client *c)
+{
+	enum as_answer answer = as_answer(c->ask);
+	if (answer == AS_WAITING)
+		return;
+	as_forget(&c->ask);
+	if (answer == AS_YES) {
+		c->consent = true;
+		mx_dispatch(c);
+		return;
+	}
+	log_at(TP_VERBOSE, "the user refused request 0x%08x of a client", (unsigned)c->type);
+	mx_reply(c, MUX_S_PERMISSION_DENIED, c->rid, NULL, "Permission denied");
+	mx_next(c);
 }
 
 /* The body is here or skipped; descriptors may have to follow. */
@@ -4815,6 +5319,8 @@ static bool mx_step(struct client *c)
 		return mx_read_descriptor(c);
 	case MX_FREE:
 	case MX_BODY_WAIT:
+	case MX_ASK_WAIT:
+	case MX_ASKING:
 	case MX_QUEUED:
 	case MX_OPENING:
 	case MX_FORWARDING:
@@ -4912,8 +5418,8 @@ static void mx_start_stdio(struct client *c, struct channel *ch)
 	c->n_fds = 0;
 }
 
-/* A session's channel is open: terminal, environment, command, all without
- * waiting. */
+/* A session's channel is open: display, agent, terminal, environment, command,
+ * all without waiting. */
 static void mx_start_session(struct client *c, struct channel *ch)
 {
 	struct mx_session s;
@@ -4925,6 +5431,10 @@ static void mx_start_session(struct client *c, struct channel *ch)
 	c->n_fds = 0;
 	ch->escape = s.want_tty ? s.escape : NO_ESCAPE;
 	ch->flags |= CH_LINE_START;
+	if (s.want_x11)
+		xf_request_x11(ch);
+	if (s.want_agent)
+		xf_request_agent(ch);
 	if (s.want_tty)
 		tt_request_pty(ch, s.term);
 	int n = 0;
@@ -5061,6 +5571,8 @@ static void mx_admit(void)
 	}
 	if (g.now >= g.limit_until)
 		g.session_limit = SESSIONS;
+	while (as_idle() && (c = mx_oldest(MX_ASK_WAIT)))
+		mx_dispatch(c);
 	while (g.link == LK_UP && tp_room() > 0 && (c = mx_oldest(MX_QUEUED))) {
 		bool session = c->type == MUX_C_NEW_SESSION;
 		struct channel *ch = session && g.sessions >= g.session_limit ? NULL
@@ -5131,6 +5643,7 @@ static void lk_lost(const char *why)
 		if (g.channel[i].state != CH_FREE && g.channel[i].state != CH_DEAD)
 			ch_lose(&g.channel[i]);
 	fw_link_lost();
+	xf_link_lost();
 	if (was_up)
 		px_link_lost();
 	if (!again) {
@@ -5178,6 +5691,7 @@ static void lk_tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	if (g.op.tcp_keepalive)
 		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	g.unsent = low;
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low, sizeof low) != 0) {
 		int size = NET_UNSENT * 4;
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
@@ -5201,6 +5715,29 @@ static void lk_connected(void)
 	tp_start(g.uplink.fd, g.logins == 0 && g.op.reconnect != LK_ALWAYS, g.now);
 	g.uplink.fd = -1;
 	g.uplink.state = CN_IDLE;
+}
+
+/* Whether more than one channel is open: then nobody has the queues alone. */
+static bool lk_is_shared(void)
+{
+	int n = 0;
+	for (int i = 0; i < g.channels; i++)
+		n += g.channel[i].state == CH_OPEN || g.channel[i].state == CH_OPENING;
+	return n > 1;
+}
+
+/* Keeps the queues as long as a lone upload wants them, and no longer than a
+ * keystroke bears when others are open. */
+static void lk_shape(void)
+{
+	bool shared = lk_is_shared();
+	int low = shared ? NET_UNSENT_SHARED : NET_UNSENT;
+	g.bulk_packet = shared ? BULK_PACKET : UINT32_MAX;
+	g.data_queue = shared ? BULK_PACKET : NET_QUEUE * 3 / 4;
+	if (low == g.unsent || g.net_fd < 0)
+		return;
+	g.unsent = low;
+	setsockopt(g.net_fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low, sizeof low);
 }
 
 /* The control socket, once. */
@@ -5229,6 +5766,7 @@ static void lk_up(void)
 	g.link_why[0] = 0;
 	g.failures = 0;
 	g.session_limit = SESSIONS;
+	lk_shape();
 	lk_listen();
 }
 
@@ -5315,6 +5853,7 @@ static void lk_service_up(void)
 		lk_fail("Connection to %s lost: %s", g.op.tp.host, tp_error());
 	else {
 		lk_alive();
+		lk_shape();
 		lk_mark();
 	}
 	if (g.link == LK_UP)
@@ -5395,12 +5934,19 @@ static void lp_open_signals(void)
 	signal(SIGTTOU, SIG_IGN);
 }
 
+static void lp_reap_children(void)
+{
+	int status;
+	pid_t pid;
+	for (int i = 0; i < CLIENTS && (pid = waitpid(-1, &status, WNOHANG)) > 0; i++)
+		ex_exited(pid, status);
+}
+
 static void lp_signal(int number)
 {
 	switch (number) {
 	case SIGCHLD:
-		for (int i = 0; i < CLIENTS && waitpid(-1, NULL, WNOHANG) > 0; i++)
-			;
+		lp_reap_children();
 		break;
 	case SIGUSR1:
 		lk_kick();
@@ -5446,7 +5992,7 @@ static void lp_earlier(int *timeout, int64_t deadline)
 static void lp_add_proxy(int index, int *timeout)
 {
 	const struct client *c = &g.client[index];
-	bool room = g.link == LK_UP && tp_room() > 0;
+	bool room = g.link == LK_UP && tx_room() > 0;
 	short events = (short)((room && px_wants_read(c) ? POLLIN : 0) | (c->out_len || c->tail ? POLLOUT : 0));
 	if (room && px_wants_send(c))
 		*timeout = 0;		/* its turn has not come yet */
@@ -5476,7 +6022,7 @@ static void lp_add_clients(int *timeout)
 
 static void lp_add_channels(int *timeout)
 {
-	bool room = g.link == LK_UP && tp_room() > 0;
+	bool room = g.link == LK_UP && tx_room() > 0;
 	for (int i = 0; i < g.channels; i++) {
 		const struct channel *c = &g.channel[i];
 		if (c->state == CH_FREE)
@@ -5541,6 +6087,9 @@ static int lp_build(void)
 	if (tt_any())
 		lp_earlier(&timeout, g.resize_at);
 	lp_earlier(&timeout, g.stop_deadline);
+	for (int i = 0; i < PROGRAMS; i++)
+		if (g.program[i].state == EX_RUNNING)
+			lp_earlier(&timeout, g.program[i].deadline);
 	lp_add_clients(&timeout);
 	lp_add_channels(&timeout);
 	lp_add_forwards(&timeout);
@@ -5647,7 +6196,7 @@ static bool lp_send_turn(struct channel *c)
 {
 	uint32_t before = c->turn = c->turn > 0 ? c->turn : SEND_QUANTUM;
 	uint32_t most = g.bulk_packet;
-	while (c->turn > 0 && ch_wants_send(c) && tp_room() > 0) {
+	while (c->turn > 0 && ch_wants_send(c) && tx_room() > 0) {
 		uint32_t part = c->turn < most ? c->turn : most;
 		c->turn -= c->escape <= 0xff ? es_read(c, part) : ch_read(c, part);
 	}
@@ -5661,7 +6210,7 @@ static bool lp_send_turn(struct channel *c)
 static bool lp_proxy_turn(struct client *c)
 {
 	uint32_t before = c->turn = c->turn > 0 ? c->turn : SEND_QUANTUM;
-	while (c->turn > 0 && px_wants_send(c) && tp_room() > 0) {
+	while (c->turn > 0 && px_wants_send(c) && tx_room() > 0) {
 		uint32_t n = px_read(c, c->turn < g.bulk_packet ? c->turn : g.bulk_packet);
 		c->turn -= n < c->turn ? n : c->turn;
 	}
@@ -5678,7 +6227,7 @@ static bool lp_send_round(uint16_t little)
 {
 	bool sent = false;
 	int last = g.next_channel, all = g.channels + g.clients;
-	for (int n = 0; n < all && tp_room() > 0; n++) {
+	for (int n = 0; n < all && tx_room() > 0; n++) {
 		int at = (g.next_channel + n) % all;
 		struct channel *c = at < g.channels ? &g.channel[at] : NULL;
 		struct client *k = c ? NULL : &g.client[at - g.channels];
@@ -5694,13 +6243,15 @@ static bool lp_send_round(uint16_t little)
 }
 
 /* Those with little to say first, then the others in turn, while the transport
- * has room.  While a terminal is open, bulk goes in small packets, so that a
- * keystroke never waits behind a long one. */
+ * has room. */
 static void lp_send(void)
 {
-	g.bulk_packet = tt_any() ? BULK_PACKET : UINT32_MAX;
-	for (int i = 0; i < 8 && (lp_send_round(CH_SHORT) | lp_send_round(0)); i++)
+	bool more = true;
+	for (int i = 0; i < 8 && more; i++) {
+		more = lp_send_round(CH_SHORT);
+		more |= lp_send_round(0);
 		tp_flush();
+	}
 }
 
 static void lp_settle(void)
@@ -5708,6 +6259,8 @@ static void lp_settle(void)
 	if (g.link == LK_UP && tp_state() == TP_UP)
 		lp_send();
 	fw_settle();
+	ex_expire();
+	xf_settle();
 	if (g.link == LK_UP && g.now >= g.resize_at) {
 		g.resize_at = g.now + TT_RESIZE_MS;
 		tt_resize();
@@ -5721,6 +6274,8 @@ static void lp_settle(void)
 		struct client *c = &g.client[i];
 		if (c->phase == MX_FREE || c->dead)
 			continue;
+		if (c->phase == MX_ASKING)
+			mx_ask_events(c);
 		if (c->channel >= 0)
 			mx_session_events(c);
 		if (c->forward >= 0)
@@ -5831,6 +6386,8 @@ static int lp_run(void)
 	for (int i = 0; i < FORWARDS; i++)
 		if (g.forward[i].state != FW_FREE)
 			fw_free(&g.forward[i]);
+	for (int i = 0; i < PROGRAMS; i++)
+		ex_stop(&g.program[i]);
 	fd_give_all_back();
 	return g.exit_code;
 }
@@ -6065,6 +6622,8 @@ static bool cl_answer(const char *what, struct cl_frame *f)
 	return true;
 }
 
+static const char cl_stdio_what[] = "stdio forwarding request";
+
 /* Says why the master did not do what was asked. */
 static void cl_refused(const char *what, struct cl_frame *f)
 {
@@ -6073,6 +6632,8 @@ static void cl_refused(const char *what, struct cl_frame *f)
 	cl.may_run = false;
 	if (f->type == MUX_S_PERMISSION_DENIED)
 		cl_say("Master refused %s: %.*s", what, (int)why.len, (const char *)why.p);
+	else if (f->type == MUX_S_FAILURE && strcmp(what, cl_stdio_what) == 0)
+		cl_say("Stdio forwarding request failed: %.*s", (int)why.len, (const char *)why.p);
 	else if (f->type == MUX_S_FAILURE || f->type == MUX_X_S_TRY_LATER)
 		cl_say("sshmux: %s failed: %.*s", what, (int)why.len, (const char *)why.p);
 	else
@@ -6189,7 +6750,7 @@ static bool cl_forwards(enum mux_type type, bool print)
 			const struct forward *f = &g.forward[i];
 			if (f->state == FW_FREE || (f->type == FW_REMOTE) != remote || cl_forward(f, type, print))
 				continue;
-			cl_say("sshmux: master %s forward request failed", type == MUX_C_OPEN_FWD ? "" : "cancel");
+			cl_say("sshmux: master %sforward request failed", type == MUX_C_OPEN_FWD ? "" : "cancel ");
 			ok = false;
 			if (!cl.greeted)
 				return false;
@@ -6238,6 +6799,70 @@ static int cl_channels(void)
 	return cl_info("channels");
 }
 
+/* One direction of a copy: what was read and is not written yet. */
+struct cl_way {
+	int from, to;
+	uint8_t *at;
+	size_t pos, len;
+};
+#define CL_WAY (REQUEST_POOL / 2)	/* a client has no other use for request memory */
+#define CL_CHUNK 4096			/* what a pipe takes after POLLOUT without blocking */
+
+/* What this direction waits for: input, or that its output takes more. */
+static struct pollfd cl_way_poll(const struct cl_way *w)
+{
+	return w->pos < w->len ? (struct pollfd){ .fd = w->to, .events = POLLOUT }
+			       : (struct pollfd){ .fd = w->from, .events = POLLIN };
+}
+
+/* One step of a direction that poll() has found ready; false at its end.
+ * Neither end is made non-blocking: they are not only ours. */
+static bool cl_way_step(struct cl_way *w)
+{
+	ssize_t n;
+	if (w->pos == w->len) {
+		n = read(w->from, w->at, CL_WAY);
+		w->pos = 0;
+		w->len = n > 0 ? (size_t)n : 0;
+		return n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN));
+	}
+	size_t left = w->len - w->pos;
+	n = send(w->to, w->at + w->pos, left, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n < 0 && errno == ENOTSOCK)
+		n = write(w->to, w->at + w->pos, left < CL_CHUNK ? left : CL_CHUNK);
+	if (n > 0)
+		w->pos += (size_t)n;
+	return n > 0 || errno == EINTR || errno == EAGAIN;
+}
+
+/* `-O proxy`: from the answer on, our stdin and stdout are the socket.  The end
+ * of either is the end of both. */
+static int cl_proxy(void)
+{
+	struct cl_frame f;
+	cl_end(cl_begin(MUX_C_PROXY));
+	if (!cl_answer("proxy request", &f))
+		return 255;
+	if (f.type != MUX_S_PROXY) {
+		struct str why = buf_get_str(&f.rest);
+		cl_say("sshmux: master returned error: %.*s", (int)why.len, (const char *)why.p);
+		return 255;
+	}
+	struct cl_way way[2] = {
+		{ .from = STDIN_FILENO, .to = cl.fd, .at = g.req_memory },
+		{ .from = cl.fd, .to = STDOUT_FILENO, .at = g.req_memory + CL_WAY },
+	};
+	signal(SIGPIPE, SIG_IGN);
+	for (;;) {
+		struct pollfd p[2] = { cl_way_poll(&way[0]), cl_way_poll(&way[1]) };
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			return 255;
+		for (int i = 0; i < 2; i++)
+			if (p[i].revents && !cl_way_step(&way[i]))
+				return 0;
+	}
+}
+
 static const struct cl_command {
 	const char *name;
 	int (*run)(void);
@@ -6249,6 +6874,7 @@ static const struct cl_command {
 	{ "cancel", cl_cancel_forwards },
 	{ "conninfo", cl_conninfo },
 	{ "channels", cl_channels },
+	{ "proxy", cl_proxy },
 };
 
 /* `-O name`: 0 or 255, with ssh's texts. */
@@ -6342,14 +6968,12 @@ static void cl_catch_signals(void)
 /* -t, -T and RequestTTY; without them a shell gets a terminal. */
 static bool cl_wants_tty(void)
 {
-	bool here = isatty(STDIN_FILENO);
-	switch ((enum cl_tty)g.op.request_tty) {
-	case CL_TTY_NO:		return false;
-	case CL_TTY_FORCE:	return true;
-	case CL_TTY_AUTO:	return here && g.op.n_command == 0 && g.op.session_type == 0;
-	case CL_TTY_YES:	break;
-	}
-	if (!here)
+	bool here = isatty(STDIN_FILENO), shell = g.op.n_command == 0 && g.op.session_type == 0;
+	if (g.op.request_tty == CL_TTY_FORCE)
+		return true;
+	if (g.op.request_tty == CL_TTY_NO || (g.op.request_tty == CL_TTY_AUTO && !shell))
+		return false;
+	if (!here && g.op.log_level >= TP_INFO)
 		cl_say("Pseudo-terminal will not be allocated because stdin is not a terminal.");
 	return here;
 }
@@ -6377,8 +7001,8 @@ static bool cl_put_session(bool tty)
 	size_t start = cl_begin(MUX_C_NEW_SESSION);
 	buf_put_text(b, "");		/* reserved */
 	buf_put_u32(b, tty);
-	buf_put_u32(b, 0);		/* X11 */
-	buf_put_u32(b, 0);		/* agent */
+	buf_put_u32(b, (uint32_t)g.op.forward_x11);
+	buf_put_u32(b, g.op.forward_agent && strcasecmp(g.op.forward_agent, "no") != 0);
 	buf_put_u32(b, g.op.session_type == 2);
 	buf_put_u32(b, (uint32_t)g.op.escape);
 	buf_put_text(b, term ? term : "");
@@ -6476,7 +7100,7 @@ static int cl_stdio(void)
 	buf_put_text(&cl.out, to.connect.host);
 	buf_put_u32(&cl.out, to.connect.port);
 	cl_end(start);
-	if (!cl_open("stdio forwarding request", 2, &sid))
+	if (!cl_open(cl_stdio_what, 2, &sid))
 		return 255;
 	if (!cl_frame(&f))
 		return 0;
@@ -6551,6 +7175,11 @@ enum op_kind { OP_TEXT, OP_NUMBER, OP_TIME, OP_CHOICE, OP_APPEND, OP_WORDS, OP_A
 struct op_choice { const char *name; int value; };
 
 static const struct op_choice op_yes_no[] = { { "no", 0 }, { "yes", 1 }, { NULL, 0 } };
+static const struct op_choice op_trusted[] = { { "no", 1 }, { "yes", 2 }, { NULL, 0 } };
+static const struct op_choice op_masters[] = {
+	{ "no", OP_MASTER_NO }, { "yes", OP_MASTER_YES }, { "ask", OP_MASTER_ASK }, { "autoask", OP_MASTER_ASK },
+	{ NULL, 0 }
+};
 static const struct op_choice op_strict[] = {
 	{ "ask", TP_STRICT_ASK }, { "yes", TP_STRICT_YES }, { "accept-new", TP_STRICT_ACCEPT_NEW },
 	{ "no", TP_STRICT_NO }, { "off", TP_STRICT_NO }, { NULL, 0 }
@@ -6593,11 +7222,14 @@ static const struct op_keyword {
 	{ "BatchMode", OP_CHOICE, &g.op.batch, 0, 0, op_yes_no },
 	{ "Ciphers", OP_TEXT, &g.op.tp.ciphers, 0, 0, NULL },
 	{ "ConnectTimeout", OP_TIME, &g.op.connect_timeout, 1, 86400, NULL },
-	{ "ControlMaster", OP_CHOICE, &g.op.master, 0, 0, op_yes_no },
+	{ "ControlMaster", OP_CHOICE, &g.op.master, 0, 0, op_masters },
 	{ "ControlPath", OP_TEXT, &g.op.control_path, 0, 0, NULL },
 	{ "DynamicForward", OP_FORWARD, NULL, FW_DYNAMIC, 0, NULL },
 	{ "EscapeChar", OP_ESCAPE, &g.op.escape, 0, 0, NULL },
 	{ "ExitOnForwardFailure", OP_CHOICE, &g.op.exit_on_forward_failure, 0, 0, op_yes_no },
+	{ "ForwardAgent", OP_TEXT, &g.op.forward_agent, 0, 0, NULL },
+	{ "ForwardX11", OP_CHOICE, &g.op.forward_x11, 0, 0, op_yes_no },
+	{ "ForwardX11Trusted", OP_CHOICE, &g.op.x11_trusted, 0, 0, op_trusted },
 	{ "GatewayPorts", OP_CHOICE, &g.op.gateway_ports, 0, 0, op_yes_no },
 	{ "HostKeyAlias", OP_TEXT, &g.op.host_key_alias, 0, 0, NULL },
 	{ "HostKeyAlgorithms", OP_TEXT, &g.op.tp.host_key_algorithms, 0, 0, NULL },
@@ -6626,6 +7258,7 @@ static const struct op_keyword {
 	{ "TCPKeepAlive", OP_CHOICE, &g.op.tcp_keepalive, 0, 0, op_yes_no },
 	{ "User", OP_TEXT, &g.op.user, 0, 0, NULL },
 	{ "UserKnownHostsFile", OP_WORDS, &g.op.known_hosts, 0, 0, NULL },
+	{ "XAuthLocation", OP_TEXT, &g.op.xauth, 0, 0, NULL },
 };
 #define OP_KEYWORDS (sizeof op_keywords / sizeof op_keywords[0])
 
@@ -6638,6 +7271,8 @@ static const struct op_letter {
 } op_letters[] = {
 	{ '4', NULL, "AddressFamily", "inet", "IPv4 only" },
 	{ '6', NULL, "AddressFamily", "inet6", "IPv6 only" },
+	{ 'A', NULL, "ForwardAgent", "yes", "sessions that ask may use the master's agent" },
+	{ 'a', NULL, "ForwardAgent", "no", "they may not" },
 	{ 'c', "CIPHERS", "Ciphers", NULL, "ciphers in order of preference, separated by commas" },
 	{ 'D', "[BIND:]PORT", "DynamicForward", NULL, "SOCKS server on PORT" },
 	{ 'e', "CHARACTER", "EscapeChar", NULL, "escape character of a terminal session, or none" },
@@ -6646,11 +7281,11 @@ static const struct op_letter {
 	{ 'i', "KEY", "IdentityFile", NULL, "private key, OpenSSH or dropbear format; may be repeated" },
 	{ 'L', "LISTEN:TO", "LocalForward", NULL, "forward [bind:]port or path to host:port or path" },
 	{ 'l', "USER", "User", NULL, "user to log in as" },
-	{ 'M', NULL, "ControlMaster", "yes", "be the master (with -N)" },
+	{ 'M', NULL, NULL, NULL, "be the master (with -N); -MM: ask the user about each request" },
 	{ 'm', "MACS", "MACs", NULL, "message authentication codes in order of preference" },
 	{ 'N', NULL, "SessionType", "none", "run no command" },
 	{ 'n', NULL, NULL, NULL, "read nothing: stdin is /dev/null" },
-	{ 'O', "COMMAND", NULL, NULL, "tell the master: check, forward, cancel, exit, stop, conninfo, channels" },
+	{ 'O', "COMMAND", NULL, NULL, "tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy" },
 	{ 'o', "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
 	{ 'p', "PORT", "Port", NULL, "port of the server" },
 	{ 'q', NULL, "LogLevel", "QUIET", "only errors" },
@@ -6661,6 +7296,9 @@ static const struct op_letter {
 	{ 't', NULL, NULL, NULL, "a terminal at the server; -tt even if stdin is none" },
 	{ 'V', NULL, NULL, NULL, "version" },
 	{ 'v', NULL, NULL, NULL, "explain; -vv more" },
+	{ 'X', NULL, "ForwardX11", "yes", "sessions that ask may use the master's display, like -Y" },
+	{ 'x', NULL, "ForwardX11", "no", "they may not" },
+	{ 'Y', NULL, "ForwardX11", "yes", "trusted X11 forwarding, the only kind" },
 	{ 'W', "HOST:PORT", NULL, NULL, "connect stdin and stdout to HOST:PORT or a path at the server" },
 };
 
@@ -6930,6 +7568,12 @@ static void op_special(char letter, const char *argument)
 	switch (letter) {
 	case 'h':	op_usage(); break;
 	case 'V':	op_version(); break;
+	case 'M':
+		if (g.op.master == OP_MASTER_YES)
+			g.op.master = OP_MASTER_ASK;
+		else
+			op_keyword("ControlMaster", 13, "yes");
+		break;
 	case 'O':	g.op.mux_command = argument; break;
 	case 'W':	g.op.stdio_forward = argument; break;
 	case 't':
@@ -7042,6 +7686,10 @@ static void op_defaults(void)
 		g.op.identity.at[g.op.identity.n++] = op_path(keys[i]);
 	for (size_t i = 0; !given && i < sizeof hosts / sizeof hosts[0]; i++)
 		g.op.known_hosts.at[g.op.known_hosts.n++] = op_path(hosts[i]);
+	if (g.op.forward_agent)
+		g.op.forward_agent = op_path(g.op.forward_agent);
+	if (g.op.forward_x11 && g.op.x11_trusted == 1)
+		op_die("X11 forwarding is always trusted: ForwardX11Trusted=no is not possible");
 	t->host = g.op.host_name;
 	t->host_key_name = g.op.host_key_alias ? g.op.host_key_alias : g.op.host_name;
 	t->host_key_alias = g.op.host_key_alias != NULL;
@@ -7112,6 +7760,8 @@ int main(int argc, char **argv)
 	g.op.tcp_keepalive = 1;
 	g.op.dscp_interactive = 72;	/* af21 */
 	g.op.dscp_bulk = 32;		/* cs1, as in ssh */
+	g.data_queue = NET_QUEUE * 3 / 4;
+	g.bulk_packet = UINT32_MAX;
 	g.net_fd = -1;
 	main_stdio();
 	op_parse(argv);

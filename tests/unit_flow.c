@@ -175,6 +175,13 @@ static void flow_endless_input(struct session *s)
 	fd_lend(&c->in, open("/dev/zero", O_RDONLY | O_CLOEXEC));
 }
 
+/* What the transport must have room for so that n bytes of data may go: a part
+ * is kept for requests. */
+static size_t flow_room(size_t n)
+{
+	return NET_QUEUE - g.data_queue + n;
+}
+
 /* Two endless inputs on a network that takes `room` bytes a turn, the server
  * taking packets of these sizes. */
 static void flow_fair(uint32_t packet_a, uint32_t packet_b, size_t room)
@@ -189,7 +196,7 @@ static void flow_fair(uint32_t packet_a, uint32_t packet_b, size_t room)
 	while (fake_take())
 		;
 	for (int turn = 0; turn < 2000; turn++) {
-		fake.room = room;
+		fake.room = flow_room(room);
 		fake.wake = true;
 		world_run();
 		for (const struct fake_message *m; (m = fake_take());)
@@ -215,7 +222,7 @@ static void unit_flow_no_debts(void)
 		session_open(&s[i], 0x7fffffff, 500);
 	flow_endless_input(&s[0]);
 	for (int turn = 0; turn < 500; turn++) {	/* room for one packet at a time */
-		fake.room = 1;
+		fake.room = flow_room(1);
 		fake.wake = true;
 		world_run();
 	}
@@ -251,7 +258,7 @@ static void unit_flow_terminal_first(void)
 		world_wake();
 		while (fake_take())
 			;
-		fake.room = 5000 + rnd(20000);
+		fake.room = flow_room(5000 + rnd(20000));
 		world_wake();
 		const struct fake_message *m = fake_take();
 		bool first = m && buf_u32_at(m->bytes + 1) == s[1].remote;

@@ -347,11 +347,17 @@ void hostkey_known_types(char *list, size_t size)
 
 /* --- the decision --------------------------------------------------------- */
 
-/* Ends the connection in ssh's words; why was logged before. */
-static void refuse(void) __attribute__((noreturn));
-static void refuse(void)
+/* Ends the connection in ssh's words, and says why. */
+static void refuse(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+static void refuse(const char *format, ...)
 {
-	port_fail(TP_CAUSE_HOSTKEY, "%s: Host key verification failed.", port.config->host);
+	char why[sizeof(port.error)];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(why, sizeof(why), format, ap);
+	va_end(ap);
+	port_fail(TP_CAUSE_HOSTKEY, "Host key verification failed: %s", why);
 }
 
 /* "ED25519" for people, as ssh names types. */
@@ -439,10 +445,9 @@ static void unknown(void)
 		must_remember = true;
 		return;
 	}
-	port_log(TP_ERROR, "No %s host key is known for %s%s; the server shows %s.",
+	refuse("no %s host key is known for %s%s; the server shows %s",
 		type_for_people(), c->host,
 		other_types ? " (but one of another type is)" : "", fingerprint);
-	refuse();
 }
 
 /* A key of the same type is known and it is another one: somebody may be in
@@ -451,10 +456,11 @@ static void changed(void)
 {
 	const struct tp_config *c = port.config;
 
+	if (c->strict != TP_STRICT_NO)
+		refuse("the %s host key of %s has changed to %s; offending key in %s:%u",
+			type_for_people(), c->host, fingerprint, found_file, found_line);
 	port_log(TP_ERROR, "The %s host key of %s has changed to %s; offending key in %s:%u.",
 		type_for_people(), c->host, fingerprint, found_file, found_line);
-	if (c->strict != TP_STRICT_NO)
-		refuse();
 	/* Whoever this is must not learn a password. */
 	port.passwords_barred = true;
 	port_log(TP_INFO, "Password and keyboard-interactive authentication are disabled"
@@ -467,9 +473,8 @@ static void must_be_familiar(void)
 {
 	if (!have_login_key || memcmp(shown_key, login_key, HASH_SIZE) == 0)
 		return;
-	port_log(TP_ERROR, "The %s host key %s of %s is not the one of the first login.",
+	refuse("the %s host key %s of %s is not the one of the first login",
 		type_for_people(), fingerprint, port.config->host);
-	refuse();
 }
 
 /* Pins outrank the files: with pins these are not even read. */
@@ -480,17 +485,15 @@ static void decide(void)
 	if (c->n_pin > 0) {
 		if (pinned())
 			return;
-		port_log(TP_ERROR, "The %s host key %s of %s is not one of the pinned keys.",
+		refuse("the %s host key %s of %s is not one of the pinned keys",
 			type_for_people(), fingerprint, c->host);
-		refuse();
 	}
 	switch (search_all()) {
 	case HOST_OK:
 		return;
 	case HOST_REVOKED:
-		port_log(TP_ERROR, "The %s host key %s of %s is revoked by %s:%u.",
+		refuse("the %s host key %s of %s is revoked by %s:%u",
 			type_for_people(), fingerprint, c->host, found_file, found_line);
-		refuse();
 	case HOST_CHANGED:
 		must_be_familiar();
 		changed();

@@ -1,0 +1,113 @@
+/* unit_xf.c - agent and X11 channels that nobody asked for, X11 greetings of
+ * every length, programs that do not end. */
+
+static size_t greeting(uint8_t to[XF_GREETING], bool big, const uint8_t *cookie)
+{
+	memset(to, 0, XF_GREETING);
+	to[0] = big ? 'B' : 'l';
+	to[big ? 3 : 2] = 11;
+	to[big ? 7 : 6] = sizeof xf_protocol - 1;
+	to[big ? 9 : 8] = XF_COOKIE;
+	memcpy(to + XF_HEADER, xf_protocol, sizeof xf_protocol - 1);
+	memcpy(to + XF_COOKIE_AT, cookie, XF_COOKIE);
+	return XF_GREETING;
+}
+
+static void unit_xf_greeting(void)
+{
+	uint8_t bytes[XF_GREETING + 8] = { 0 };
+	bool right = true, wrong = true;
+	memcpy(g.xf.fake, "0123456789abcdef", XF_COOKIE);
+	for (int big = 0; big < 2; big++) {
+		greeting(bytes, big, g.xf.fake);
+		for (size_t n = 0; n <= sizeof bytes; n++)
+			right = right && xf_check(bytes, n) == (n >= XF_GREETING);
+		for (size_t i = 0; i < XF_GREETING; i++) {
+			bool pad = i == 1 || (i > 1 && i < 6) || i == 10 || i == 11 || i == 30 || i == 31;
+			bytes[i] ^= 1;
+			wrong = wrong && xf_check(bytes, XF_GREETING) == (pad ? 1 : -1);
+			bytes[i] ^= 1;
+		}
+	}
+	check(right, "xf: a greeting of either byte order is taken when it is whole");
+	check(wrong, "xf: and only if each byte that counts is right");
+}
+
+static bool xf_opens(const char *type, uint32_t id)
+{
+	fake_put(SSH_CHANNEL_OPEN, "suuusu", type, id, 1000, 1000, "127.0.0.1", 1);
+	world_run();
+	const struct fake_message *m = fake_take();
+	return m && m->bytes[0] == SSH_CHANNEL_OPEN_CONFIRMATION && buf_u32_at(m->bytes + 1) == id;
+}
+
+static void unit_xf_unasked(void)
+{
+	static const char *const types[] = { "x11", "auth-agent@openssh.com", "agent-connect" };
+	bool refused = true;
+	setenv("DISPLAY", ":7", 1);
+	world_begin();
+	g.op.forward_agent = "/nowhere";
+	g.op.forward_x11 = 1;
+	for (size_t i = 0; i < 3; i++)
+		refused = refused && !xf_opens(types[i], 70);
+	check(refused && g.channels == 0, "xf: allowed, but no session asked: channels are refused");
+	g.xf.agent_wanted = true;
+	check(!xf_opens("x11", 70) && !xf_opens("auth-agent@openssh.com", 71) && g.link == LK_UP,
+	      "xf: asked for the agent: no display, and an agent that is gone is refused");
+	xf_link_lost();
+	check(!g.xf.agent_wanted && !g.xf.x11_wanted, "xf: a new link begins without wishes");
+	check_clean("xf: refused channels");
+}
+
+static void unit_xf_cookie(void)
+{
+	uint8_t bytes[XF_GREETING];
+	setenv("DISPLAY", ":7", 1);
+	world_begin();
+	g.xf.x11_wanted = true;
+	greeting(bytes, true, (const uint8_t *)"0123456789abcdeX");
+	check(xf_opens("x11", 70), "xf: asked for: the display's channel is opened");
+	fake_put(SSH_CHANNEL_DATA, "uS", 0, bytes, (size_t)20);
+	world_run();
+	check(fake_take() == NULL, "xf: half a greeting waits");
+	memcpy(g.xf.fake, "0123456789abcdef", XF_COOKIE);
+	fake_put(SSH_CHANNEL_DATA, "uS", 0, bytes + 20, sizeof bytes - 20);
+	world_run();
+	bool closed = false;
+	for (const struct fake_message *m; (m = fake_take());)
+		closed = closed || m->bytes[0] == SSH_CHANNEL_CLOSE;
+	check(closed && strstr(world.log, "wrong authentication"), "xf: a wrong cookie closes the channel, with a line");
+	fake_put(SSH_CHANNEL_CLOSE, "u", 0);
+	check_clean("xf: a wrong cookie");
+}
+
+/* A program that ignores everything, and one that is not there. */
+static void unit_xf_programs(void)
+{
+	static const char *const stubborn[] = { "sh", "-c", "trap '' TERM; sleep 300", NULL };
+	static const char *const missing[] = { "/nowhere/at/all", NULL };
+	struct program *p = &g.program[EX_ASKERS];
+	world_begin();
+	ex_start(p, stubborn, NULL, g.now + 50);
+	check(p->state == EX_RUNNING && as_answer(EX_ASKERS) == AS_WAITING, "xf: a program runs");
+	world_sleep(100);
+	check(p->state == EX_FAILED && as_answer(EX_ASKERS) == AS_NO && p->state == EX_IDLE,
+	      "xf: its deadline ends it, the answer is no");
+	ex_start(p, missing, NULL, g.now + 5000);
+	for (int i = 0; i < 100 && p->state == EX_RUNNING; i++) {
+		usleep(20000);
+		world_run();
+	}
+	check(as_answer(EX_ASKERS) == AS_NO, "xf: a program that is not there says no");
+	check_clean("xf: programs");
+}
+
+static void unit_xf(void)
+{
+	unit_xf_greeting();
+	unit_xf_unasked();
+	unit_xf_cookie();
+	unit_xf_programs();
+	unsetenv("DISPLAY");
+}
