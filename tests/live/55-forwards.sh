@@ -303,7 +303,7 @@ closed_port() { free_port; CLOSED=$FREE; }
 # Requests that follow each other without waiting are answered in their order.
 pipelined() {
 	free_port; p=$FREE
-	plays "FWD-order: answers come in the order of the requests" $HELLO \
+	plays "FWD-pipelined: answers come in the order of the requests" $HELLO \
 		send 0x10000006 11 2 : $p :127.0.0.1 $ECHO send 0x10000004 12 \
 		send 0x10000007 13 2 : $p :127.0.0.1 $ECHO send 0x10000004 14 \
 		expect $OK 11 expect 0x80000005 12 pid expect $OK 13 expect 0x80000005 14 pid

@@ -81,8 +81,8 @@ informed() {
 
 acting() {
 	"$PTY" expect ready raw send '\n~.' -- $CL -t x 'echo ready; exec cat' >"$T/pty" 2>&1
-	is "ESC-end: ~. ends the client with 255" $? 255
-	alive "ESC-end: the master lives"
+	is "ESC-dot: ~. ends the client with 255" $? 255
+	alive "ESC-dot: the master lives"
 	: >"$SERVER_LOG"
 	says "ESC-break: ~B" '~B' '~B'
 	if [ $SERVER = sshd ]; then
@@ -121,11 +121,11 @@ dead_server() {
 	kill -STOP $frozen
 	touch "$T/frozen"
 	wait_for 10 gone $pid
-	is "ESC-end: ~. does not wait for a server that is silent" $? 0
+	is "ESC-dot: ~. does not wait for a server that is silent" $? 0
 	kill -CONT $frozen
 	wait $pid
-	is "ESC-end: 255 then too" $? 255
-	alive "ESC-end: and all goes on when the server is back"
+	is "ESC-dot: 255 then too" $? 255
+	alive "ESC-dot: and all goes on when the server is back"
 	rm -f "$T/up" "$T/frozen"
 }
 
