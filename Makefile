@@ -45,6 +45,7 @@ LINK = $(CC) $(OPT) $(SANITIZE) $(CFLAGS) -Wl,--gc-sections $(LINK_FLAGS) $(LDFL
 UNDER_TEST = $(if $(SSHMUX),$(SSHMUX),./$(PROGRAM))
 RUN = SSHMUX="$(UNDER_TEST)" UNIT="$(O)/unit" MUXC="$(O)/muxc"
 TOOLS = $(O)/muxc $(O)/net $(O)/pty
+HOMELIB = $(O)/home.so
 TESTS ?=
 AGAIN = $(MAKE) --no-print-directory
 SETUP = @tests/setup
@@ -80,12 +81,12 @@ help:
 
 check:
 	$(SETUP) build check
-	@$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(O)/unit $(TOOLS)
+	@$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(O)/unit $(TOOLS) $(HOMELIB)
 	@$(RUN) tests/run $(TESTS)
 
 check-stock:
 	$(SETUP) build check
-	@$(AGAIN) $(TOOLS)
+	@$(AGAIN) $(TOOLS) $(HOMELIB)
 	@$(RUN) MASTER=stock UNIT= tests/run $(TESTS)
 
 check-more:
@@ -104,13 +105,14 @@ fuzz:
 
 demo:
 	$(SETUP) build demo
-	@$(AGAIN) $(if $(SSHMUX),,$(PROGRAM))
+	@$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(HOMELIB)
 	@$(RUN) tests/demo
 
 bench:
 	$(SETUP) build check static
 	@$(AGAIN) STATIC=1 sshmux-static
-	@SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" tests/bench/run
+	@$(AGAIN) $(HOMELIB)
+	@$(RUN) SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" tests/bench/run
 
 ram: $(O)/sshmux
 	@nm -S -t d --size-sort -r $< | awk '$$3 ~ /[bBdD]/ { t += $$2; \
@@ -151,6 +153,9 @@ $(O)/unit.o $(O)/fake.o $(FUZZERS:=.o): $(O)/%.o: tests/%.c | $(O)
 # The programs of the tests: always plain native ones.
 $(TOOLS): $(O)/%: tests/%.c | $(O)
 	$(if $(STATIC)$(TARGET),gcc,$(CC)) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -g -o $@ $<
+
+$(HOMELIB): tests/home.c | $(O)
+	$(if $(STATIC)$(TARGET),gcc,$(CC)) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -shared -fPIC -o $@ $< -ldl
 
 $(O):
 	@mkdir -p $@

@@ -72,8 +72,8 @@ enters_plain() {
 	plain_name=$1
 	shift
 	if [ -n "$ALSO" ]; then
-		env LD_PRELOAD=libnss_wrapper.so NSS_WRAPPER_PASSWD="$T/passwd" \
-			NSS_WRAPPER_GROUP="$T/group" "$SSHMUX" -M -S "$CTL" -N -p "$PORT" \
+		env LD_PRELOAD="$HOMELIB" TEST_ME="$ME" TEST_HOME="$T/home" \
+			"$SSHMUX" -M -S "$CTL" -N -p "$PORT" \
 			"$@" 127.0.0.1 >"$T/master.out" 2>"$T/master.log" </dev/null &
 	else
 		run_master "$@" "${HOST:-127.0.0.1}" >"$T/master.out" 2>"$T/master.log" </dev/null &
