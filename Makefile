@@ -44,7 +44,7 @@ LINK = $(CC) $(OPT) $(SANITIZE) $(CFLAGS) -Wl,--gc-sections $(LINK_FLAGS) $(LDFL
 # The binary under test: ours, unless another one is named.
 UNDER_TEST = $(if $(SSHMUX),$(SSHMUX),./$(PROGRAM))
 RUN = SSHMUX="$(UNDER_TEST)" UNIT="$(O)/unit" MUXC="$(O)/muxc"
-TOOLS = $(O)/muxc $(O)/net $(O)/pty
+TOOLS = $(O)/muxc $(O)/net $(O)/pty $(O)/link
 HOMELIB = $(O)/home.so
 TESTS ?=
 AGAIN = $(MAKE) --no-print-directory
@@ -111,8 +111,9 @@ demo:
 bench:
 	$(SETUP) build check static
 	@$(AGAIN) STATIC=1 sshmux-static
-	@$(AGAIN) $(HOMELIB)
+	@$(AGAIN) $(HOMELIB) $(TOOLS)
 	@$(RUN) SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" tests/bench/run
+	@$(RUN) SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" tests/bench/flow
 
 ram: $(O)/sshmux
 	@nm -S -t d --size-sort -r $< | awk '$$3 ~ /[bBdD]/ { t += $$2; \
