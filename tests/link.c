@@ -13,6 +13,8 @@
  *
  * Commands:
  *   cut             resets what is connected
+ *   orphan          resets our side only: the server keeps waiting, until "bury"
+ *   bury            ends what the server still has
  *   hangup          ends it orderly, without waiting for what is under way
  *   freeze, thaw    nothing moves, nobody is told; new connections are silent too
  *   refuse, accept  the port is closed, is open again
@@ -60,6 +62,7 @@ struct pair {
 };
 
 static struct pair *pair[PAIRS];
+static int orphan[PAIRS], n_orphans;	/* descriptors to the server */
 static int listener = -1, control = -1, n_pairs, turn;
 static struct sockaddr_in here, target;
 static bool frozen, narrow;
@@ -147,6 +150,21 @@ static void end_all(bool hard)
 {
 	while (n_pairs > 0)
 		end_pair(n_pairs - 1, hard);
+}
+
+static void make_orphans(void)
+{
+	while (n_pairs > 0) {
+		if (n_orphans < PAIRS)
+			orphan[n_orphans++] = dup(pair[n_pairs - 1]->fd[1]);
+		end_pair(n_pairs - 1, true);
+	}
+}
+
+static void bury(void)
+{
+	while (n_orphans > 0)
+		close(orphan[--n_orphans]);
 }
 
 static void take_one(void)
@@ -298,6 +316,10 @@ static void command(char *text, char *answer, size_t max)
 		end_all(true);
 	else if (strcmp(word, "hangup") == 0)
 		end_all(false);
+	else if (strcmp(word, "orphan") == 0)
+		make_orphans();
+	else if (strcmp(word, "bury") == 0)
+		bury();
 	else if (strcmp(word, "freeze") == 0 || strcmp(word, "thaw") == 0)
 		frozen = word[0] == 'f';
 	else if (strcmp(word, "refuse") == 0 && listener >= 0) {
