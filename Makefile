@@ -56,11 +56,11 @@ endif
 
 all:
 	$(SETUP) build
-	@$(AGAIN) $(PROGRAM)
+	@+$(AGAIN) $(PROGRAM)
 
 static:
 	$(SETUP) build static
-	@$(AGAIN) STATIC=1 sshmux-static
+	@+$(AGAIN) STATIC=1 sshmux-static
 
 help:
 	@echo 'make              ./sshmux'
@@ -81,12 +81,12 @@ help:
 
 check:
 	$(SETUP) build check
-	@$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(O)/unit $(TOOLS) $(HOMELIB)
+	@+$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(O)/unit $(TOOLS) $(HOMELIB)
 	@$(RUN) tests/run $(TESTS)
 
 check-stock:
 	$(SETUP) build check
-	@$(AGAIN) $(TOOLS) $(HOMELIB)
+	@+$(AGAIN) $(TOOLS) $(HOMELIB)
 	@$(RUN) MASTER=stock UNIT= tests/run $(TESTS)
 
 check-more:
@@ -95,23 +95,23 @@ check-more:
 
 unit:
 	$(SETUP) build
-	@$(AGAIN) $(O)/unit
+	@+$(AGAIN) $(O)/unit
 	@$(O)/unit
 
 fuzz:
 	$(SETUP) build
-	@$(AGAIN) $(FUZZERS)
+	@+$(AGAIN) $(FUZZERS)
 	@for f in mux ssh options; do $(O)/fuzz_$$f tests/corpus/$$f || exit; done
 
 demo:
 	$(SETUP) build demo
-	@$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(HOMELIB)
+	@+$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(HOMELIB)
 	@$(RUN) tests/demo
 
 bench:
 	$(SETUP) build check static
-	@$(AGAIN) STATIC=1 sshmux-static
-	@$(AGAIN) $(HOMELIB) $(TOOLS)
+	@+$(AGAIN) STATIC=1 sshmux-static
+	@+$(AGAIN) $(HOMELIB) $(TOOLS)
 	@$(RUN) SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" tests/bench/run
 	@$(RUN) SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" tests/bench/flow
 

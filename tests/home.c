@@ -1,12 +1,13 @@
 /* home.so - loaded into the servers of the tests (LD_PRELOAD): the account
- * $TEST_ME has the home directory $TEST_HOME, the shell /bin/bash and, if it is
- * set, the password whose hash is $TEST_SHADOW.  All else is as the system has
- * it.  No descriptor is opened or kept. */
+ * $TEST_ME has the home directory $TEST_HOME, the shell $TEST_SHELL, which counts
+ * as a valid one, and, if it is set, the password whose hash is $TEST_SHADOW.
+ * All else is as the system has it.  No descriptor is opened or kept. */
 #include <dlfcn.h>
 #include <pwd.h>
 #include <shadow.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int is_me(const char *name)
 {
@@ -18,14 +19,15 @@ static int is_me(const char *name)
 static struct passwd *changed(struct passwd *p)
 {
 	static struct passwd mine;
-	static char name[64], home[128], shell[] = "/bin/bash", hidden[] = "x", gecos[] = "";
-	const char *dir = getenv("TEST_HOME");
+	static char name[64], home[128], shell[128], hidden[] = "x", gecos[] = "";
+	const char *dir = getenv("TEST_HOME"), *sh = getenv("TEST_SHELL");
 
-	if (!p || !dir || !is_me(p->pw_name))
+	if (!p || !dir || !sh || !is_me(p->pw_name))
 		return p;
 	mine = *p;
 	strncpy(name, p->pw_name, sizeof(name) - 1);
 	strncpy(home, dir, sizeof(home) - 1);
+	strncpy(shell, sh, sizeof(shell) - 1);
 	mine.pw_name = name;
 	mine.pw_dir = home;
 	mine.pw_shell = shell;
@@ -65,4 +67,21 @@ struct spwd *getspnam(const char *name)
 	}
 	*(void **)&next = dlsym(RTLD_NEXT, "getspnam");
 	return next(name);
+}
+
+static int shells;
+
+char *getusershell(void)
+{
+	return shells++ ? NULL : getenv("TEST_SHELL");
+}
+
+void setusershell(void)
+{
+	shells = 0;
+}
+
+void endusershell(void)
+{
+	shells = 0;
 }

@@ -5,7 +5,7 @@
 #   SSHMUX  the binary under test        MUXC  the scripted peer, tests/muxc.c
 #   MASTER  sshmux, or stock: OpenSSH's own master in place of ours
 # shellcheck shell=sh
-# shellcheck disable=SC2034,SC2119,SC2120	# variables, arguments: by the tests
+# shellcheck disable=SC2016,SC2034,SC2119,SC2120	# variables, arguments: by the tests
 
 PATH=$PATH:/usr/sbin:/sbin
 LC_ALL=C
@@ -178,7 +178,7 @@ exec_sshd() {
 		for k in $SSHD_KEYS; do echo "HostKey $k"; done
 		cat "$T/sshd.options"
 	} >"$T/sshd.$PORT"
-	exec env LD_PRELOAD="$HOMELIB" TEST_ME="$ME" TEST_HOME="$T/home" TEST_SHADOW="$SHADOW" \
+	exec env LD_PRELOAD="$HOMELIB" TEST_ME="$ME" TEST_HOME="$T/home" TEST_SHELL=/bin/sh TEST_SHADOW="$SHADOW" \
 		/usr/sbin/sshd -D -f "$T/sshd.$PORT" -E "$SERVER_LOG"
 }
 
@@ -186,7 +186,6 @@ exec_sshd() {
 start_sshd() {
 	home
 	SERVER=sshd
-	rm -f "$T/home/.bashrc"
 	[ "$(id -u)" != 0 ] || mkdir -p /run/sshd
 	if [ -z "$SSHD_KEYS" ]; then
 		SSHD_KEYS=$T/sshd_ed25519
@@ -207,19 +206,19 @@ exec_dropbear() {
 	! have_ipv6 || set -- "$@" -p "[::1]:$PORT"
 	for k in $DROPBEAR_KEYS; do set -- "$@" -r "$k"; done
 	# shellcheck disable=SC2086
-	exec env LD_PRELOAD="$HOMELIB" TEST_ME="$ME" TEST_HOME="$T/home" TEST_SHADOW="$SHADOW" \
+	exec env LD_PRELOAD="$HOMELIB" TEST_ME="$ME" TEST_HOME="$T/home" TEST_SHELL="$T/sh" TEST_SHADOW="$SHADOW" \
 		dropbear -F -E -m "$@" -P "$T/dropbear.pid" $DROPBEAR_OPTIONS 2>"$SERVER_LOG"
 }
 
 # start_dropbear [OPTION...]
 #
 # The server of Debian 12 (2022.83) loses output and status of commands that are
-# over at once while others start, whoever is the client.  So they take longer:
-# bash reads this file for a command of a session.
+# over at once while others start, whoever is the client.  So they take longer.
 start_dropbear() {
 	home
 	SERVER=dropbear
-	echo 'sleep 0.03' >"$T/home/.bashrc"
+	printf '%s\n' '#!/bin/sh' '[ "$1" != -c ] || sleep 0.1' 'exec /bin/sh "$@"' >"$T/sh"
+	chmod 755 "$T/sh"
 	DROPBEAR_OPTIONS=$*
 	if [ -z "$DROPBEAR_KEYS" ]; then
 		DROPBEAR_KEYS=$T/dropbear_ed25519

@@ -72,7 +72,7 @@ enters_plain() {
 	plain_name=$1
 	shift
 	if [ -n "$ALSO" ]; then
-		env LD_PRELOAD="$HOMELIB" TEST_ME="$ME" TEST_HOME="$T/home" \
+		env LD_PRELOAD="$HOMELIB" TEST_ME="$ME" TEST_HOME="$T/home" TEST_SHELL=/bin/sh \
 			"$SSHMUX" -M -S "$CTL" -N -p "$PORT" \
 			"$@" 127.0.0.1 >"$T/master.out" 2>"$T/master.log" </dev/null &
 	else
