@@ -137,10 +137,10 @@
 /* --- transport (port/dropbear) -------------------------------------------- */
 
 /* Everything dropbear allocates.  When it is full the connection ends with
- * "out of transport memory".  An RSA-4096 user key needs 172 KB, RSA-2048 or a
- * finite-field group 65 KB.  Range 48 KiB..1 MiB.  Cost: ARENA_SIZE. */
+ * "out of transport memory".  An RSA-4096 user key needs 172 KB, RSA-3072 75 KB,
+ * RSA-2048 or a finite-field group 65 KB.  Range 48 KiB..1 MiB.  Cost: ARENA_SIZE. */
 #ifndef ARENA_SIZE
-#define ARENA_SIZE (BY_PROFILE(72, 192) * 1024)
+#define ARENA_SIZE (BY_PROFILE(76, 192) * 1024)
 #endif
 
 /* Longest message we send.  Bounds the command (an 8 KB one must fit).
@@ -161,6 +161,12 @@
 #define PACKET_MAX BY_PROFILE(8 * 1024, 32 * 1024 - 64)
 #endif
 
+/* Bytes of bulk data that may wait for the network's socket: the rest of
+ * NET_QUEUE is kept for opens and requests.  Costs nothing. */
+#ifndef BULK_QUEUE
+#define BULK_QUEUE (NET_QUEUE * 3 / 4)
+#endif
+
 /* Longest message of bulk data, and what may wait of it, while more than one
  * channel is open.
  * Range 512..32768.  Costs nothing. */
@@ -176,7 +182,7 @@
 
 /* The same while more than one channel is open. */
 #ifndef NET_UNSENT_SHARED
-#define NET_UNSENT_SHARED 4096
+#define NET_UNSENT_SHARED 2048
 #endif
 
 /* Encrypted bytes that wait for the network's socket before channels stop

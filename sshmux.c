@@ -62,6 +62,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -92,7 +93,7 @@
 
 #define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
 #define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
-#define POLLFDS (3 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
+#define POLLFDS (4 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
 #define FD_LIMIT (64 + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS + PROGRAMS)
 
 _Static_assert(CLIENTS >= 2 && CLIENTS <= 1024, "CLIENTS out of range");
@@ -138,7 +139,7 @@ enum mux_type {
 	MUX_S_EXT_INFO = 0x90000001,
 	/* Our own, only between a client and a master that said sshmux=1: */
 	MUX_X_C_RESUME = 0x20736d01,	/* 0: we were continued, read our terminal again */
-	MUX_X_C_WAIT = 0x20736d02,	/* seconds: instead of SessionWait; then 1: tell me my place */
+	MUX_X_C_WAIT = 0x20736d02,	/* seconds: instead of SessionWait (-1: as it is); then 1: tell me my place */
 	MUX_X_C_STATE = 0x20736d03,	/* rid, uint32 probe: how is the link? */
 	MUX_X_C_KILL = 0x20736d04,	/* 0: our time is over, TERM to the command */
 	MUX_X_S_SUSPEND = 0x90736d01,	/* session id: the user typed ~^Z */
@@ -248,6 +249,7 @@ enum ch_event {
 	CH_EV_SUSPEND = 1 << 5,	/* the user typed ~^Z */
 };
 #define NO_ESCAPE 0xffffffffu
+#define MX_KEEP_WAIT 0xffffffffu
 
 /* Channel requests of ours that want a reply, in the order sent (RFC 4254,
  * 5.4: the replies come in that order and carry no name). */
@@ -491,7 +493,7 @@ static struct {
 		const char *forward_agent;	/* "yes", "no", a path, "$" and a variable's name */
 		const char *xauth;
 		const char *stdio_forward;
-		const char *user, *host_key_alias;
+		const char *user, *host_key_alias, *bind_address, *bind_interface;
 		struct tp_config tp;
 	} op;
 
@@ -568,7 +570,10 @@ static struct {
 	int n_poll;
 	int next_channel;		/* whose turn it is to send */
 	uint32_t bulk_packet;		/* longest message of bulk just now */
-	uint32_t data_queue;		/* bytes of data that may wait for the network just now */
+	uint32_t data_queue;		/* bytes of bulk that may wait for the network just now */
+	uint32_t burst;			/* bytes of it that were queued since that was decided */
+	bool backlogged;		/* the kernel has not sent the last burst yet */
+	bool held;			/* somebody's bulk waits for that */
 	struct pollfd poll[POLLFDS];
 	struct lp_owner { uint8_t kind; uint8_t stream; uint16_t index; } owner[POLLFDS];
 
@@ -1239,6 +1244,27 @@ static socklen_t cn_address(const struct connector *c, int i, struct sockaddr_st
 	return sizeof *s;
 }
 
+/* The uplink may have an address (-b) and an interface (-B) to connect from;
+ * false with errno. */
+static bool cn_bind(const struct connector *c, sa_family_t family)
+{
+	const char *from = g.op.bind_address, *interface = g.op.bind_interface;
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6 };
+	struct sockaddr_in v4 = { .sin_family = AF_INET };
+	if (c != &g.uplink)
+		return true;
+	if (interface && setsockopt(c->fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strlen(interface) + 1) != 0)
+		return false;
+	if (!from)
+		return true;
+	if (family == AF_INET && inet_pton(AF_INET, from, &v4.sin_addr) == 1)
+		return bind(c->fd, (struct sockaddr *)&v4, sizeof v4) == 0;
+	if (family == AF_INET6 && inet_pton(AF_INET6, from, &v6.sin6_addr) == 1)
+		return bind(c->fd, (struct sockaddr *)&v6, sizeof v6) == 0;
+	errno = EADDRNOTAVAIL;
+	return false;
+}
+
 /* Begins with the next address; CN_FAILED with the last reason when there is
  * none left.  Each gets its share of the time that remains. */
 static void cn_next(struct connector *c, int64_t now)
@@ -1250,7 +1276,7 @@ static void cn_next(struct connector *c, int64_t now)
 		socklen_t len = cn_address(c, c->next++, &to);
 		c->fd = socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 		c->state = CN_CONNECTING;
-		if (c->fd >= 0 && (connect(c->fd, (struct sockaddr *)&to, len) == 0 || errno == EINPROGRESS))
+		if (c->fd >= 0 && cn_bind(c, to.ss_family) && (connect(c->fd, (struct sockaddr *)&to, len) == 0 || errno == EINPROGRESS))
 			return;
 		snprintf(c->why, sizeof c->why, "%s", strerror(errno));
 		fd_close(&c->fd);
@@ -1455,14 +1481,14 @@ static void tx_end(const struct buf *b)
 	tp_send(b->pos);
 }
 
-/* Bytes of channel data that may be queued now.  Less than the transport has
- * room for: a part is kept for opens and requests, which would never find any
- * beside a saturating upload; and while others are open, `data_queue` is short,
- * so that they do not wait behind what a bulk upload has queued. */
+/* Bytes of bulk data that may be queued now.  Less than the transport has room
+ * for: a part is kept for opens and requests, which would never find any beside
+ * a saturating upload; and lk_shape() keeps the queue short while others are
+ * open, so that they do not wait behind what a bulk upload has queued. */
 static size_t tx_room(void)
 {
 	size_t room = tp_room(), kept = NET_QUEUE - g.data_queue;
-	return room > kept ? room - kept : 0;
+	return room > kept && !g.backlogged ? room - kept : 0;
 }
 
 /* Messages that are a recipient channel and nothing else. */
@@ -1774,6 +1800,7 @@ static void ch_send(struct channel *c, uint32_t n)
 	buf_set_u32(p + 5, n);
 	tp_send(SSH_DATA_HEADER + n);
 	c->remote_window -= n;
+	g.burst += n;
 }
 
 /* Moves at most `max` bytes of input into one message; returns how many. */
@@ -4958,7 +4985,8 @@ static void mx_forward_done(struct client *c, struct forward *f)
 	else if (f->listen.port == FW_PATH)
 		snprintf(why, sizeof why, "remote port forwarding failed for listen path %.100s", f->listen.host);
 	else
-		snprintf(why, sizeof why, "remote port forwarding failed for listen port %u", (unsigned)f->listen.port);
+		snprintf(why, sizeof why, "remote port forwarding failed for listen port %u%s%.90s", (unsigned)f->listen.port,
+			 g.link == LK_UP ? "" : ": ", g.link == LK_UP ? "" : f->why);
 	if (f->state != FW_ACTIVE)
 		mx_failure(c, why);
 }
@@ -5033,6 +5061,13 @@ static void mx_forward_expired(struct client *c)
 {
 	struct forward *f = &g.forward[c->forward];
 	snprintf(f->why, sizeof f->why, "%.90s", in_state());
+	if (c->ours) {
+		mx_later(c, f->why);
+		f->client = c->forward = -1;
+		if (!f->permanent)
+			fw_free(f);
+		return;
+	}
 	f->answered = true;
 	mx_forward_events(c);
 }
@@ -5079,7 +5114,8 @@ static void mx_ext_info(struct client *c, struct buf *b)
 /* How long c's requests may wait, and whether it is curious meanwhile. */
 static void mx_wait(struct client *c, struct buf *b)
 {
-	c->wait = (int64_t)(c->rid < 86400 ? c->rid : 86400) * 1000;
+	if (c->rid != MX_KEEP_WAIT)
+		c->wait = (int64_t)(c->rid < 86400 ? c->rid : 86400) * 1000;
 	c->tell_place = b->len >= 4 && buf_get_u32(b);
 }
 
@@ -5623,7 +5659,8 @@ static void lk_report(const char *why, bool again)
 {
 	if (again && g.link != LK_UP && strcmp(why, g.link_why) == 0)
 		return;
-	log_at(TP_ERROR, again ? "%s; trying again" : "%s", why);
+	int len = (int)strlen(why);
+	log_at(TP_ERROR, again ? "%.*s; trying again" : "%.*s", len - (again && len > 0 && why[len - 1] == '.'), why);
 }
 
 /* The connection is over, or did not come about, for the reason `why`: sessions
@@ -5726,18 +5763,38 @@ static bool lk_is_shared(void)
 	return n > 1;
 }
 
-/* Keeps the queues as long as a lone upload wants them, and no longer than a
- * keystroke bears when others are open. */
+static void lk_set_unsent(int bytes)
+{
+	if (bytes == g.unsent || g.net_fd < 0)
+		return;
+	g.unsent = bytes;
+	setsockopt(g.net_fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
+}
+
+/* Decides how much bulk may be queued: as much as a lone upload wants, but no
+ * more than a keystroke bears while others are open.  Then a burst is one small
+ * packet, and the next one waits until the kernel has sent it; a network that
+ * is always done with it gets bursts twice as long each time. */
 static void lk_shape(void)
 {
-	bool shared = lk_is_shared();
-	int low = shared ? NET_UNSENT_SHARED : NET_UNSENT;
-	g.bulk_packet = shared ? BULK_PACKET : UINT32_MAX;
-	g.data_queue = shared ? BULK_PACKET : NET_QUEUE * 3 / 4;
-	if (low == g.unsent || g.net_fd < 0)
+	int unsent = 0;
+	g.backlogged = false;
+	if (!lk_is_shared()) {
+		lk_set_unsent(NET_UNSENT);
+		g.data_queue = BULK_QUEUE;
+		g.bulk_packet = UINT32_MAX;
 		return;
-	g.unsent = low;
-	setsockopt(g.net_fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low, sizeof low);
+	}
+	lk_set_unsent(NET_UNSENT_SHARED);
+	if (g.net_fd >= 0 && ioctl(g.net_fd, SIOCOUTQNSD, &unsent) != 0)
+		unsent = 0;
+	if (unsent > 0)
+		g.data_queue = BULK_PACKET;
+	else if (g.burst >= g.data_queue)
+		g.data_queue = g.data_queue < BULK_QUEUE / 2 ? g.data_queue * 2 : BULK_QUEUE;
+	g.backlogged = unsent >= NET_UNSENT_SHARED;
+	g.bulk_packet = g.data_queue;
+	g.burst = 0;
 }
 
 /* The control socket, once. */
@@ -5849,11 +5906,12 @@ static void lk_service_up(void)
 {
 	if (g.link_error[0])
 		lk_fail("Connection to %s lost: %s", g.op.tp.host, g.link_error);
+	else if (tp_state() != TP_UP && strncmp(tp_error(), "Connection to ", 14) == 0)
+		lk_fail("%s", tp_error());
 	else if (tp_state() != TP_UP)
 		lk_fail("Connection to %s lost: %s", g.op.tp.host, tp_error());
 	else {
 		lk_alive();
-		lk_shape();
 		lk_mark();
 	}
 	if (g.link == LK_UP)
@@ -5892,7 +5950,7 @@ static void lk_service(void)
  * clients and the channels, settle what follows, reap. */
 
 enum lp_kind {
-	LP_SIGNAL, LP_TRANSPORT, LP_LISTENER, LP_UPLINK, LP_CONNECTOR, LP_FORWARD, LP_CLIENT, LP_INPUT, LP_OUTPUT
+	LP_SIGNAL, LP_TRANSPORT, LP_NETWORK, LP_LISTENER, LP_UPLINK, LP_CONNECTOR, LP_FORWARD, LP_CLIENT, LP_INPUT, LP_OUTPUT
 };
 
 static void lp_on_signal(int number)
@@ -5970,6 +6028,12 @@ static void lp_signals(void)
 		lp_signal(numbers[i]);
 }
 
+/* Room for data: what has little to say is not held back by bulk's limits. */
+static size_t lp_room(bool little)
+{
+	return little ? tp_room() : tx_room();
+}
+
 static void lp_add(enum lp_kind kind, int index, int stream, int fd, short events)
 {
 	g.owner[g.n_poll] = (struct lp_owner){ (uint8_t)kind, (uint8_t)stream, (uint16_t)index };
@@ -5987,15 +6051,25 @@ static void lp_earlier(int *timeout, int64_t deadline)
 		*timeout = (int)left;
 }
 
+/* Somebody has announced input whose turn has not come yet: at once, or when the
+ * kernel has sent enough. */
+static void lp_add_turn(bool little, int *timeout)
+{
+	if (lp_room(little) > 0)
+		*timeout = 0;
+	else
+		g.held = true;
+}
+
 /* One from whom nothing is wanted now is left out, or its hanging up would be
  * reported over and over. */
 static void lp_add_proxy(int index, int *timeout)
 {
 	const struct client *c = &g.client[index];
-	bool room = g.link == LK_UP && tx_room() > 0;
+	bool room = g.link == LK_UP && tp_room() > 0;
 	short events = (short)((room && px_wants_read(c) ? POLLIN : 0) | (c->out_len || c->tail ? POLLOUT : 0));
 	if (room && px_wants_send(c))
-		*timeout = 0;		/* its turn has not come yet */
+		lp_add_turn(c->readable == PX_SHORT, timeout);
 	if (events)
 		lp_add(LP_CLIENT, index, 0, c->fd, events);
 }
@@ -6022,7 +6096,7 @@ static void lp_add_clients(int *timeout)
 
 static void lp_add_channels(int *timeout)
 {
-	bool room = g.link == LK_UP && tx_room() > 0;
+	bool room = g.link == LK_UP && tp_room() > 0;
 	for (int i = 0; i < g.channels; i++) {
 		const struct channel *c = &g.channel[i];
 		if (c->state == CH_FREE)
@@ -6032,7 +6106,7 @@ static void lp_add_channels(int *timeout)
 		if (c->state == CH_SOCKS)
 			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN | POLLRDHUP);
 		if (room && ch_wants_send(c))
-			*timeout = 0;		/* its turn has not come yet */
+			lp_add_turn(c->flags & CH_SHORT, timeout);
 		else if (room && ch_wants_read(c))
 			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN);
 		for (int s = 0; s < CH_STREAMS; s++)
@@ -6065,7 +6139,7 @@ static int lp_build(void)
 {
 	int timeout = g.again ? 0 : -1;
 	g.n_poll = 0;
-	g.again = false;
+	g.again = g.held = false;
 	lp_add(LP_SIGNAL, 0, 0, g.signal_pipe[0], POLLIN);
 	if (g.link == LK_LOGIN || g.link == LK_UP) {
 		struct pollfd p[TP_POLLFDS];
@@ -6093,6 +6167,8 @@ static int lp_build(void)
 	lp_add_clients(&timeout);
 	lp_add_channels(&timeout);
 	lp_add_forwards(&timeout);
+	if (g.held && g.backlogged && g.net_fd >= 0)
+		lp_add(LP_NETWORK, 0, 0, g.net_fd, POLLOUT);
 	return timeout;
 }
 
@@ -6185,7 +6261,8 @@ static void lp_serve(const struct lp_owner *o, short revents)
 		break;
 	case LP_UPLINK:
 	case LP_TRANSPORT:
-		break;			/* served before */
+	case LP_NETWORK:
+		break;			/* served before, or a mere wake-up */
 	}
 }
 
@@ -6196,7 +6273,7 @@ static bool lp_send_turn(struct channel *c)
 {
 	uint32_t before = c->turn = c->turn > 0 ? c->turn : SEND_QUANTUM;
 	uint32_t most = g.bulk_packet;
-	while (c->turn > 0 && ch_wants_send(c) && tx_room() > 0) {
+	while (c->turn > 0 && ch_wants_send(c) && lp_room(c->flags & CH_SHORT) > 0) {
 		uint32_t part = c->turn < most ? c->turn : most;
 		c->turn -= c->escape <= 0xff ? es_read(c, part) : ch_read(c, part);
 	}
@@ -6210,7 +6287,7 @@ static bool lp_send_turn(struct channel *c)
 static bool lp_proxy_turn(struct client *c)
 {
 	uint32_t before = c->turn = c->turn > 0 ? c->turn : SEND_QUANTUM;
-	while (c->turn > 0 && px_wants_send(c) && tx_room() > 0) {
+	while (c->turn > 0 && px_wants_send(c) && lp_room(c->readable == PX_SHORT) > 0) {
 		uint32_t n = px_read(c, c->turn < g.bulk_packet ? c->turn : g.bulk_packet);
 		c->turn -= n < c->turn ? n : c->turn;
 	}
@@ -6227,7 +6304,7 @@ static bool lp_send_round(uint16_t little)
 {
 	bool sent = false;
 	int last = g.next_channel, all = g.channels + g.clients;
-	for (int n = 0; n < all && tx_room() > 0; n++) {
+	for (int n = 0; n < all && lp_room(little) > 0; n++) {
 		int at = (g.next_channel + n) % all;
 		struct channel *c = at < g.channels ? &g.channel[at] : NULL;
 		struct client *k = c ? NULL : &g.client[at - g.channels];
@@ -6248,6 +6325,7 @@ static void lp_send(void)
 {
 	bool more = true;
 	for (int i = 0; i < 8 && more; i++) {
+		lk_shape();
 		more = lp_send_round(CH_SHORT);
 		more |= lp_send_round(0);
 		tp_flush();
@@ -6577,7 +6655,7 @@ static bool cl_put_wait(void)
 	if (cl.ours) {
 		buf_put_u32(&cl.out, 12);
 		buf_put_u32(&cl.out, MUX_X_C_WAIT);
-		buf_put_u32(&cl.out, (uint32_t)(g.op.wait < 0 ? SESSION_WAIT_MS / 1000 : g.op.wait));
+		buf_put_u32(&cl.out, g.op.wait < 0 ? MX_KEEP_WAIT : (uint32_t)g.op.wait);
 		buf_put_u32(&cl.out, g.op.log_level >= TP_VERBOSE);
 	}
 	return true;
@@ -6638,6 +6716,52 @@ static void cl_refused(const char *what, struct cl_frame *f)
 		cl_say("sshmux: %s failed: %.*s", what, (int)why.len, (const char *)why.p);
 	else
 		cl_say("sshmux: %s: unexpected response from master 0x%08x", what, (unsigned)f->type);
+}
+
+/* --- signals ------------------------------------------------------------------ */
+
+/* --timeout is over: the command is told, if the master is one of ours. */
+static void cl_tell_kill(void)
+{
+	uint8_t frame[12];
+	buf_set_u32(frame, 8);
+	buf_set_u32(frame + 4, MUX_X_C_KILL);
+	buf_set_u32(frame + 8, 0);
+	if (cl.ours && cl.open)
+		send(cl.fd, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void cl_on_signal(int number)
+{
+	int saved = errno;
+	if (number == SIGALRM)
+		cl_tell_kill();
+	if (number == SIGWINCH)
+		cl_resized = 1;
+	else {
+		cl_signal = number;
+		shutdown(cl.fd, SHUT_RDWR);	/* wakes a read() that begins just now */
+	}
+	errno = saved;
+}
+
+static void cl_catch_signals(void)
+{
+	static const int numbers[] = { SIGHUP, SIGINT, SIGTERM, SIGALRM, SIGWINCH };
+	struct sigaction a, old;
+	memset(&a, 0, sizeof a);
+	a.sa_handler = cl_on_signal;
+	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+		if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+			sigaction(numbers[i], &a, NULL);
+}
+
+/* From here on we leave when asked to, or when --timeout is over. */
+static void cl_set_timeout(void)
+{
+	cl_catch_signals();
+	if (g.op.timeout > 0)
+		alarm((unsigned)g.op.timeout);
 }
 
 /* --- -O ---------------------------------------------------------------------- */
@@ -6760,7 +6884,7 @@ static bool cl_forwards(enum mux_type type, bool print)
 
 static int cl_open_forwards(void)
 {
-	return cl_forwards(MUX_C_OPEN_FWD, true) ? 0 : 255;
+	return cl_forwards(MUX_C_OPEN_FWD, true) ? 0 : cl.late ? EX_TEMPFAIL : 255;
 }
 
 /* ssh exits with 0 whatever the master says to a cancel (FWD-cancel-exit). */
@@ -6880,9 +7004,13 @@ static const struct cl_command {
 /* `-O name`: 0 or 255, with ssh's texts. */
 static int cl_command(void)
 {
-	for (size_t i = 0; i < sizeof cl_commands / sizeof cl_commands[0]; i++)
-		if (strcmp(cl_commands[i].name, g.op.mux_command) == 0)
-			return cl_connect() ? cl_commands[i].run() : 255;
+	for (size_t i = 0; i < sizeof cl_commands / sizeof cl_commands[0]; i++) {
+		if (strcmp(cl_commands[i].name, g.op.mux_command) != 0)
+			continue;
+		cl_set_timeout();
+		int status = cl_connect() ? cl_commands[i].run() : 255;
+		return cl_signal == SIGALRM ? CL_TIMED_OUT : status;
+	}
 	cl_say("Invalid multiplex command.");
 	return 255;
 }
@@ -6925,42 +7053,6 @@ static void cl_suspend(void)
 	cl_pass_resize();
 	cl_end(cl_begin(MUX_X_C_RESUME));
 	cl_flush();
-}
-
-/* --timeout is over: the command is told, if the master is one of ours. */
-static void cl_tell_kill(void)
-{
-	uint8_t frame[12];
-	buf_set_u32(frame, 8);
-	buf_set_u32(frame + 4, MUX_X_C_KILL);
-	buf_set_u32(frame + 8, 0);
-	if (cl.ours && cl.open)
-		send(cl.fd, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
-static void cl_on_signal(int number)
-{
-	int saved = errno;
-	if (number == SIGALRM)
-		cl_tell_kill();
-	if (number == SIGWINCH)
-		cl_resized = 1;
-	else {
-		cl_signal = number;
-		shutdown(cl.fd, SHUT_RDWR);	/* wakes a read() that begins just now */
-	}
-	errno = saved;
-}
-
-static void cl_catch_signals(void)
-{
-	static const int numbers[] = { SIGHUP, SIGINT, SIGTERM, SIGALRM, SIGWINCH };
-	struct sigaction a, old;
-	memset(&a, 0, sizeof a);
-	a.sa_handler = cl_on_signal;
-	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-		if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-			sigaction(numbers[i], &a, NULL);
 }
 
 /* --- sessions -------------------------------------------------------------------- */
@@ -7140,9 +7232,7 @@ static bool cl_may_retry(int status)
 
 static int cl_main(void)
 {
-	cl_catch_signals();
-	if (g.op.timeout > 0)
-		alarm((unsigned)g.op.timeout);
+	cl_set_timeout();
 	int status = cl_once();
 	for (int64_t i = 0; i < g.op.retry && cl_may_retry(status); i++) {
 		poll(NULL, 0, (int)log_backoff((uint32_t)i, 1, CL_RETRY_MAX));
@@ -7220,6 +7310,8 @@ static const struct op_keyword {
 } op_keywords[] = {
 	{ "AddressFamily", OP_CHOICE, &g.op.family, 0, 0, op_families },
 	{ "BatchMode", OP_CHOICE, &g.op.batch, 0, 0, op_yes_no },
+	{ "BindAddress", OP_TEXT, &g.op.bind_address, 0, 0, NULL },
+	{ "BindInterface", OP_TEXT, &g.op.bind_interface, 0, 0, NULL },
 	{ "Ciphers", OP_TEXT, &g.op.tp.ciphers, 0, 0, NULL },
 	{ "ConnectTimeout", OP_TIME, &g.op.connect_timeout, 1, 86400, NULL },
 	{ "ControlMaster", OP_CHOICE, &g.op.master, 0, 0, op_masters },
@@ -7273,6 +7365,8 @@ static const struct op_letter {
 	{ '6', NULL, "AddressFamily", "inet6", "IPv6 only" },
 	{ 'A', NULL, "ForwardAgent", "yes", "sessions that ask may use the master's agent" },
 	{ 'a', NULL, "ForwardAgent", "no", "they may not" },
+	{ 'B', "INTERFACE", "BindInterface", NULL, "interface to connect from" },
+	{ 'b', "ADDRESS", "BindAddress", NULL, "address to connect from" },
 	{ 'c', "CIPHERS", "Ciphers", NULL, "ciphers in order of preference, separated by commas" },
 	{ 'D', "[BIND:]PORT", "DynamicForward", NULL, "SOCKS server on PORT" },
 	{ 'e', "CHARACTER", "EscapeChar", NULL, "escape character of a terminal session, or none" },
@@ -7760,7 +7854,7 @@ int main(int argc, char **argv)
 	g.op.tcp_keepalive = 1;
 	g.op.dscp_interactive = 72;	/* af21 */
 	g.op.dscp_bulk = 32;		/* cs1, as in ssh */
-	g.data_queue = NET_QUEUE * 3 / 4;
+	g.data_queue = BULK_QUEUE;
 	g.bulk_packet = UINT32_MAX;
 	g.net_fd = -1;
 	main_stdio();
