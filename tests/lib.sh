@@ -136,7 +136,8 @@ home() {
 	SHADOW=$(openssl passwd -6 "$PASSWORD")
 }
 
-random_port() { echo $((20000 + $(od -An -N2 -tu2 /dev/urandom) % 30000)); }
+# Below the range that the kernel takes for outgoing connections
+random_port() { echo $((10000 + $(od -An -N2 -tu2 /dev/urandom) % 20000)); }
 
 # listening PORT: something does, on IPv4 loopback or anywhere
 listening() {

@@ -73,7 +73,8 @@ keys() {
 err"
 }
 
-WATCH='trap "stty size" WINCH; trap "exit 9" INT; stty size; echo ready; while :; do sleep 0.1; done'
+# it looks by itself: a shell may lose a signal that comes while its trap runs
+WATCH='trap "exit 9" INT; stty size; echo ready; while :; do stty size; sleep 0.1; done'
 
 sizes() {
 	"$PTY" size 33 99 expect '33 99' expect ready raw size 44 111 expect '44 111' \
