@@ -78,7 +78,7 @@ comes_back() {
 
 # exit_of COMMAND...: its status in RC, its words in SAID
 exit_of() {
-	SAID=$(timeout 120 "$@" 2>&1 </dev/null)
+	SAID=$("$@" 2>&1 </dev/null)
 	RC=$?
 	SAID=$(printf %s "$SAID" | tr -d '\r')
 }
