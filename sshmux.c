@@ -62,7 +62,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -90,6 +89,10 @@
 
 #include "config.h"
 #include "port/transport.h"
+
+#ifndef SIOCOUTQNSD
+#define SIOCOUTQNSD 0x894b	/* linux/sockios.h, which musl's compiler wrapper does not see */
+#endif
 
 #define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
 #define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
