@@ -30,7 +30,7 @@ ifneq ($(SANITIZE),)
 override SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 OPT ?= -O1 -g -fno-omit-frame-pointer
 endif
-OPT ?= -Os -ffunction-sections -fdata-sections $(VARIANT_FLAGS)
+OPT ?= $(if $(filter router,$(PROFILE)),-Oz,-Os) -ffunction-sections -fdata-sections $(VARIANT_FLAGS)
 
 # build/2026.94-gcc[-static][-router][-sanitize][-TARGET]
 O := build/$(DROPBEAR_VERSION)-$(subst $(space),_,$(subst /,_,$(strip $(CC))))$(if \
