@@ -254,11 +254,25 @@ static enum verdict weigh(const struct entry *e, enum verdict so_far)
 	return same_type && so_far == HOST_NEW ? HOST_CHANGED : so_far;
 }
 
+/* "none" and /dev/null stand for no file at all, as people write them. */
+static bool is_nowhere(const char *path)
+{
+	return strcmp(path, "none") == 0 || strcmp(path, "/dev/null") == 0;
+}
+
+static int open_known_hosts(const char *path)
+{
+	if (!is_nowhere(path))
+		return port_open(path, O_RDONLY);
+	errno = ENOENT;
+	return -1;
+}
+
 /* Continues a search in one more file.  A file that is not there is no
  * error; one that cannot be read is worth a line. */
 static enum verdict search_file(const char *path, const char *name, enum verdict verdict)
 {
-	struct lines f = { .fd = port_open(path, O_RDONLY) };
+	struct lines f = { .fd = open_known_hosts(path) };
 	enum verdict before;
 	struct entry e;
 
@@ -318,7 +332,7 @@ static enum verdict search_all(void)
  * surprise.  Types that do not fit are left out. */
 static void collect_types(const char *path, const char *name, char *list, size_t size)
 {
-	struct lines f = { .fd = port_open(path, O_RDONLY) };
+	struct lines f = { .fd = open_known_hosts(path) };
 	struct entry e;
 	size_t used;
 
@@ -594,6 +608,8 @@ void hostkey_remember(void)
 		return;
 	must_remember = false;
 	path = port.config->known_hosts[0];
+	if (is_nowhere(path))
+		return;
 	lookup_name(name, true);
 	make_directory(path);
 	fd = port_open(path, O_RDWR | O_APPEND | O_CREAT);
