@@ -3981,14 +3981,20 @@ static uint32_t px_read(struct client *c, uint32_t max)
 
 /* --- each turn, and the end ------------------------------------------------------ */
 
-static void px_settle_channel(struct channel *ch)
+/* After px_settle(): what was written to a client just now makes room for more,
+ * and nothing else might remind us of it. */
+static void px_settle_channels(void)
 {
-	if (!ch_is_proxied(ch) || ch->state != CH_OPEN || ch->events)
-		return;
-	if (ch->px.owed & PX_CLOSED && ch->flags & CH_CLOSE_SENT)
-		ch->state = CH_DEAD;
-	else if (g.link == LK_UP)
-		ch_credit(ch);
+	bool may_send = g.link == LK_UP && !tp_info()->exchanging;
+	for (int i = 0; i < g.channels; i++) {
+		struct channel *ch = &g.channel[i];
+		if (!ch_is_proxied(ch) || ch->state != CH_OPEN || ch->events)
+			continue;
+		if (ch->px.owed & PX_CLOSED && ch->flags & CH_CLOSE_SENT)
+			ch->state = CH_DEAD;
+		else if (may_send)
+			ch_credit(ch);
+	}
 }
 
 /* A message that it does not finish holds a place in req_memory: not for long,
@@ -4467,7 +4473,7 @@ static void rx_channel_reply(struct buf *b, bool success)
 	struct channel *c = rx_channel(b);
 	if (!c)
 		return;
-	if (ch_is_proxied(c)) {
+	if (c->kind == CH_PROXY) {		/* its client may have left before the answer */
 		if (!px_server_reply(c, success))
 			rx_bad("answer to a channel request that was not made");
 		return;
@@ -6347,10 +6353,8 @@ static void lp_settle(void)
 		tt_resize();
 	}
 	for (int i = 0; i < g.channels; i++)
-		if (g.link != LK_UP || !tp_info()->exchanging) {
+		if (g.link != LK_UP || !tp_info()->exchanging)
 			ch_settle(&g.channel[i]);
-			px_settle_channel(&g.channel[i]);
-		}
 	for (int i = 0; i < g.clients; i++) {
 		struct client *c = &g.client[i];
 		if (c->phase == MX_FREE || c->dead)
@@ -6369,6 +6373,7 @@ static void lp_settle(void)
 		else
 			mx_write(c);
 	}
+	px_settle_channels();
 	mx_admit();
 	if (g.link == LK_UP)
 		tp_flush();
