@@ -1714,7 +1714,8 @@ static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint3
 {
 	struct passed *d = &c->out[s];
 	ssize_t n = 0;
-	if (d->fd >= 0 && c->queue[s].len == 0 && d->nonblock)
+	bool first = c->events & CH_EV_CONFIRMED;	/* something of ours goes before it: a SOCKS grant */
+	if (d->fd >= 0 && c->queue[s].len == 0 && d->nonblock && !first)
 		n = fd_write(d->fd, p, len);
 	if (n == FD_ERROR)
 		ch_end_output(c, s);
