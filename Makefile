@@ -72,7 +72,7 @@ help:
 	@echo 'make unit         the unit tests alone'
 	@echo 'make fuzz         the fuzzers: their corpus, FUZZ_RUNS=2000 mutations of it'
 	@echo 'make bench        side by side with the master and client of OpenSSH'
-	@echo 'make ram          the static memory of the binary, largest first'
+	@echo 'make ram          the static memory of the binary, owner by owner'
 	@echo 'make install      PREFIX=/usr/local DESTDIR='
 	@echo 'make clean'
 	@echo
@@ -115,10 +115,10 @@ bench:
 	@$(RUN) SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" tests/bench/run
 	@$(RUN) SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" tests/bench/flow
 
-ram: $(O)/sshmux
-	@nm -S -t d --size-sort -r $< | awk '$$3 ~ /[bBdD]/ { t += $$2; \
-		if (n++ < 25) printf "%9d  %s\n", $$2, $$4 } \
-		END { printf "%9d  bytes of static memory in all\n", t }'
+ram: $(O)/sshmux $(O)/ram
+	@size $<
+	@$(O)/ram $$(nm -S -t d $< | awk '$$4 == "arena" || $$4 ~ /^arena_memory/ { a += $$2 } END { print a + 0 }') \
+		$$(size $< | awk 'NR == 2 { print $$2 + $$3 }')
 
 install: all
 	install -D -m 755 $(UNDER_TEST) $(DESTDIR)$(PREFIX)/bin/sshmux
@@ -154,6 +154,9 @@ $(O)/unit.o $(O)/fake.o $(FUZZERS:=.o): $(O)/%.o: tests/%.c | $(O)
 # The programs of the tests: always plain native ones.
 $(TOOLS): $(O)/%: tests/%.c | $(O)
 	$(if $(STATIC)$(TARGET),gcc,$(CC)) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -g -o $@ $<
+
+$(O)/ram: tests/ram.c sshmux.c config.h port/transport.h $(O)/fake.o
+	$(OWN) -o $@ $< $(O)/fake.o
 
 $(HOMELIB): tests/home.c | $(O)
 	$(if $(STATIC)$(TARGET),gcc,$(CC)) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -shared -fPIC -o $@ $< -ldl
