@@ -1853,7 +1853,7 @@ static void ch_tell_eow(struct channel *c)
 
 /* Whether it is for us to send CLOSE now.  A session's end is the server's to
  * say; a forwarded connection ends when nothing can flow in either direction,
- * a stdio forward with the server's EOF (PROTOCOL.mux's tests: D-stdio-eof). */
+ * a stdio forward with the server's EOF (STDIO-eof). */
 static bool ch_is_over(const struct channel *c)
 {
 	if (c->flags & (CH_CLOSE_RCVD | CH_ABANDONED | CH_REFUSED))
