@@ -7069,7 +7069,7 @@ static void cl_suspend(void)
 /* -t, -T and RequestTTY; without them a shell gets a terminal. */
 static bool cl_wants_tty(void)
 {
-	bool here = isatty(STDIN_FILENO), shell = g.op.n_command == 0 && g.op.session_type == 0;
+	bool here = isatty(STDIN_FILENO), shell = g.op.n_command == 0 && g.op.session_type != 2;
 	if (g.op.request_tty == CL_TTY_FORCE)
 		return true;
 	if (g.op.request_tty == CL_TTY_NO || (g.op.request_tty == CL_TTY_AUTO && !shell))
@@ -7161,7 +7161,8 @@ static int cl_wait(uint32_t sid)
 	return cl_signal == SIGALRM ? CL_TIMED_OUT : cl_signal ? 255 : status;
 }
 
-/* Runs the command through the master; its exit status, or 255. */
+/* Runs the command through the master; its exit status, or 255.  -N changes
+ * nothing here: as in ssh a client without a command gets a shell (SES-shell). */
 static int cl_session(void)
 {
 	uint32_t sid;
@@ -7209,23 +7210,12 @@ static int cl_stdio(void)
 	return 255;
 }
 
-/* -N: no session; the forwards are the master's, we stay as long as it does. */
-static int cl_linger(void)
-{
-	struct cl_frame f;
-	if (!cl_alive())
-		return 255;
-	while (cl_frame(&f))
-		;
-	return 255;
-}
-
 /* One try at what we were called for. */
 static int cl_once(void)
 {
 	if (!cl_connect() || !cl_put_wait() || !cl_forwards(MUX_C_OPEN_FWD, false))
 		return cl.late ? EX_TEMPFAIL : 255;
-	int status = g.op.stdio_forward ? cl_stdio() : g.op.session_type == 1 ? cl_linger() : cl_session();
+	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
 	if (!cl.open && (cl.late || cl_signal == SIGALRM))
 		return EX_TEMPFAIL;
 	return status;
