@@ -7069,7 +7069,7 @@ static void cl_suspend(void)
 /* -t, -T and RequestTTY; without them a shell gets a terminal. */
 static bool cl_wants_tty(void)
 {
-	bool here = isatty(STDIN_FILENO), shell = g.op.n_command == 0 && g.op.session_type != 2;
+	bool here = isatty(STDIN_FILENO), shell = g.op.n_command == 0 && g.op.session_type == 0;
 	if (g.op.request_tty == CL_TTY_FORCE)
 		return true;
 	if (g.op.request_tty == CL_TTY_NO || (g.op.request_tty == CL_TTY_AUTO && !shell))
