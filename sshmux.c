@@ -22,10 +22,10 @@
  *   tt_        terminals: modes and sizes
  *   us_        the control socket
  *   fw_        forwards: listeners, connections, SOCKS
- *   xf_        the agent and the X display, for programs at the server
  *   in_        texts about connection, channels and forwards
  *   es_        escapes typed by a user
  *   px_        proxy mode: clients that speak SSH messages themselves
+ *   xf_        the agent and the X display, for programs at the server
  *   rx_        SSH messages we receive, one handler each, and their table
  *   as_        asking the user whether a client may
  *   mx_        mux messages of our clients, one handler each, and their table
