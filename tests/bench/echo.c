@@ -66,7 +66,7 @@ int main(int argc, char **argv)
 		if (left > 0)
 			nanosleep(&(struct timespec){ left / 1000000, left % 1000000 * 1000 }, NULL);
 	}
-	close(to[1]);
+	kill(pid, SIGTERM);		/* a raw terminal knows no end of input */
 	waitpid(pid, NULL, 0);
 	qsort(took, (size_t)count, sizeof *took, ascending);
 	printf("%lld %lld %lld\n", (long long)took[(count - 1) / 2],
