@@ -195,8 +195,8 @@ wire() {
 	sends "FWD-wire: CLOSE_FWD has the same fields" "-O cancel -L 8080:h:80" \
 		expect 0x10000007 @r 1 : 8080 :h 80 send 0x80000001 @r close
 	sends "FWD-order: local ones first, then remote ones" "-O forward -R 8081:h:80 -D 1080 -L 8080:h:80" \
-		expect 0x10000006 @a * : 1080 ... send 0x80000001 @a \
-		expect 0x10000006 @b * : 8080 ... send 0x80000001 @b \
+		expect 0x10000006 @a '*' : 1080 ... send 0x80000001 @a \
+		expect 0x10000006 @b '*' : 8080 ... send 0x80000001 @b \
 		expect 0x10000006 @c 2 : 8081 :h 80 send 0x80000001 @c close
 	sends "STDIO-wire: -W" "-W [::1]:80" \
 		expect 0x10000008 @r : :::1 80 take 2 send 0x80000006 @r 5 drop close
