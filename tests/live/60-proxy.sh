@@ -181,6 +181,7 @@ hostile() {
 # says NAME FORMAT WANT: a global request for the copying client; the answer in hex
 says() {
 	is "$1" "$({
+		# shellcheck disable=SC2059	# escapes on purpose
 		printf "$2"
 		sleep 0.5
 	} | "$SSHMUX" -S "$CTL" -O proxy x | od -An -tx1 | tr -d ' \n')" "$3"
