@@ -147,11 +147,16 @@ stalling() {
 many_connections() {
 	set --
 	i=0
-	while [ $i -lt 100 ]; do
+	# Fewer than a profile has places for clients
+	case $("$SSHMUX" --version 2>/dev/null) in
+	*router*) held=48 ;;
+	*) held=100 ;;
+	esac
+	while [ $i -lt $held ]; do
 		set -- "$@" connect hello
 		i=$((i + 1))
 	done
-	plays "100 connections held at once, the last is served" "$@" \
+	plays "$held connections held at once, the last is served" "$@" \
 		expect 1 ... send 0x10000004 5 expect 0x80000005 5 pid
 	same_fds "all are closed afterwards" "$before"
 }
