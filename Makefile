@@ -81,7 +81,7 @@ help:
 
 check:
 	$(SETUP) build check
-	@+$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(O)/unit $(TOOLS) $(HOMELIB)
+	@+$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(O)/unit $(TOOLS) $(HOMELIB) $(NOMALLOC) $(O)/herd
 	@$(RUN) tests/run $(TESTS)
 
 check-stock:
@@ -154,6 +154,17 @@ $(O)/unit.o $(O)/fake.o $(FUZZERS:=.o): $(O)/%.o: tests/%.c | $(O)
 # The programs of the tests: always plain native ones.
 $(TOOLS): $(O)/%: tests/%.c | $(O)
 	$(if $(STATIC)$(TARGET),gcc,$(CC)) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -g -o $@ $<
+
+# The program whose allocator ends it (not with sanitizers, which have their own).
+NOMALLOC = $(if $(SANITIZE),,$(O)/sshmux-nomalloc)
+$(O)/sshmux-nomalloc: tests/nomalloc.c $(O)/sshmux.o $(O)/libtransport.a
+	$(LINK) -std=c11 -Wall -Wextra -Werror -fno-builtin -D_GNU_SOURCE -o $@ $^
+
+$(O)/herd.o: tests/herd.c | $(O)
+	$(OWN) -c -o $@ $<
+
+$(O)/herd: $(O)/herd.o $(O)/fake.o
+	$(LINK) -o $@ $^
 
 $(O)/ram: tests/ram.c sshmux.c config.h port/transport.h $(O)/fake.o
 	$(OWN) -o $@ $< $(O)/fake.o
