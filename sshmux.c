@@ -79,6 +79,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -203,8 +204,9 @@ struct queue {
  * O_NONBLOCK included, with the client and often with the client's shell. */
 struct passed {
 	int fd;			/* -1 when closed */
+	bool socket;		/* MSG_DONTWAIT serves, whatever its flags */
 	bool tty;		/* left blocking: only touched after poll() said so */
-	bool nonblock;		/* we count on O_NONBLOCK */
+	bool nonblock;		/* never waits */
 	bool restore;		/* we set O_NONBLOCK and owe taking it back */
 	uint32_t inode;		/* narrows the search for who shares the description */
 };
@@ -1024,19 +1026,72 @@ static void fd_nonblock(int fd)
 		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
-/* Takes over a descriptor that a client lent. */
+/* An open file description of our own for the pipe or terminal behind fd, which
+ * never waits and whose flags nobody shares; -1 if there is none to be had.
+ * What opens as something else is left alone: /dev/tty, a pty's master. */
+static int fd_reopen(int fd, int flags, const struct stat *st)
+{
+	char path[32];
+	struct stat own;
+	unsigned number;
+	bool terminal = S_ISCHR(st->st_mode) && isatty(fd) && st->st_rdev != makedev(5, 0) &&
+		ioctl(fd, TIOCGPTN, &number) != 0;
+	if (!terminal && !S_ISFIFO(st->st_mode))
+		return -1;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	int again = open(path, (flags & O_ACCMODE) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (again >= 0 && (fstat(again, &own) != 0 || own.st_ino != st->st_ino || own.st_dev != st->st_dev))
+		fd_close(&again);
+	return again;
+}
+
+/* Takes over a descriptor that a client lent, in a way that never makes us wait
+ * for it (FDS-nonblock): a socket by MSG_DONTWAIT, a pipe or terminal through a
+ * description of our own, anything else by O_NONBLOCK, which is taken back. */
 static void fd_lend(struct passed *d, int fd)
 {
 	struct stat st;
-	*d = (struct passed){ .fd = fd, .tty = isatty(fd) };
-	if (fstat(fd, &st) == 0)
-		d->inode = (uint32_t)st.st_ino;
-	int flags = d->tty ? -1 : fcntl(fd, F_GETFL);
-	if (flags < 0)
+	int flags = fcntl(fd, F_GETFL), own = -1;
+	*d = (struct passed){ .fd = fd };
+	if (flags < 0 || fstat(fd, &st) != 0)
 		return;
-	d->nonblock = true;
-	if (!(flags & O_NONBLOCK))
+	d->inode = (uint32_t)st.st_ino;
+	d->socket = S_ISSOCK(st.st_mode);
+	d->nonblock = d->socket || S_ISREG(st.st_mode) || (own = fd_reopen(fd, flags, &st)) >= 0;
+	if (own >= 0) {
+		close(fd);
+		d->fd = own;
+	}
+	if (d->nonblock)
+		return;
+	d->tty = isatty(fd);
+	d->nonblock = !d->tty;
+	if (!d->tty && !(flags & O_NONBLOCK))
 		d->restore = fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
+}
+
+/* Reading and writing a descriptor that fd_lend() took, or a socket of ours. */
+static ssize_t fd_take(const struct passed *d, void *p, size_t len)
+{
+	ssize_t n = -1;
+	if (!d->socket)
+		return fd_read(d->fd, p, len);
+	for (int i = 0; i < FD_INTERRUPTS; i++)
+		if ((n = recv(d->fd, p, len, MSG_DONTWAIT)) >= 0 || errno != EINTR)
+			break;
+	return fd_result(n);
+}
+
+static ssize_t fd_give(const struct passed *d, const struct iovec *iov, int pieces)
+{
+	struct msghdr m = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)pieces };
+	ssize_t n = -1;
+	if (!d->socket)
+		return fd_writev(d->fd, iov, pieces);
+	for (int i = 0; i < FD_INTERRUPTS; i++)
+		if ((n = sendmsg(d->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL)) >= 0 || errno != EINTR)
+			break;
+	return n == 0 ? FD_AGAIN : fd_result(n);
 }
 
 /* d has just taken O_NONBLOCK off its description.  Whoever shares that
@@ -1699,7 +1754,7 @@ static void ch_write(struct channel *c, enum stream s)
 		if (iov[0].iov_len > FD_TTY_CHUNK)
 			iov[0].iov_len = FD_TTY_CHUNK;
 	}
-	ssize_t n = fd_writev(d->fd, iov, pieces);
+	ssize_t n = fd_give(d, iov, pieces);
 	if (n > 0) {
 		pool_drop(&c->queue[s], (uint32_t)n);
 		c->consumed += (uint32_t)n;
@@ -1715,8 +1770,9 @@ static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint3
 	struct passed *d = &c->out[s];
 	ssize_t n = 0;
 	bool first = c->events & CH_EV_CONFIRMED;	/* something of ours goes before it: a SOCKS grant */
+	struct iovec iov = { (void *)(uintptr_t)p, len };
 	if (d->fd >= 0 && c->queue[s].len == 0 && d->nonblock && !first)
-		n = fd_write(d->fd, p, len);
+		n = fd_give(d, &iov, 1);
 	if (n == FD_ERROR)
 		ch_end_output(c, s);
 	bool nobody = d->fd < 0 && !(c->flags & CH_SOCKS_PENDING) && !ch_is_proxied(c);
@@ -1736,7 +1792,7 @@ static void ch_tell(struct channel *c, const char *text)
 	if (d->fd >= 0 && pool_room(c) >= len)
 		ch_deliver(c, CH_ERR, (const uint8_t *)text, len);
 	else if (d->fd >= 0 && d->nonblock && c->queue[CH_ERR].len == 0)
-		(void)fd_write(d->fd, text, len);
+		(void)fd_give(d, &(struct iovec){ (void *)(uintptr_t)text, len }, 1);
 }
 
 static bool ch_wants_write(const struct channel *c, enum stream s)
@@ -1783,7 +1839,7 @@ static uint32_t ch_most(const struct channel *c, uint32_t max)
 /* Reads at most `max` bytes of input; 0 if there are none now, or no more. */
 static uint32_t ch_input(struct channel *c, uint8_t *to, uint32_t max)
 {
-	ssize_t n = fd_read(c->in.fd, to, max);
+	ssize_t n = fd_take(&c->in, to, max);
 	if (n == FD_END || n == FD_ERROR)
 		ch_end_input(c);
 	if (n == FD_ERROR && ch_is_socket(c))		/* reset: the other direction is dead too */
@@ -2922,7 +2978,8 @@ static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint
 /* Whether f waits for a (further) try that only time or the link holds back. */
 static bool fw_is_due(const struct forward *f)
 {
-	return f->state == FW_WAITING && !(f->answered && f->client >= 0) && (f->type != FW_REMOTE || g.link == LK_UP);
+	return f->state == FW_WAITING && !(f->answered && f->client >= 0) &&
+		(f->type != FW_REMOTE || (g.link == LK_UP && g.n_global < GLOBAL_REQUESTS));
 }
 
 /* Tries what is due: one forward a turn, each with its own back-off. */
@@ -3078,7 +3135,7 @@ static void in_channels(struct buf *b)
  * Escapes: what a user types after a line start and the escape character
  * (ESC-…).  Each session has its own state, and only terminals have escapes. */
 
-#define ES_READ 1024		/* bytes of typing looked at in one turn */
+#define ES_READ 128		/* bytes of typing looked at in one turn: two may make a request */
 #define CONTROL(letter) ((letter) & 0x1f)
 
 static void es_help(struct channel *c)
@@ -5044,7 +5101,7 @@ static void mx_close_fwd(struct client *c, struct buf *b)
 	if (!mx_parse_forward(c, b, &like))
 		return;
 	f = fw_find(&like);
-	if (!f || f->client >= 0) {
+	if (!f || f->client >= 0 || f->state == FW_ASKED) {
 		mx_failure(c, "port not forwarded");
 		return;
 	}
@@ -5070,6 +5127,10 @@ static void mx_forward_events(struct client *c)
 static void mx_forward_expired(struct client *c)
 {
 	struct forward *f = &g.forward[c->forward];
+	if (f->state == FW_ASKED) {		/* the link came up in time: the server decides */
+		c->deadline = 0;
+		return;
+	}
 	snprintf(f->why, sizeof f->why, "%.90s", in_state());
 	if (c->ours) {
 		mx_later(c, f->why);
@@ -5164,7 +5225,7 @@ static void mx_kill(struct client *c, struct buf *b)
 {
 	(void)b;
 	struct channel *ch = c->channel >= 0 ? &g.channel[c->channel] : NULL;
-	if (!ch || ch->state != CH_OPEN || ch->events & CH_EV_CONFIRMED || ch->flags & CH_CLOSE_SENT)
+	if (!ch || ch->state != CH_OPEN || ch->events & CH_EV_CONFIRMED || ch->flags & CH_CLOSE_SENT || tp_room() == 0)
 		return;
 	struct buf *m = tx_request(ch, "signal", false);
 	buf_put_text(m, "TERM");
@@ -6113,7 +6174,7 @@ static void lp_add_channels(int *timeout)
 			continue;
 		if (c->state == CH_SOCKS || c->state == CH_CONNECTING || c->flags & CH_SOCKS_PENDING)
 			lp_earlier(timeout, c->deadline);
-		if (c->state == CH_SOCKS)
+		if (room && c->state == CH_SOCKS)
 			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN | POLLRDHUP);
 		if (room && ch_wants_send(c))
 			lp_add_turn(c->flags & CH_SHORT, timeout);

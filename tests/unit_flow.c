@@ -461,15 +461,16 @@ static void flow_session(struct session *s, const int fds[3])
 	session_confirm(s, 1000, 1000);
 }
 
-/* Two sessions, all six descriptors one open file description (a socket, as
- * under inetd); they end in either order and in every way. */
+/* Two sessions, all six descriptors one open file description of a kind that
+ * only O_NONBLOCK keeps from waiting (an eventfd); they end in either order and
+ * in every way. */
 static void flow_shared(bool nonblock_before, int order, int how)
 {
-	int sv[2];
+	int sv[1];
 	struct session s[2];
 	static const char *const ways[] = { "exit", "death of the client", "end of stdout first", "end of the master" };
 	world_begin();
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) != 0)
+	if ((sv[0] = eventfd(0, EFD_CLOEXEC)) < 0)
 		abort();
 	if (nonblock_before)
 		fd_nonblock(sv[0]);
@@ -503,9 +504,27 @@ static void flow_shared(bool nonblock_before, int order, int how)
 	check(during && between && flow_nonblock(sv[0]) == nonblock_before, "flow: O_NONBLOCK of one description in two sessions, %s before, order %d, %s",
 	      nonblock_before ? "set" : "not set", order, ways[how]);
 	close(sv[0]);
-	close(sv[1]);
 	session_close(&s[0]);
 	session_close(&s[1]);
+	world_run();
+	check(world_end(), "flow: ... no descriptor leaked");
+}
+
+/* A pipe's and a socket's flags are never touched, open or not. */
+static void flow_untouched(bool socket)
+{
+	int p[2];
+	struct session s;
+	world_begin();
+	if (socket ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p) : pipe2(p, O_CLOEXEC))
+		abort();
+	flow_session(&s, (int[]){ p[0], p[1], p[1] });
+	bool set = flow_nonblock(p[0]) || flow_nonblock(p[1]);
+	session_finish(&s, 0);
+	check(!set && !flow_nonblock(p[0]) && !flow_nonblock(p[1]), "flow: the flags of a %s are never touched", socket ? "socket" : "pipe");
+	close(p[0]);
+	close(p[1]);
+	session_close(&s);
 	world_run();
 	check(world_end(), "flow: ... no descriptor leaked");
 }
@@ -527,7 +546,7 @@ static void unit_flow_flags_untouched(void)
 	world_run();
 	check(!flow_nonblock(p[0]) && !flow_nonblock(p[1]), "flow: while the channel opens the flags are as they were");
 	session_confirm(&s, 10, 10);
-	check(flow_nonblock(p[0]) && flow_nonblock(p[1]), "flow: then not");
+	check(!flow_nonblock(p[0]) && !flow_nonblock(p[1]), "flow: nor later: they are a pipe's");
 	session_finish(&s, 0);
 	check(!flow_nonblock(p[0]) && !flow_nonblock(p[1]), "flow: at the end they are again");
 	close(p[0]);
@@ -634,6 +653,8 @@ static void unit_flow(void)
 	unit_flow_terminal_first();
 	unit_flow_terminal();
 	unit_flow_escapes();
+	flow_untouched(false);
+	flow_untouched(true);
 	for (int order = 0; order < 2; order++)
 		for (int how = 0; how < 4; how++)
 			for (int before = 0; before < 2; before++)

@@ -26,6 +26,7 @@
 
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <sys/eventfd.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>

@@ -123,6 +123,11 @@ $(TP_DROPBEAR_OBJS): $(TP_O)/dropbear/%.o: $(TP_HEADERS) $(TP_GUARD)
 $(TP_O)/tomcrypt/stream/chacha/chacha_crypt.o \
 $(TP_O)/tomcrypt/mac/poly1305/poly1305.o: TP_FILE = -O3
 
+# Its word-wise loops read unaligned words, which sanitizers refuse.
+ifneq ($(SANITIZE),)
+$(TP_TOMCRYPT_OBJS): CPPFLAGS += -DLTC_NO_FAST
+endif
+
 # AES stands behind chacha20: on small devices its tables may be computed.
 ifneq ($(findstring PROFILE_ROUTER,$(PROFILE_CPPFLAGS)),)
 $(TP_O)/tomcrypt/ciphers/aes/aes.o: TP_FILE = -DLTC_SMALL_CODE
