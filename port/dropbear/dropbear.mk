@@ -125,7 +125,7 @@ $(TP_O)/tomcrypt/mac/poly1305/poly1305.o: TP_FILE = -O3
 
 # Its word-wise loops read unaligned words, which sanitizers refuse.
 ifneq ($(SANITIZE),)
-$(TP_TOMCRYPT_OBJS): CPPFLAGS += -DLTC_NO_FAST
+$(TP_TOMCRYPT_OBJS): TP_CPPFLAGS += -DLTC_NO_FAST
 endif
 
 # AES stands behind chacha20: on small devices its tables may be computed.
