@@ -1527,13 +1527,16 @@ static void ex_read(struct program *p, char *to, size_t size)
 static struct buf *tx_begin(enum ssh_type type)
 {
 	static struct buf b;
-	b = buf_over(tp_payload(), tp_payload_max);
+	bool up = tp_state() == TP_UP;	/* or the link was lost in this turn: for nobody */
+	b = up ? buf_over(tp_payload(), tp_payload_max) : buf_over(g.scratch, sizeof g.scratch);
 	buf_put_u8(&b, (uint8_t)type);
 	return &b;
 }
 
 static void tx_end(const struct buf *b)
 {
+	if (tp_state() != TP_UP)
+		return;
 	if (b->bad)
 		log_abort("message longer than the payload buffer");
 	tp_send(b->pos);
@@ -1665,6 +1668,8 @@ static void ch_release(const struct channel *c, struct passed *d, const struct p
 /* The reaper's part. */
 static void ch_free(struct channel *c)
 {
+	if (c->connector >= 0)		/* it was still connecting */
+		cn_stop(&g.connector[c->connector]);
 	ch_release(c, &c->in, &c->out[CH_OUT], SHUT_RD);
 	for (int s = 0; s < CH_STREAMS; s++) {
 		ch_release(c, &c->out[s], &c->in, SHUT_WR);
@@ -1871,7 +1876,7 @@ static uint32_t ch_read(struct channel *c, uint32_t max)
 	return n;
 }
 
-/* Promises the peer more once an eighth of the target is free.  The target
+/* Promises the peer more once a packet, or an eighth of the target, is free.  The target
  * doubles each time the reader has kept up with a whole one. */
 static void ch_credit(struct channel *c)
 {
@@ -1879,7 +1884,7 @@ static void ch_credit(struct channel *c)
 		return;
 	if (c->consumed >= c->window_target && ch_empty(c)) {
 		c->consumed = 0;
-		if (c->window_target < WINDOW_POOL)
+		if (c->window_target < pool_limit(c))
 			c->window_target *= 2;
 	}
 	uint32_t target = c->window_target, room = pool_room(c);
@@ -1888,7 +1893,8 @@ static void ch_credit(struct channel *c)
 		target = c->px.window;
 	if (room > target || held + room > target)
 		room = target > held ? target - held : 0;
-	if (room == 0 || (room < target / 8 && c->window > target / 8))
+	uint32_t step = target / 8 < PACKET_MAX ? target / 8 : PACKET_MAX;
+	if (room == 0 || (room < step && c->window > step))
 		return;
 	c->window += room;
 	pool_account(c);
@@ -2668,8 +2674,8 @@ static void fw_accept(struct forward *f, int listener)
 			g.accept_after = g.now + 1000;
 		return;
 	}
-	struct channel *c = ch_alloc(CH_LOCAL, CH_SOCKS);
-	if (!c) {
+	struct channel *c = g.link == LK_UP ? ch_alloc(CH_LOCAL, CH_SOCKS) : NULL;
+	if (!c) {			/* the link may have gone since poll() */
 		close(fd);
 		return;
 	}
@@ -2824,7 +2830,7 @@ static void fw_confirm(struct channel *c)
 /* A few words of ours to the server's side; false if its window is too small. */
 static bool fw_send_data(struct channel *c, const uint8_t *p, size_t n)
 {
-	if (n > c->remote_window || n > c->remote_packet)
+	if (g.link != LK_UP || n > c->remote_window || n > c->remote_packet)
 		return false;
 	struct buf *b = tx_begin(SSH_CHANNEL_DATA);
 	buf_put_u32(b, c->remote_id);
@@ -3023,12 +3029,12 @@ static const struct forward *fw_failed(void)
 
 static void fw_settle_channel(struct channel *c)
 {
-	if (c->connector >= 0 || c->state == CH_CONNECTING)
+	if (c->flags & CH_SOCKS_PENDING && c->flags & CH_CLOSE_RCVD)
+		fw_refuse(c, "");	/* the server, or the link, is gone */
+	else if (c->connector >= 0 || c->state == CH_CONNECTING)
 		fw_connecting(c);
 	else if (c->flags & CH_SOCKS_PENDING && c->state == CH_OPEN && c->kind == CH_REMOTE)
 		fw_socks_remote(c);
-	if (c->flags & CH_SOCKS_PENDING && c->flags & CH_CLOSE_RCVD)
-		fw_refuse(c, "");
 	if (c->kind == CH_LOCAL && c->events)
 		fw_local_events(c);
 	if (g.now < c->deadline)
@@ -5113,6 +5119,8 @@ static void mx_close_fwd(struct client *c, struct buf *b)
 static void mx_forward_events(struct client *c)
 {
 	struct forward *f = &g.forward[c->forward];
+	if (!f->answered && c->deadline == 0 && g.link != LK_UP && f->type == FW_REMOTE)
+		c->deadline = g.now + c->wait + 1;	/* the link went while it was asked */
 	if (!f->answered)
 		return;
 	f->answered = false;
@@ -6172,7 +6180,7 @@ static void lp_add_channels(int *timeout)
 		const struct channel *c = &g.channel[i];
 		if (c->state == CH_FREE)
 			continue;
-		if (c->state == CH_SOCKS || c->state == CH_CONNECTING || c->flags & CH_SOCKS_PENDING)
+		if (c->connector < 0 && (c->state == CH_SOCKS || c->state == CH_CONNECTING || c->flags & CH_SOCKS_PENDING))
 			lp_earlier(timeout, c->deadline);
 		if (room && c->state == CH_SOCKS)
 			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN | POLLRDHUP);
