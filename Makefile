@@ -25,6 +25,9 @@ CC = gcc
 endif
 PROGRAM = sshmux
 endif
+ifeq ($(filter default router,$(PROFILE)),)
+$(error PROFILE is default or router, not "$(PROFILE)")
+endif
 PROFILE_CPPFLAGS = $(if $(filter router,$(PROFILE)),-DPROFILE_ROUTER)
 ifneq ($(SANITIZE),)
 override SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -117,8 +120,7 @@ bench:
 
 ram: $(O)/sshmux $(O)/ram
 	@size $<
-	@$(O)/ram $$(nm -S -t d $< | awk '$$4 == "arena" || $$4 ~ /^arena_memory/ { a += $$2 } END { print a + 0 }') \
-		$$(size $< | awk 'NR == 2 { print $$2 + $$3 }')
+	@$(O)/ram $$(size $< | awk 'NR == 2 { print $$2 + $$3 }')
 
 install: all
 	install -D -m 755 $(UNDER_TEST) $(DESTDIR)$(PREFIX)/bin/sshmux
@@ -138,7 +140,11 @@ $(PROGRAM): $(O)/sshmux FORCE
 $(O)/sshmux: $(O)/sshmux.o $(O)/libtransport.a
 	$(LINK) -o $@ $^
 
-$(O)/sshmux.o: sshmux.c | $(O)
+# Changes only when the command line does: then our objects are made again.
+$(O)/flags: FORCE | $(O)
+	@echo '$(OWN)' | cmp -s - $@ || echo '$(OWN)' >$@
+
+$(O)/sshmux.o: sshmux.c $(O)/flags
 	$(OWN) -c -o $@ $<
 
 $(O)/unit: $(O)/unit.o $(O)/fake.o
@@ -148,7 +154,7 @@ FUZZERS = $(O)/fuzz_mux $(O)/fuzz_ssh $(O)/fuzz_options
 $(FUZZERS): %: %.o $(O)/fake.o
 	$(LINK) -o $@ $^
 
-$(O)/unit.o $(O)/fake.o $(FUZZERS:=.o): $(O)/%.o: tests/%.c | $(O)
+$(O)/unit.o $(O)/fake.o $(FUZZERS:=.o): $(O)/%.o: tests/%.c $(O)/flags
 	$(OWN) -c -o $@ $<
 
 # The programs of the tests: always plain native ones.
@@ -160,14 +166,17 @@ NOMALLOC = $(if $(SANITIZE),,$(O)/sshmux-nomalloc)
 $(O)/sshmux-nomalloc: tests/nomalloc.c $(O)/sshmux.o $(O)/libtransport.a
 	$(LINK) -std=c11 -Wall -Wextra -Werror -fno-builtin -D_GNU_SOURCE -o $@ $^
 
-$(O)/herd.o: tests/herd.c | $(O)
+$(O)/herd.o: tests/herd.c $(O)/flags
 	$(OWN) -c -o $@ $<
 
 $(O)/herd: $(O)/herd.o $(O)/fake.o
 	$(LINK) -o $@ $^
 
-$(O)/ram: tests/ram.c sshmux.c config.h port/transport.h $(O)/fake.o
-	$(OWN) -o $@ $< $(O)/fake.o
+$(O)/ram.o: tests/ram.c $(O)/flags
+	$(OWN) -c -o $@ $<
+
+$(O)/ram: $(O)/ram.o $(O)/fake.o
+	$(LINK) -o $@ $^
 
 $(HOMELIB): tests/home.c | $(O)
 	$(if $(STATIC)$(TARGET),gcc,$(CC)) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -shared -fPIC -o $@ $< -ldl

@@ -3,7 +3,7 @@
  *
  * Two profiles.  PROFILE=router (make PROFILE=router) is for devices with
  * 32 MB of memory, the default is for everything larger.  Any name may be set
- * on the compiler's command line instead (-DCHANNELS=200); sshmux.c refuses to
+ * on the compiler's command line instead (make CPPFLAGS=-DFORWARDS=100); sshmux.c refuses to
  * compile when settings contradict each other.  `make ram` prints the bill.
  */
 #ifndef SSHMUX_CONFIG_H

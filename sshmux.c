@@ -2566,16 +2566,16 @@ static const char *fw_remote_host(const struct forward *f)
 	return f->listen.host[0] == 0 ? "localhost" : strcmp(f->listen.host, "*") == 0 ? "" : f->listen.host;
 }
 
-static void fw_tx(const struct forward *f, bool cancel)
+static void fw_tx(const struct forward *f, bool cancel, bool want_reply)
 {
 	struct buf *b = tx_begin(SSH_GLOBAL_REQUEST);
 	if (fw_is_path(&f->listen)) {
 		buf_put_text(b, cancel ? "cancel-streamlocal-forward@openssh.com" : "streamlocal-forward@openssh.com");
-		buf_put_u8(b, !cancel);
+		buf_put_u8(b, want_reply);
 		buf_put_text(b, f->listen.host);
 	} else {
 		buf_put_text(b, cancel ? "cancel-tcpip-forward" : "tcpip-forward");
-		buf_put_u8(b, !cancel);
+		buf_put_u8(b, want_reply);
 		buf_put_text(b, fw_remote_host(f));
 		buf_put_u32(b, f->allocated ? f->allocated : f->listen.port);
 	}
@@ -2588,7 +2588,7 @@ static void fw_ask(struct forward *f)
 		return;			/* stays in FW_WAITING */
 	f->state = FW_ASKED;
 	g.global[g.n_global++] = (struct global_request){ GLOBAL_FORWARD, (int16_t)(f - g.forward), false };
-	fw_tx(f, false);
+	fw_tx(f, false, true);
 }
 
 /* The server's answer to the oldest request. */
@@ -2616,7 +2616,7 @@ static void fw_start(struct forward *f)
 static void fw_cancel(struct forward *f)
 {
 	if (f->type == FW_REMOTE && f->state == FW_ACTIVE && g.link == LK_UP)
-		fw_tx(f, true);
+		fw_tx(f, true, false);
 	fw_free(f);
 }
 
@@ -3611,7 +3611,7 @@ static void px_server_answer(const struct global_request *r, bool granted, struc
 	if (granted && !cancel) {
 		f->state = FW_ACTIVE;
 		if (!c)
-			fw_tx(f, true);
+			fw_tx(f, true, false);
 	}
 	if (!c || granted == cancel)
 		fw_free(f);
@@ -3873,7 +3873,7 @@ static bool px_ask(struct client *c, const struct endpoint *at, bool cancel, boo
 	g.global[g.n_global++] = (struct global_request){
 		cancel ? GLOBAL_PROXY_CANCEL : GLOBAL_PROXY, (int16_t)(f - g.forward), reply
 	};
-	fw_tx(f, cancel);
+	fw_tx(f, cancel, true);
 	return true;
 }
 
@@ -4101,7 +4101,7 @@ static void px_leave(struct client *c)
 		if (px_in_flight(f))
 			continue;
 		if (g.link == LK_UP)
-			fw_tx(f, true);
+			fw_tx(f, true, false);
 		fw_free(f);
 	}
 }
@@ -6825,7 +6825,7 @@ static void cl_on_signal(int number)
 
 static void cl_catch_signals(void)
 {
-	static const int numbers[] = { SIGHUP, SIGINT, SIGTERM, SIGALRM, SIGWINCH };
+	static const int numbers[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGWINCH };
 	struct sigaction a, old;
 	memset(&a, 0, sizeof a);
 	a.sa_handler = cl_on_signal;

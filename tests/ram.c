@@ -1,7 +1,6 @@
 /* ram - what the static memory of sshmux.c is for, for `make ram`.
  *
- * usage: ram ARENA TOTAL     (bytes: the transport's arena, data + bss of the
- *                             linked binary)
+ * usage: ram TOTAL     (bytes: data + bss of the linked binary)
  *
  * Compiled with the limits of the binary that is asked about; prints a line an
  * owner, "bytes  owner  formula", and what is left for everything else.
@@ -21,10 +20,10 @@ static void owner(long long bytes, const char *name, const char *formula)
 int main(int argc, char **argv)
 {
 	char text[160];
-	if (argc != 3)
+	if (argc != 2)
 		return 1;
 	(void)sshmux_main;
-	owner(atoll(argv[1]), "arena", "ARENA_SIZE: everything dropbear allocates");
+	owner(ARENA_SIZE, "arena", "ARENA_SIZE: everything dropbear allocates");
 	owner(sizeof g.pool + sizeof g.pool_next, "window pool", "WINDOW_POOL + 2 bytes a block");
 	owner(sizeof g.req_memory + sizeof g.req, "requests", "REQUEST_POOL + 8 bytes a request");
 	snprintf(text, sizeof text, "CHANNELS %d * %zu", CHANNELS, sizeof(struct channel));
@@ -37,8 +36,8 @@ int main(int argc, char **argv)
 	snprintf(text, sizeof text, "%d descriptors * %zu", POLLFDS, sizeof g.poll[0] + sizeof g.owner[0]);
 	owner(sizeof g.poll + sizeof g.owner, "poll set", text);
 	owner(sizeof g.scratch, "working space", "SCRATCH");
-	owner((long long)sizeof g - (sum - atoll(argv[1])), "the rest of g", "options, link, queue of global requests");
-	owner(atoll(argv[2]) - sum, "transport, libc", "read buffer, known_hosts line, tables, libc's own");
+	owner((long long)sizeof g - (sum - ARENA_SIZE), "the rest of g", "options, link, queue of global requests");
+	owner(atoll(argv[1]) - sum, "transport, libc", "read buffer, known_hosts line, tables, libc's own");
 	printf("%9lld  %-16s data + bss, %s profile\n", sum, "total", PROFILE_NAME);
 	return 0;
 }

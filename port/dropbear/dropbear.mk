@@ -74,7 +74,7 @@ TP_OBJS := $(TP_OWN_OBJS) $(TP_DROPBEAR_OBJS) $(TP_TOMCRYPT_OBJS) $(TP_TOMMATH_O
 
 TP_FLAGS = $(OPT) $(CFLAGS) $(SANITIZE) -ffunction-sections -fdata-sections
 TP_CPPFLAGS = -D_GNU_SOURCE -DDROPBEAR_CLIENT=1 -DLOCALOPTIONS_H_EXISTS \
-	$(PROFILE_CPPFLAGS) -I$(TP_PORT) -I$(TP_O) -include $(TP_PORT)/guard.h
+	$(PROFILE_CPPFLAGS) $(CPPFLAGS) -I$(TP_PORT) -I$(TP_O) -include $(TP_PORT)/guard.h
 TP_DROPBEAR_CC = $(CC) $(TP_FLAGS) -std=gnu99 -w -I$(TP_PORT)/shim $(TP_CPPFLAGS) \
 	-I$(TP_SRC)/src -I$(TP_SRC)/libtomcrypt/src/headers -I$(TP_SRC)/libtommath
 TP_OWN_CC = $(CC) $(TP_FLAGS) -std=c11 -Wall -Wextra -Werror -DPORT_OWN_FILE \
@@ -96,7 +96,7 @@ FORCE:
 
 ifeq ($(DROPBEAR_SRC),)
 $(TP_SRC)/src/packet.c:
-	DROPBEAR_TARBALL='$(DROPBEAR_TARBALL)' $(TP_PORT)/fetch $(DROPBEAR_VERSION) $(TP_SRC)
+	$(TP_AT)DROPBEAR_TARBALL='$(DROPBEAR_TARBALL)' $(TP_PORT)/fetch $(DROPBEAR_VERSION) $(TP_SRC)
 endif
 
 # Dropbear's defaults, each one overridable: made by dropbear's own script.
@@ -144,5 +144,6 @@ $(TP_TOMMATH_OBJS): $(TP_O)/tommath/%.o: $(TP_HEADERS) $(TP_GUARD)
 	$(TP_AT)$(TP_DROPBEAR_CC) -c $(TP_SRC)/libtommath/$*.c -o $@
 
 $(O)/libtransport.a: $(TP_OBJS) $(TP_PORT)/dropbear.mk
-	rm -f $@
-	$(AR) rcs $@ $(TP_OBJS)
+	@echo '  AR $@'
+	$(TP_AT)rm -f $@
+	$(TP_AT)$(AR) rcs $@ $(TP_OBJS)
