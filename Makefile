@@ -176,7 +176,7 @@ $(O)/ram.o: tests/ram.c $(O)/flags
 	$(OWN) -c -o $@ $<
 
 $(O)/ram: $(O)/ram.o $(O)/fake.o
-	$(LINK) -o $@ $^
+	$(LINK) -o $@ $(O)/ram.o $(O)/fake.o
 
 $(HOMELIB): tests/home.c | $(O)
 	$(if $(STATIC)$(TARGET),gcc,$(CC)) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -shared -fPIC -o $@ $< -ldl
