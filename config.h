@@ -137,10 +137,17 @@
 /* --- transport (port/dropbear) -------------------------------------------- */
 
 /* Everything dropbear allocates.  When it is full the connection ends with
- * "out of transport memory".  An RSA-4096 user key needs 172 KB, RSA-3072 75 KB,
- * RSA-2048 or a finite-field group 65 KB.  Range 48 KiB..1 MiB.  Cost: ARENA_SIZE. */
+ * "out of transport memory".  Signing with an RSA-4096 key needs 172 KB,
+ * RSA-2048 or a finite-field group 65 KB.  Range 48 KiB..1 MiB.
+ * Cost: ARENA_SIZE. */
 #ifndef ARENA_SIZE
-#define ARENA_SIZE (BY_PROFILE(76, 192) * 1024)
+#define ARENA_SIZE (BY_PROFILE(72, 192) * 1024)
+#endif
+
+/* Longest RSA key of the user's that ARENA_SIZE has room to sign with; a longer
+ * one is ignored, and said to be.  Range 2048..4096.  Costs nothing. */
+#ifndef RSA_BITS_MAX
+#define RSA_BITS_MAX BY_PROFILE(2048, 4096)
 #endif
 
 /* Longest message we send.  Bounds the command (an 8 KB one must fit).

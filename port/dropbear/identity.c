@@ -9,6 +9,7 @@
 #include "port.h"
 #include "dbutil.h"
 #include "dbrandom.h"
+#include "rsa.h"
 
 #define FILE_MAX 8192	/* an RSA-8192 key in OpenSSH's format has 6.4 KB */
 
@@ -97,6 +98,8 @@ static void parse(void)
 	}
 	if (!ok)
 		dropbear_exit("unknown format or type");
+	if (parsed->rsakey != NULL && mp_count_bits(parsed->rsakey->n) > RSA_BITS_MAX)
+		dropbear_exit("RSA keys of more than %d bits do not fit this build's memory", RSA_BITS_MAX);
 	tagged = buf_new(MAX_PUBKEY_SIZE + 4);
 	buf_put_pub_key(tagged, parsed, parsed->type);
 	buf_setpos(tagged, 0);
