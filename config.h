@@ -252,6 +252,12 @@
 #define SESSION_LIMIT_MS 60000
 #endif
 
+/* How long after the end of a session a refusal may only mean that the server has
+ * not noticed that end; so long, at the most, until the next try. */
+#ifndef SESSION_FREED_MS
+#define SESSION_FREED_MS 1000
+#endif
+
 /* How often terminals are asked for their size, besides SIGWINCH. */
 #ifndef TT_RESIZE_MS
 #define TT_RESIZE_MS 1000

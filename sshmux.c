@@ -520,6 +520,8 @@ static struct {
 	int sessions;
 	int session_limit;		/* the server's, learned from its refusals */
 	int64_t limit_until;		/* when to doubt it */
+	int64_t freed_at;		/* when a session's slot was freed last */
+	int64_t open_after, open_wait;	/* mx_: no session is opened before; ms, doubled each time */
 	struct global_request global[GLOBAL_REQUESTS];
 	int n_global;
 
@@ -1675,8 +1677,10 @@ static void ch_free(struct channel *c)
 		ch_release(c, &c->out[s], &c->in, SHUT_WR);
 		pool_drop(&c->queue[s], c->queue[s].len);
 	}
-	if (c->kind == CH_SESSION)
+	if (c->kind == CH_SESSION) {
 		g.sessions--;
+		g.freed_at = g.now;
+	}
 	c->state = CH_FREE;
 	pool_account(c);
 	while (g.channels > 0 && g.channel[g.channels - 1].state == CH_FREE)
@@ -5581,24 +5585,39 @@ static void mx_start(struct client *c, struct channel *ch)
 	mx_next(c);
 }
 
+/* What a refused session teaches about the server's limit.  A server that frees
+ * the slot of a session that has just ended only after it has looked at our open
+ * is asked again soon, and nothing is learned.  True if waiting can help. */
+static bool mx_learn_limit(int others)
+{
+	if (g.freed_at && g.now - g.freed_at < SESSION_FREED_MS) {
+		g.open_wait = g.open_wait ? g.open_wait * 2 : 50;
+		g.open_wait = g.open_wait < SESSION_FREED_MS ? g.open_wait : SESSION_FREED_MS;
+		g.open_after = g.now + g.open_wait;
+		return true;
+	}
+	if (others == 0)
+		return false;
+	if (others < g.session_limit)
+		log_at(TP_VERBOSE, "the server allows %d sessions at once", others);
+	g.session_limit = others;
+	g.limit_until = g.now + SESSION_LIMIT_MS;
+	return true;
+}
+
 /* The channel was not opened.  If that may be the server's limit of sessions,
  * or the link is down, the request waits on in its place (SES-server-limit). */
 static void mx_refused(struct client *c, struct channel *ch)
 {
-	int others = g.sessions - 1;
+	bool up = g.link == LK_UP;
+	bool wait = up ? ch->kind == CH_SESSION && mx_learn_limit(g.sessions - 1) : g.stop == LP_RUN;
 	ch->state = CH_DEAD;
 	c->channel = -1;
-	if (g.link == LK_UP && ch->kind == CH_SESSION && others > 0) {
-		if (others < g.session_limit)
-			log_at(TP_VERBOSE, "the server allows %d sessions at once", others);
-		g.session_limit = others;
-		g.limit_until = g.now + SESSION_LIMIT_MS;
-	}
-	if (g.now < c->give_up && (g.link == LK_UP ? others > 0 && ch->kind == CH_SESSION : g.stop == LP_RUN)) {
+	if (wait && g.now < c->give_up) {
 		c->phase = MX_QUEUED;
 		c->deadline = c->give_up;
 	} else
-		mx_refuse(c, g.link == LK_UP ? "Session open refused by peer" : "connection to the server lost");
+		mx_refuse(c, up ? "Session open refused by peer" : "connection to the server lost");
 }
 
 /* What has happened to a client's session since the last turn. */
@@ -5612,6 +5631,7 @@ static void mx_session_events(struct client *c)
 	}
 	if (ch->events & CH_EV_CONFIRMED && tp_room() > 0) {
 		ch->events &= (uint8_t)~CH_EV_CONFIRMED;
+		g.open_wait = 0;
 		mx_start(c, ch);
 		tp_flush();
 	}
@@ -5644,6 +5664,21 @@ static struct client *mx_oldest(enum mx_phase phase)
 	for (int i = 0; i < g.clients; i++) {
 		struct client *c = &g.client[i];
 		if (c->phase == phase && !c->dead && (!first || (int32_t)(c->ticket - first->ticket) < 0))
+			first = c;
+	}
+	return first;
+}
+
+/* Who has waited longest of those whose channel may be opened now: what limits
+ * sessions does not concern a stdio forward. */
+static struct client *mx_next_to_open(void)
+{
+	struct client *first = NULL;
+	bool session = g.sessions < g.session_limit && g.now >= g.open_after;
+	for (int i = 0; i < g.clients; i++) {
+		struct client *c = &g.client[i];
+		if (c->phase == MX_QUEUED && !c->dead && (session || c->type != MUX_C_NEW_SESSION) &&
+		    (!first || (int32_t)(c->ticket - first->ticket) < 0))
 			first = c;
 	}
 	return first;
@@ -5688,12 +5723,11 @@ static void mx_admit(void)
 		g.session_limit = SESSIONS;
 	while (as_idle() && (c = mx_oldest(MX_ASK_WAIT)))
 		mx_dispatch(c);
-	while (g.link == LK_UP && tp_room() > 0 && (c = mx_oldest(MX_QUEUED))) {
+	while (g.link == LK_UP && tp_room() > 0 && (c = mx_next_to_open())) {
 		bool session = c->type == MUX_C_NEW_SESSION;
-		struct channel *ch = session && g.sessions >= g.session_limit ? NULL
-			: ch_alloc(session ? CH_SESSION : CH_STDIO, CH_OPENING);
+		struct channel *ch = ch_alloc(session ? CH_SESSION : CH_STDIO, CH_OPENING);
 		if (!ch)
-			return;
+			break;
 		g.sessions += session;
 		mx_open(c, ch);
 	}
@@ -5706,8 +5740,9 @@ static void mx_expire(struct client *c)
 {
 	if (c->deadline == 0 || g.now < c->deadline)
 		return;
-	char why[200];
-	snprintf(why, sizeof why, "no session in time: %.170s", g.link == LK_UP ? "all are in use" : in_state());
+	char why[200] = "Session open refused by peer";
+	if (g.link != LK_UP || g.session_limit == SESSIONS)
+		snprintf(why, sizeof why, "no session in time: %.170s", g.link == LK_UP ? "all are in use" : in_state());
 	if (c->phase == MX_QUEUED)
 		mx_later(c, why);
 	else if (c->phase == MX_BODY_WAIT)
@@ -6234,6 +6269,8 @@ static int lp_build(void)
 		lp_earlier(&timeout, g.login_deadline);
 	if (g.link == LK_WAITING)
 		lp_earlier(&timeout, g.retry_at);
+	if (g.open_after > g.now)
+		lp_earlier(&timeout, g.open_after);
 	lp_earlier(&timeout, g.probe_at);
 	if (g.link == LK_UP && g.op.alive_interval > 0)
 		lp_earlier(&timeout, g.alive_at);
