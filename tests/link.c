@@ -4,6 +4,7 @@
  *        listens (port 0: any), writes the port to FILE, relays to 127.0.0.1's
  *        port TARGET (or ADDRESS:PORT), takes commands on the unix socket
  *        CONTROL.  Ends on TERM.
+ *   link hole ADDRESS:PORT FILE      takes UDP and never answers; writes the port too
  *   link CONTROL COMMAND...     one command; prints the answer, status 0 if it is
  *        done by then
  *
@@ -434,6 +435,28 @@ static int ask(const char *path, int n, char **words)
 	return strncmp(text, "bad", 3) == 0;
 }
 
+/* The file is whole when it is there. */
+static void tell_port(const char *file)
+{
+	char part[256];
+
+	snprintf(part, sizeof part, "%s.part", file);
+	FILE *f = fopen(part, "w");
+	if (!f || fprintf(f, "%d\n", ntohs(here.sin_port)) < 0 || fclose(f) != 0 || rename(part, file) != 0)
+		fail("%s: %s", file, strerror(errno));
+}
+
+static void hole(char **argv)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	here = address(argv[0]);
+	if (bind(fd, (struct sockaddr *)&here, sizeof here) != 0)
+		fail("%s: %s", argv[0], strerror(errno));
+	tell_port(argv[1]);
+	pause();
+}
+
 static void serve(char **argv)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -449,12 +472,7 @@ static void serve(char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	struct sigaction s = { .sa_handler = on_term };
 	sigaction(SIGTERM, &s, NULL);
-	/* Whole when it is there. */
-	char part[256];
-	snprintf(part, sizeof part, "%s.part", argv[1]);
-	FILE *f = fopen(part, "w");
-	if (!f || fprintf(f, "%d\n", ntohs(here.sin_port)) < 0 || fclose(f) != 0 || rename(part, argv[1]) != 0)
-		fail("%s: %s", argv[1], strerror(errno));
+	tell_port(argv[1]);
 	while (!stop)
 		turn_once();
 	end_all(true);
@@ -477,6 +495,8 @@ int main(int argc, char **argv)
 		serve(argv + i + 1);
 		return 0;
 	}
+	if (i + 3 == argc && strcmp(argv[i], "hole") == 0)
+		hole(argv + i + 1);
 	if (i + 2 > argc)
 		fail("usage: link serve ADDRESS:PORT FILE CONTROL TARGET, link CONTROL COMMAND");
 	return ask(argv[i], argc - i - 1, argv + i + 1);

@@ -9,10 +9,10 @@ nonempty() { [ -s "$1" ]; }
 link() { "${MUXC%/*}/link" "$T/link" "$@"; }
 
 # start_link [OPTION...]: between us and the last server; PORT is the link's
-# from here on
+# from here on; LINK_ADDRESS and LINK_ON: where it listens
 start_link() {
 	rm -f "$T/link" "$T/link.port"
-	"${MUXC%/*}/link" "$@" serve 127.0.0.1:0 "$T/link.port" "$T/link" "$PORT" &
+	"${MUXC%/*}/link" "$@" serve "${LINK_ADDRESS:-127.0.0.1}:${LINK_ON:-0}" "$T/link.port" "$T/link" "$PORT" &
 	LINK_PID=$!
 	ends_later "$LINK_PID"
 	wait_for 20 nonempty "$T/link.port" || give_up "the link starts"
