@@ -1778,7 +1778,7 @@ static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint3
 {
 	struct passed *d = &c->out[s];
 	ssize_t n = 0;
-	bool first = c->events & CH_EV_CONFIRMED;	/* something of ours goes before it: a SOCKS grant */
+	bool first = c->events & CH_EV_CONFIRMED;	/* a SOCKS grant goes before it, or no descriptor is lent yet */
 	struct iovec iov = { (void *)(uintptr_t)p, len };
 	if (d->fd >= 0 && c->queue[s].len == 0 && d->nonblock && !first)
 		n = fd_give(d, &iov, 1);
