@@ -1784,7 +1784,7 @@ static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint3
 		n = fd_give(d, &iov, 1);
 	if (n == FD_ERROR)
 		ch_end_output(c, s);
-	bool nobody = d->fd < 0 && !(c->flags & CH_SOCKS_PENDING) && !ch_is_proxied(c);
+	bool nobody = d->fd < 0 && !first && !(c->flags & CH_SOCKS_PENDING) && !ch_is_proxied(c);
 	uint32_t taken = nobody ? len : n > 0 ? (uint32_t)n : 0;
 	c->consumed += taken;
 	if (taken < len)
