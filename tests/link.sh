@@ -40,11 +40,13 @@ children() {
 
 # kill_server: it and all of its connections die at once
 kill_server() {
-	# shellcheck disable=SC2046
-	kill -9 $(children "$SERVER_PID") 2>/dev/null
+	doomed=$(children "$SERVER_PID")
+	kill -9 "$SERVER_PID" 2>/dev/null
+	link cut >"$T/link.said"		# first: nobody is to hear how the commands died
+	# shellcheck disable=SC2086
+	kill -9 $doomed 2>/dev/null
 	wait_for 10 gone "$SERVER_PID"
 	wait "$SERVER_PID" 2>/dev/null
-	link cut >"$T/link.said"
 }
 
 # info: what the master says about its connection

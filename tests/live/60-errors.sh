@@ -204,8 +204,8 @@ too_many() {
 		cx 'echo never' >"$T/out" 2>"$T/err" </dev/null 9>&-
 		rc=$?
 		case $MASTER-$CLIENT in
-		sshmux-sshmux) want=75 reason='in use' ;;
-		sshmux-*) want=255 reason='in use' ;;
+		sshmux-sshmux) want=75 reason='refused by peer' ;;
+		sshmux-*) want=255 reason='refused by peer' ;;
 		*) want=255 reason='Session open refused by peer' ;;
 		esac
 		is "$CLIENT, one session too many" "$rc $(cat "$T/out")" "$want "
