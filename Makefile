@@ -114,9 +114,11 @@ demo:
 bench:
 	$(SETUP) build check static
 	@+$(AGAIN) STATIC=1 sshmux-static
-	@+$(AGAIN) $(HOMELIB) $(TOOLS)
-	@$(RUN) SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" tests/bench/run
-	@$(RUN) SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" tests/bench/flow
+	@+$(AGAIN) STATIC=1 PROFILE=router build/$(DROPBEAR_VERSION)-musl-gcc-static-router/sshmux
+	@+$(AGAIN) $(HOMELIB) $(TOOLS) $(O)/herd
+	@for b in run memory flow; do $(RUN) SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" \
+		tests/bench/$$b || exit; done
+	@$(O)/herd
 
 ram: $(O)/sshmux $(O)/ram
 	@size $<

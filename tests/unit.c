@@ -34,6 +34,7 @@ static void check_clean(const char *after)
 #include "unit_ssh.c"
 #include "unit_flow.c"
 #include "unit_fw.c"
+#include "unit_link.c"
 #include "unit_xf.c"
 #include "unit_op.c"
 
@@ -42,7 +43,8 @@ int main(int argc, char **argv)
 {
 	static const struct { const char *name; void (*run)(void); } groups[] = {
 		{ "base", unit_base }, { "mux", unit_mux }, { "ssh", unit_ssh },
-		{ "flow", unit_flow }, { "forward", unit_fw }, { "xf", unit_xf }, { "options", unit_op },
+		{ "flow", unit_flow }, { "forward", unit_fw }, { "link", unit_link },
+		{ "xf", unit_xf }, { "options", unit_op },
 	};
 	if (!world_open_dir()) {
 		perror("temporary directory");

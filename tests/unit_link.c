@@ -1,0 +1,251 @@
+/* unit_link.c - a link that goes and comes back: back-off, keepalives, kicks, and a
+ * thousand logins in one process. */
+
+static uint16_t link_port;
+static int link_listener = -1;
+
+/* A master that is logged in and comes back; its server is link_listener. */
+static void link_begin(void)
+{
+	link_listener = cn_listener(&link_port);
+	listen(link_listener, 8);
+	fd_nonblock(link_listener);
+	world_begin();
+	g.op.host_name = g.op.tp.host = "127.0.0.1";
+	g.op.port = link_port;
+	g.op.reconnect = LK_YES;
+	g.op.reconnect_min = 1;
+	g.op.reconnect_max = 300;
+	g.op.session_wait = 1000;
+	g.op.log_level = TP_INFO;
+}
+
+static bool link_end(void)
+{
+	bool ok = world_end();
+	close(link_listener);
+	return ok;
+}
+
+static void link_lose(void)
+{
+	fake_fail("gone");
+	world_run();
+}
+
+/* Time passes until the next try, which comes to its end, or to its login. */
+static void link_try(void)
+{
+	world_sleep(g.link == LK_WAITING && g.retry_at > world.now ? g.retry_at - world.now : 0);
+	world.patience = 10;		/* the kernel's handshake may take a moment */
+	for (int i = 0; i < 500 && g.link == LK_CONNECTING; i++)
+		world_run();
+	world.patience = 0;
+}
+
+/* The next try succeeds; whether it did. */
+static bool link_return(void)
+{
+	for (int i = 0; i < 10 && g.link != LK_UP; i++)
+		link_try();
+	int fd = accept4(link_listener, NULL, NULL, SOCK_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+	return g.link == LK_UP && fd >= 0;
+}
+
+static void unit_link_cycles(void)
+{
+	struct session s, late;
+	bool lost = true, back = true, served = true, idle = true;
+	int fds = 0, n;
+	link_begin();
+	for (n = 0; n < 1000 && back; n++) {
+		served = session_open(&s, 1000, 1000) && served;
+		link_lose();
+		peer_drain(&s.p);
+		lost = lost && g.link == LK_WAITING && s.p.eof && s.p.got == 0;
+		session_close(&s);
+		world_run();
+		session_ask(&late, "late");	/* waits for the link */
+		lost = lost && peer_quiet(&late.p) && !fake.out;
+		back = link_return();
+		const struct fake_message *m = fake_take();
+		served = served && m && m->bytes[0] == SSH_CHANNEL_OPEN;
+		late.id = 0;
+		late.remote = 100;
+		session_confirm(&late, 1000, 1000);
+		served = served && fake_expect(SSH_CHANNEL_REQUEST, "usbs", 100, "exec", 1, "late") &&
+			 peer_expect(&late.p, MUX_S_SESSION_OPENED, "uu", 9, 0);
+		fake_put(SSH_CHANNEL_SUCCESS, "u", 0);
+		session_finish(&late, 3);
+		served = session_ended(&late, 3) && served;
+		session_close(&late);
+		world_run();
+		while (fake.out)
+			fake_take();
+		idle = idle && world_idle() && !pool_wrong();
+		if (n == 0)
+			fds = world_count_fds();
+		world.log[world.log_len = 0] = 0;
+	}
+	check(n == 1000 && back && g.logins == 1001, "link: 1,000 logins after the first: %u", (unsigned)g.logins - 1);
+	check(lost, "link: each loss ends sessions and keeps who waits");
+	check(served, "link: each time who waited is served");
+	check(idle, "link: nothing is left of a connection");
+	check(world_count_fds() == fds, "link: as many descriptors as after the first");
+	check(fake.starts == 1001 && fake.stops == 1000, "link: each transport was ended");
+	check(link_end(), "link: no descriptor leaked");
+}
+
+/* A delay is drawn below a bound that doubles, up to ReconnectMax; after a connection
+ * that held it begins anew. */
+static void unit_link_backoff(void)
+{
+	bool within = true, again = true;
+	int64_t longest = 0;
+	link_begin();
+	close(link_listener);		/* refused from here on */
+	link_lose();
+	int64_t bound = 2;		/* the first connection has not held */
+	for (int n = 0; n < 40; n++) {
+		int64_t wait = g.retry_at - world.now;
+		within = within && g.link == LK_WAITING && wait >= 0 && wait <= bound * 1000;
+		longest = wait > longest ? wait : longest;
+		bound = bound < 150 ? bound * 2 : 300;
+		uint32_t tries = g.tries;
+		link_try();
+		again = again && g.tries == tries + 1;
+	}
+	check(within, "link: every delay is below its bound");
+	check(longest > 150000, "link: and they do grow: %lld ms", (long long)longest);
+	check(again, "link: each is followed by one try");
+	check(strstr(world.log, "refused; trying again") && !strstr(strstr(world.log, "refused; trying again") + 1, "refused; trying again"),
+	      "link: one line for all of them");
+	for (int n = 0; n < 2; n++) {
+		link_listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(link_port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+		int on = 1;
+		setsockopt(link_listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+		if (bind(link_listener, (struct sockaddr *)&a, sizeof a) != 0 || listen(link_listener, 8) != 0)
+			abort();
+		bool back = link_return();
+		uint32_t tries = g.tries;
+		world_sleep(n ? RECONNECT_HELD_MS : RECONNECT_HELD_MS - 1);
+		link_lose();
+		if (n)
+			check(back && g.tries == 0, "link: a connection that held makes it begin anew");
+		else
+			check(back && g.tries == tries + 1, "link: one that did not hold does not");
+		if (n == 0)
+			close(link_listener);
+	}
+	check(link_end(), "link: back-off: no descriptor leaked");
+}
+
+/* As when the signal has come: the loop has turned, so its clock is right. */
+static void link_kick(void)
+{
+	world_wake();
+	lk_kick();
+	world_run();
+}
+
+static void unit_link_kick(void)
+{
+	link_begin();
+	link_lose();
+	g.retry_at = world.now + 1000000;
+	link_kick();
+	check(link_return() && g.logins == 2, "link: a kick ends a wait");
+	fake.out_count = 0;
+	while (fake.out)
+		fake_take();
+	link_kick();
+	check(fake_expect(SSH_GLOBAL_REQUEST, "sb", "keepalive@openssh.com", 1), "link: a kick asks a link that is up");
+	fake_put(SSH_REQUEST_FAILURE, "");
+	world_run();
+	world_sleep(PROBE_MS + 1);
+	check(g.link == LK_UP && g.logins == 2, "link: an answer, even late in the queue, is life");
+	link_kick();
+	world_sleep(PROBE_MS - 1);
+	check(g.link == LK_UP, "link: the answer may take PROBE_MS");
+	world_sleep(2);
+	check(g.link == LK_WAITING && strstr(world.log, "not responding"), "link: and not longer");
+	check(link_end(), "link: kicks: no descriptor leaked");
+}
+
+/* So many messages of that type among what the master has sent; takes all. */
+static int link_sent(int type)
+{
+	int n = 0;
+	for (const struct fake_message *m; fake.out && (m = fake_take());)
+		n += m->bytes[0] == type;
+	return n;
+}
+
+static void unit_link_alive(void)
+{
+	link_begin();
+	g.op.alive_interval = 10;
+	g.op.alive_count = 3;
+	link_lose();
+	bool back = link_return();
+	int64_t up = world.now;
+	int asked = 0;
+	link_sent(0);
+	for (int i = 0; i < 3; i++) {
+		world_sleep(9999);
+		asked += link_sent(SSH_GLOBAL_REQUEST) != 0;
+		world_sleep(1);
+		asked += link_sent(SSH_GLOBAL_REQUEST) != 1;
+	}
+	check(back && asked == 0, "link: one keepalive after each interval of silence");
+	world_sleep(9999);
+	check(g.link == LK_UP, "link: alive until interval x count, and one more, has passed");
+	world_sleep(1);
+	check(g.link == LK_WAITING && world.now - up == 40000, "link: lost then, to the millisecond");
+	back = link_return();
+	for (int i = 0; i < 30; i++) {
+		world_sleep(5000);
+		fake.info.bytes_in++;	/* half a packet: no message, but life */
+		world_wake();
+	}
+	check(back && g.link == LK_UP && link_sent(SSH_GLOBAL_REQUEST) == 0, "link: any byte is life");
+	g.op.alive_interval = 0;
+	world_sleep(86400000);
+	check(g.link == LK_UP && link_sent(SSH_GLOBAL_REQUEST) == 0, "link: ServerAliveInterval=0 asks nothing for a day");
+	check(link_end(), "link: keepalives: no descriptor leaked");
+}
+
+/* A login that does not come about: given up by ConnectTimeout. */
+static void unit_link_login(void)
+{
+	link_begin();
+	g.op.connect_timeout = 7;
+	fake.login_ends = TP_LOGIN;
+	link_lose();
+	link_try();
+	check(g.link == LK_LOGIN, "link: a login begins");
+	world_sleep(6999);
+	check(g.link == LK_LOGIN, "link: it has ConnectTimeout");
+	world_sleep(2);
+	check(g.link == LK_WAITING && strstr(world.log, "timed out"), "link: and no more");
+	int fd = accept4(link_listener, NULL, NULL, SOCK_CLOEXEC);
+	close(fd);
+	fake.login_ends = TP_UP;
+	check(link_return() && g.logins == 2, "link: the next one comes about");
+	g.op.reconnect = LK_NO;
+	fake_fail("gone");
+	check(!world_run() && world.ended && g.exit_code == 255, "link: Reconnect=no: the loss is the end");
+	check(link_end(), "link: logins: no descriptor leaked");
+}
+
+static void unit_link(void)
+{
+	unit_link_cycles();
+	unit_link_backoff();
+	unit_link_kick();
+	unit_link_alive();
+	unit_link_login();
+}
