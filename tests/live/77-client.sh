@@ -232,9 +232,9 @@ suspended() {
 	is "ESC-suspend: stops, the shell goes on, fg goes on" "$(cat "$T/err")" ''
 	is "ESC-suspend: what was typed meanwhile stayed with the shell" "$(tr '\n' ' ' <"$T/typed")" "one two q "
 	works "ESC-suspend: the terminal was not raw meanwhile" grep -q ' icanon' "$T/stopped"
-	# Output that comes while it is stopped is not lost.
+	# Output that comes while it is stopped is not lost; the first of the two bytes is the line end before ~.
 	env PS1='prompt> ' "$PTY" expect 'prompt> ' \
-		send "$CL -t x 'stty raw -echo; echo ready; until [ -e $T/stopped.2 ]; do sleep 0.1; done; echo after; head -c 1; exit 5'\\r" \
+		send "$CL -t x 'stty raw -echo; echo ready; until [ -e $T/stopped.2 ]; do sleep 0.1; done; echo after; head -c 2; exit 5'\\r" \
 		expect ready raw send '\n~\032' expect 'prompt> ' send "touch $T/stopped.2\\r" expect 'prompt> ' \
 		send 'fg\r' raw send 'x' expect 'prompt> ' \
 		send 'echo status $?; exit\r' expect 'status 5' -- sh -i >"$T/pty" 2>"$T/err"
