@@ -39,6 +39,14 @@ skip() { POINTS=$((POINTS + 1)); echo "ok $POINTS - $LABEL$1 # SKIP $2"; }
 finish() { echo "1..$POINTS"; exit 0; }
 give_up() { not_ok "$*"; finish; }
 
+# terminals: whether a server of ours can hand them out.  It gives them to the
+# group tty, which an ordinary user may do only as its member, or need not do
+# where devpts has done it.
+terminals() {
+	[ "$(id -u)" = 0 ] || id -Gn | grep -qw tty || grep -q '^devpts .*gid=' /proc/mounts
+}
+NO_TERMINALS="an ordinary user's server cannot hand out terminals here: not in the group tty"
+
 # is NAME GOT WANT
 is() {
 	if [ "$2" = "$3" ]; then ok "$1"; else

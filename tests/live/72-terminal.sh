@@ -3,6 +3,8 @@
 # shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2153
 . "$TESTDIR/lib.sh"
 
+terminals || { skip "terminals" "$NO_TERMINALS"; finish; }
+
 TERM=xterm-test
 export TERM
 

@@ -91,7 +91,7 @@ script() {
 	does "CLIENT-session: a forward that fails" -R $PORT:127.0.0.1:9 x 'echo not this'
 	does "CLIENT-session: -T" -T x 'tty; exit 5'
 	does "CLIENT-session: -t without a terminal" -t x 'tty; exit 6'
-	does "CLIENT-session: -tt" -tt x 'stty -echo; echo up; exit 7'
+	! terminals || does "CLIENT-session: -tt" -tt x 'stty -echo; echo up; exit 7'
 	echo 'echo a shell; exit 8' >"$T/word"
 	does "CLIENT-shell: -N is a shell's session" -N x
 	does "CLIENT-shell: no command" x
@@ -207,6 +207,7 @@ wire() {
 # --- its terminal ----------------------------------------------------------------
 
 shared_closed() {
+	terminals || { skip "CLIENT-closed" "$NO_TERMINALS"; return; }
 	for CLIENT in ssh sshmux; do
 		words
 		"$PTY" -- $CL -t x 'exit 3' >"$T/pty.$CLIENT" 2>&1
@@ -219,6 +220,7 @@ shared_closed() {
 
 # ~^Z: the shell comes back, its lines stay with it; fg goes on, nothing is lost.
 suspended() {
+	terminals || { skip "ESC-suspend" "$NO_TERMINALS"; return; }
 	CLIENT=sshmux
 	words
 	rm -f "$T/typed"
