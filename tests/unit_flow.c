@@ -297,8 +297,8 @@ static void flow_on_alarm(int number)
 	flow_blocked = 1;
 }
 
-/* A session on a terminal, which stays blocking: the master must read it only
- * when there is something. */
+/* A session on a terminal, whose own description stays blocking: the master has
+ * another one. */
 static void unit_flow_terminal(void)
 {
 	struct session s;
@@ -510,6 +510,53 @@ static void flow_shared(bool nonblock_before, int order, int how)
 	check(world_end(), "flow: ... no descriptor leaked");
 }
 
+/* Two sessions read one terminal, and it takes the output of both without being
+ * read: whoever comes second must not make the master wait. */
+static void flow_terminal_shared(void)
+{
+	static uint8_t bytes[1000];
+	struct session s[2];
+	size_t typed = 0;
+	bool waits = false;
+	world_begin();
+	int slave, master = flow_pty(&slave);
+	for (int i = 0; i < 2; i++)
+		flow_session(&s[i], (int[]){ slave, slave, slave });
+	while (fake_take())
+		;
+	alarm(20);		/* a master that waits ends the test */
+	check(write(master, "line\n", 5) == 5, "flow: somebody types for two sessions");
+	world_run();
+	for (const struct fake_message *m; (m = fake_take());)
+		typed += m->bytes[0] == SSH_CHANNEL_DATA ? m->len - 9 : 0;
+	check(typed == 5, "flow: two sessions read one terminal: the line comes once, nobody waits");
+	for (int i = 0; i < 2000 && !waits; i++) {
+		const struct channel *c = &g.channel[s[i % 2].id];
+		size_t n = c->window < sizeof bytes ? c->window : sizeof bytes;
+		if (n > 0 && i % 4 < 2)
+			fake_put(SSH_CHANNEL_DATA, "uS", (uint32_t)s[i % 2].id, bytes, n);
+		else if (n > 0)
+			fake_put(SSH_CHANNEL_EXTENDED_DATA, "uuS", (uint32_t)s[i % 2].id, 1, bytes, n);
+		world_run();
+		while (fake_take())
+			;
+		waits = g.channel[s[0].id].queue[CH_OUT].len > 0 && g.channel[s[1].id].queue[CH_OUT].len > 0;
+	}
+	check(waits, "flow: a terminal that nobody reads: the rest of both waits in the pool");
+	alarm(0);
+	for (int i = 0; i < 2; i++)
+		session_finish(&s[i], 0);
+	for (int i = 0; i < 2; i++)
+		peer_close(&s[i].p);
+	world_run();
+	close(master);
+	close(slave);
+	for (int i = 0; i < 2; i++)
+		session_close(&s[i]);
+	world_run();
+	check(world_end(), "flow: ... no descriptor leaked");
+}
+
 /* A pipe's and a socket's flags are never touched, open or not. */
 static void flow_untouched(bool socket)
 {
@@ -653,6 +700,7 @@ static void unit_flow(void)
 	unit_flow_terminal_first();
 	unit_flow_terminal();
 	unit_flow_escapes();
+	flow_terminal_shared();
 	flow_untouched(false);
 	flow_untouched(true);
 	for (int order = 0; order < 2; order++)
