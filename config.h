@@ -23,7 +23,7 @@
 
 /* Programs connected to the control socket at once.  Further ones wait in the
  * kernel's queue (LISTEN_BACKLOG) until a place is free.
- * Range 2..1024.  Cost: CLIENTS * sizeof(struct client), about 300 bytes each. */
+ * Range 2..1024.  Cost: CLIENTS * sizeof(struct client), about 384 bytes each. */
 #ifndef CLIENTS
 #define CLIENTS BY_PROFILE(64, 256)
 #endif
@@ -31,7 +31,7 @@
 /* SSH channels at once: sessions, forwarded connections, proxied channels.
  * Beyond it sessions wait (SESSION_WAIT_MS), forwarded connections are closed.
  * Range 2..2048.  Cost: CHANNELS * (sizeof(struct channel) + WINDOW_MIN_BLOCKS *
- * WINDOW_BLOCK), about 270 + 384 bytes each. */
+ * WINDOW_BLOCK), about 216 + 384 bytes each. */
 #ifndef CHANNELS
 #define CHANNELS BY_PROFILE(96, 512)
 #endif

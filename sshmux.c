@@ -37,9 +37,10 @@
  *
  * Invariants.
  *  1. After start-up nothing allocates; every table and buffer is in `g`.
- *  2. Only poll() blocks.  Our own descriptors are non-blocking; the flags of
- *     passed descriptors, which their owners share, are put back on every way
- *     out.
+ *  2. Only poll() blocks.  Our own descriptors are non-blocking.  Passed ones,
+ *     whose flags their owners share, are used through a description of our own
+ *     (pipes, terminals) or by MSG_DONTWAIT (sockets); where neither is possible
+ *     O_NONBLOCK is set, and put back on every way out.
  *  3. Handlers mark, only lp_reap() frees.
  *  4. The bytes buffered for readers plus the windows advertised never exceed
  *     the window pool (see pool_): a reader that stops harms nobody.
@@ -205,7 +206,7 @@ struct queue {
 struct passed {
 	int fd;			/* -1 when closed */
 	bool socket;		/* MSG_DONTWAIT serves, whatever its flags */
-	bool tty;		/* left blocking: only touched after poll() said so */
+	bool tty;		/* not re-opened: left blocking, only touched after poll() said so */
 	bool nonblock;		/* never waits */
 	bool restore;		/* we set O_NONBLOCK and owe taking it back */
 	uint32_t inode;		/* narrows the search for who shares the description */
@@ -1880,8 +1881,8 @@ static uint32_t ch_read(struct channel *c, uint32_t max)
 	return n;
 }
 
-/* Promises the peer more once a packet, or an eighth of the target, is free.  The target
- * doubles each time the reader has kept up with a whole one. */
+/* Promises the peer more once a packet, or an eighth of the target, is free.
+ * The target doubles each time the reader has kept up with a whole one. */
 static void ch_credit(struct channel *c)
 {
 	if (c->flags & (CH_EOF_RCVD | CH_CLOSE_RCVD | CH_CLOSE_SENT))
