@@ -494,7 +494,7 @@ static struct {
 		const char *given;		/* the host as typed */
 		const char *control_path, *mux_command, *host_name;
 		const char *config_file, *ignore_unknown;
-		bool dump;
+		bool dump, list;		/* -G, -O list */
 		int64_t port;
 		const char *const *command;	/* words */
 		int n_command;
@@ -6786,6 +6786,7 @@ static struct cl_state {
 	bool own;			/* the master is a child of ours, and only so for us */
 	struct buf out;			/* requests that are not yet written */
 } cl = { .fd = -1 };
+static const char *cl_line_end = "\r\n";	/* ssh's: the terminal may be raw */
 static volatile sig_atomic_t cl_signal, cl_resized;
 
 /* A frame from the master: its type, its second word, and the rest of it. */
@@ -6804,8 +6805,8 @@ static void cl_say(const char *format, ...)
 	va_end(ap);
 	if (n > (int)sizeof text - 3)
 		n = (int)sizeof text - 3;
-	memcpy(text + n, "\r\n", 2);
-	(void)!write(STDERR_FILENO, text, (size_t)n + 2);
+	n += snprintf(text + n, 3, "%s", cl_line_end);
+	(void)!write(STDERR_FILENO, text, (size_t)n);
 }
 
 /* --- bytes ------------------------------------------------------------------- */
@@ -7307,10 +7308,10 @@ static const struct cl_command {
 };
 
 /* `-O name`: 0 or 255, with ssh's texts. */
-static int cl_command(void)
+static int cl_command(const char *name)
 {
 	for (size_t i = 0; i < sizeof cl_commands / sizeof cl_commands[0]; i++) {
-		if (strcmp(cl_commands[i].name, g.op.mux_command) != 0)
+		if (strcmp(cl_commands[i].name, name) != 0)
 			continue;
 		cl_set_timeout();
 		int status = cl_connect() ? cl_commands[i].run() : 255;
@@ -7769,7 +7770,7 @@ static const struct op_letter {
 	{ 'm', OP_MASTER, "MACS", "MACs", NULL, "message authentication codes in order of preference" },
 	{ 'N', OP_BOTH, NULL, "SessionType", "none", "run no command" },
 	{ 'n', OP_CLIENT, NULL, "StdinNull", "yes", "read nothing: stdin is /dev/null" },
-	{ 'O', OP_CLIENT, "COMMAND", NULL, NULL, "tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy" },
+	{ 'O', OP_CLIENT, "COMMAND", NULL, NULL, "tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy; list" },
 	{ 'o', OP_BOTH, "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
 	{ 'P', OP_BOTH, "TAG", "Tag", NULL, "no effect: Match blocks by tag are skipped" },
 	{ 'p', OP_MASTER, "PORT", "Port", NULL, "port of the server" },
@@ -8489,11 +8490,23 @@ static const char *cf_expand(const char *text, const char *tokens, bool variable
 
 /* --- files -------------------------------------------------------------------- */
 
+/* What is left of a file that can only be read once, up to a line's end. */
+static ssize_t cf_read_pipe(int fd, char *line, size_t size)
+{
+	size_t n = 0;
+	while (n < size && read(fd, line + n, 1) == 1)
+		if (line[n++] == '\n')
+			break;
+	return (ssize_t)n;
+}
+
 /* The next line of a file into g.scratch, without its end; false at the end. */
 static bool cf_line(int fd, off_t *at)
 {
 	char *line = (char *)g.scratch;
 	ssize_t n = pread(fd, line, sizeof g.scratch - 1, *at);
+	if (n < 0 && errno == ESPIPE)
+		n = cf_read_pipe(fd, line, sizeof g.scratch - 1);
 	if (n <= 0)
 		return false;
 	const char *end = memchr(line, '\n', (size_t)n);
@@ -8546,6 +8559,7 @@ static bool cf_match(struct op_text t)
 }
 
 static bool cf_read(const char *path, int depth);
+static bool cf_list_names(struct op_text t);
 
 /* The name in a directory that matches and comes next after `last` in order;
  * false if there is none. */
@@ -8615,7 +8629,7 @@ static bool cf_read(const char *path, int depth)
 		if (!*text || *text == '#')
 			continue;
 		if (op_is(text, len, "Host"))
-			active = cf_host(t);
+			active = g.op.list ? cf_list_names(t) : cf_host(t);
 		else if (op_is(text, len, "Match"))
 			active = cf_match(t);
 		else if (active && op_is(text, len, "Include"))
@@ -8823,6 +8837,49 @@ static void cf_login(void)
 		g.op.proxy_command = cf_jump();
 	g.op.proxy_command = cf_expand(g.op.proxy_command, "hnpr", false);
 	cf_transport();
+}
+
+/* --- -O list ---------------------------------------------------------------------- */
+
+/* In a child: what the files say of one name, and whether a master is there. */
+static void cf_list_one(const char *name)
+{
+	g.op.list = false;
+	g.op.given = name;
+	op_where.file = NULL;
+	cf_files();
+	cf_resolve();
+	if (!g.op.control_path)
+		exit(0);
+	printf("%s\t%s\t", name, g.op.control_path);
+	fflush(stdout);
+	dup2(STDOUT_FILENO, STDERR_FILENO);
+	cl_line_end = "\n";
+	exit(cl_command("check"));
+}
+
+/* The names of a Host line that are no patterns, each by a child, which has no
+ * options set yet.  False: no keyword of that block is for us. */
+static bool cf_list_names(struct op_text t)
+{
+	size_t mark = op_store.used;
+	for (const char *word; (word = op_word(&t));) {
+		pid_t pid = strpbrk(word, "*?!") ? -1 : fork();
+		if (pid == 0)
+			cf_list_one(word);
+		if (pid > 0)
+			waitpid(pid, NULL, 0);
+	}
+	op_store.used = mark;
+	return false;
+}
+
+static int cf_list(void)
+{
+	g.op.list = true;
+	g.op.given = "";
+	cf_files();
+	return 0;
 }
 
 /* --- -G ------------------------------------------------------------------------- */
@@ -9043,10 +9100,12 @@ int main(int argc, char **argv)
 		g.op.send_env.at[i] = default_env[i];
 	if (g.op.send_env.n == 0)
 		g.op.send_env.n = sizeof default_env / sizeof default_env[0];
+	if (g.op.mux_command && strcmp(g.op.mux_command, "list") == 0)
+		return cf_list();
 	if (g.op.mux_command && !g.op.control_path)
 		op_die("No ControlPath specified for \"-O\" command");
 	if (g.op.mux_command)
-		return cl_command();
+		return cl_command(g.op.mux_command);
 	if (!g.op.given)
 		op_die("no host given (see sshmux -h)");
 	if (g.op.stdin_null)
