@@ -76,6 +76,7 @@ help:
 	@echo 'make fuzz         the fuzzers: their corpus, FUZZ_RUNS=2000 mutations of it'
 	@echo 'make bench        side by side with the master and client of OpenSSH'
 	@echo 'make ram          the static memory of the binary, owner by owner'
+	@echo 'make ipk, apk     packages for OpenWrt, in dist/'
 	@echo 'make install      PREFIX=/usr/local DESTDIR='
 	@echo 'make clean'
 	@echo
@@ -135,6 +136,7 @@ clean:
 	rm -rf build sshmux sshmux-static
 
 include port/dropbear/dropbear.mk
+include port/openwrt/openwrt.mk
 
 $(PROGRAM): $(O)/sshmux FORCE
 	@cmp -s $< $@ || { cp $< $@.new && mv $@.new $@; }
