@@ -118,7 +118,8 @@ DynamicForward *:4055"
 	ControlPath $T/run/example.sock
 	HostName server.example.com
 	User root
-	Port 22"
+	Port 22
+	Fallback no"
 	is "instance: command" "$(about example command)" \
 		"/usr/sbin/sshmux -F RUN/example.conf -M -N -o Reconnect=always example "
 	is "instance: environment" "$(about example env)" "HOME=/root "
@@ -142,8 +143,8 @@ reads_files() { "$SSHMUX" -h | grep -q -e '^  -F '; }
 
 # Every line that the script can write is one that the program takes.
 understood() {
-	sed 's/^	//' "$T"/run/*.conf "$T/saved" | grep -v '^Host ' | sort -u >"$T/lines"
-	reads_files || sed -i '/^HostName/d' "$T/lines"
+	sed 's/^	//' "$T"/run/config "$T"/run/*.conf "$T/saved" | grep -v '^Host ' | sort -u >"$T/lines"
+	reads_files || sed -i '/^HostName/d; /^Proxy/d; /^Fallback/d' "$T/lines"
 	while read -r line; do
 		case $("$SSHMUX" -o "$line" -S "$T/none" -O check 2>&1 </dev/null) in
 		*"No such file"*) ;;
@@ -252,7 +253,6 @@ wrong_values() {
 	refused ServerAliveCountMax 0 "*not a number*"
 	refused ControlPath run/x "*not a valid path"
 	refused ControlPath "/$(printf %090d 0)" "*more than 90 characters"
-	refused ProxyCommand 'ncat %h %p' "is not supported"
 	refused HostKey 'MD5:aa' "'MD5:aa' is neither*"
 	refused HostKey '$(reboot)' "*characters that are in no key"
 	refused HostKey 'SHA256:abc ssh-ed25519 AAAAC3' "give fingerprints or keys, not both"
@@ -301,6 +301,7 @@ more_options() {
 	rm -rf "$PROCD" "$T/run"
 	accepted retry_max 300 "ReconnectMax 300"
 	accepted ConnectTimeout 20 "ConnectTimeout 20"
+	accepted ProxyCommand 'ncat --proxy "a b" %h %p' 'ProxyCommand ncat --proxy "a b" %h %p'
 	accepted ControlPath /tmp/office "ControlPath /tmp/office"
 	accepted HostKey SHA256:abc/+= "HostKeyFingerprint SHA256:abc/+="
 	accepted HostKey "ssh-ed25519 AAAAC3 ssh-rsa AAAAB3" "HostKeyAlias office" \
