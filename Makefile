@@ -76,8 +76,8 @@ help:
 	@echo 'make fuzz         the fuzzers: their corpus, FUZZ_RUNS=2000 mutations of it'
 	@echo 'make bench        side by side with the master and client of OpenSSH'
 	@echo 'make ram          the static memory of the binary, owner by owner'
-	@echo 'make ipk, apk     packages for OpenWrt, in dist/'
 	@echo 'make install      PREFIX=/usr/local DESTDIR='
+	@echo 'make ipk, apk     packages for OpenWrt, in dist/'
 	@echo 'make clean'
 	@echo
 	@echo 'PROFILE=router  SANITIZE=1  CC=clang  SSHMUX=binary to test'
@@ -136,7 +136,6 @@ clean:
 	rm -rf build sshmux sshmux-static
 
 include port/dropbear/dropbear.mk
-include port/openwrt/openwrt.mk
 
 $(PROGRAM): $(O)/sshmux FORCE
 	@cmp -s $< $@ || { cp $< $@.new && mv $@.new $@; }
@@ -188,6 +187,7 @@ $(HOMELIB): tests/home.c | $(O)
 $(O):
 	@mkdir -p $@
 
+include port/openwrt/openwrt.mk
 -include $(wildcard $(O)/*.d)
 
 .PHONY: all static help check check-stock check-more unit fuzz demo bench ram install clean FORCE
