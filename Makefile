@@ -77,6 +77,7 @@ help:
 	@echo 'make bench        side by side with the master and client of OpenSSH'
 	@echo 'make ram          the static memory of the binary, owner by owner'
 	@echo 'make install      PREFIX=/usr/local DESTDIR='
+	@echo 'make ipk, apk     packages for OpenWrt, in dist/'
 	@echo 'make clean'
 	@echo
 	@echo 'PROFILE=router  SANITIZE=1  CC=clang  SSHMUX=binary to test'
@@ -186,6 +187,7 @@ $(HOMELIB): tests/home.c | $(O)
 $(O):
 	@mkdir -p $@
 
+include port/openwrt/openwrt.mk
 -include $(wildcard $(O)/*.d)
 
 .PHONY: all static help check check-stock check-more unit fuzz demo bench ram install clean FORCE

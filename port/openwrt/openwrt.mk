@@ -1,0 +1,17 @@
+# openwrt.mk - packages for OpenWrt in dist/, from the binaries of `make cross`.
+#
+#   make ipk, make apk                    for every target
+#   make ipk TARGET=mipsel-24kc           for one
+#
+# Included by the top-level Makefile, as port/cross/cross.mk, which says what targets
+# there are and where their binaries go.
+
+OPENWRT_TARGETS = $(or $(TARGET),$(CROSS_TARGETS))
+
+ipk apk:
+	@+for t in $(OPENWRT_TARGETS); do \
+		$(AGAIN) cross TARGET=$$t && \
+		port/openwrt/pack $@ $$t $(DIST)$$t dist || exit; \
+	done
+
+.PHONY: ipk apk
