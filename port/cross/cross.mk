@@ -65,7 +65,7 @@ cross-binary: $(O)/sshmux
 
 # A new musl means new headers.
 ifneq ($(filter $(CROSS_TARGETS),$(TARGET)),)
-$(O)/sshmux.o $(O)/unit.o $(O)/fake.o $(TP_OBJS): build/musl-$(TARGET)/specs
+$(addprefix $(O)/,sshmux.o unit.o fake.o herd.o) $(TP_OBJS): build/musl-$(TARGET)/specs
 endif
 
 $(MUSL_SRC)/configure: | port/cross/musl
