@@ -33,6 +33,7 @@ DIST := dist/sshmux-$(VERSION)-
 # The small profile, unless one is asked for.
 CROSS_PROFILE = $(if $(filter file,$(origin PROFILE)),router,$(PROFILE))
 
+comma := ,
 cross_prefix = $(word 1,$(CROSS_$1))
 cross_flags = $(wordlist 4,99,$(CROSS_$1))
 cross_cc = $(cross_prefix)gcc $(cross_flags)
@@ -57,7 +58,16 @@ dist:
 # The binary of this TARGET, by the rules of the top-level Makefile.
 $(CROSS_TARGETS:%=$(DIST)%): $(DIST)%: FORCE | $(TP_SRC)/src/packet.c $(MUSL_SRC)/configure
 	@+$(AGAIN) STATIC=1 TARGET=$* PROFILE=$(CROSS_PROFILE) AR=$(call cross_prefix,$*)ar \
-		CC='$(call cross_cc,$*) -specs=build/musl-$*/specs' cross-binary
+		CC='$(call cross_cc,$*) -specs=build/musl-$*/specs' \
+		$(if $(CROSS_TESTS),cross-tests) cross-binary
+
+# The unit tests for that CPU, and what runs binary and tests on this one.  (A
+# kernel that knows foreign binaries is not needed: sshmux never starts itself.)
+EMULATE = $(subst $(comma),$(space),$(word 3,$(CROSS_$(TARGET))))
+cross-tests: $(O)/unit
+	@for b in $(DIST)$(TARGET) $(O)/unit; do \
+		w=$(O)/emulated-$$(echo $${b##*/} | sed 's/-.*//'); \
+		printf '#!/bin/sh\nexec $(EMULATE) %s "$$@"\n' $(CURDIR)/$$b >$$w && chmod 755 $$w || exit; done
 
 cross-binary: $(O)/sshmux
 	@mkdir -p dist
@@ -83,5 +93,12 @@ $(CROSS_TARGETS:%=build/musl-%/specs): build/musl-%/specs: build/musl-%/flags \
 	@+CC='$(call cross_cc,$*)' TRIPLE=$(word 2,$(CROSS_$*)) \
 		HELPERS=$(if $(filter mips%,$*),port/cross/mips.c) port/cross/musl build $(MUSL_SRC) $(@D)
 
-.PHONY: cross dist cross-binary
+# Builds all, then looks at them and runs them; see the script.
+check-cross:
+	$(SETUP) build check cross
+	@+$(AGAIN) CROSS_TESTS=1 dist $(TOOLS) $(HOMELIB)
+	@VERSION=$(VERSION) O='build/$(DROPBEAR_VERSION)-musl-static$(patsubst %,-%,$(filter-out default,$(CROSS_PROFILE)))' \
+		PROFILE=$(CROSS_PROFILE) DROPBEAR_VERSION=$(DROPBEAR_VERSION) TOOLS=$(O) SUITE='$(TESTS)' port/cross/check $(CROSS_TARGETS)
+
+.PHONY: cross dist check-cross cross-binary cross-tests
 .PRECIOUS: build/musl-%/flags
