@@ -35,8 +35,8 @@ OPT ?= -O1 -g -fno-omit-frame-pointer
 endif
 OPT ?= $(if $(filter router,$(PROFILE)),-Oz,-Os) -ffunction-sections -fdata-sections $(VARIANT_FLAGS)
 
-# build/2026.94-gcc[-static][-router][-sanitize][-TARGET]
-O := build/$(DROPBEAR_VERSION)-$(subst $(space),_,$(subst /,_,$(strip $(CC))))$(if \
+# build/2026.94-gcc[-static][-router][-sanitize], build/2026.94-musl-static-router-TARGET
+O := build/$(DROPBEAR_VERSION)-$(if $(TARGET),musl,$(subst $(space),_,$(subst /,_,$(strip $(CC)))))$(if \
 	$(STATIC),-static)$(patsubst %,-%,$(filter-out default,$(PROFILE)))$(if \
 	$(SANITIZE),-sanitize)$(patsubst %,-%,$(TARGET))
 
@@ -76,6 +76,8 @@ help:
 	@echo 'make fuzz         the fuzzers: their corpus, FUZZ_RUNS=2000 mutations of it'
 	@echo 'make bench        side by side with the master and client of OpenSSH'
 	@echo 'make ram          the static memory of the binary, owner by owner'
+	@echo 'make cross TARGET=  dist/sshmux-VERSION-TARGET, static; make dist: all of'
+	@echo '                  $(CROSS_TARGETS)'
 	@echo 'make install      PREFIX=/usr/local DESTDIR='
 	@echo 'make ipk, apk     packages for OpenWrt, in dist/'
 	@echo 'make clean'
@@ -133,9 +135,10 @@ install: all
 		install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/doc/sshmux/$$f; done
 
 clean:
-	rm -rf build sshmux sshmux-static
+	rm -rf build dist sshmux sshmux-static
 
 include port/dropbear/dropbear.mk
+include port/cross/cross.mk
 
 $(PROGRAM): $(O)/sshmux FORCE
 	@cmp -s $< $@ || { cp $< $@.new && mv $@.new $@; }

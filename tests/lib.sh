@@ -88,6 +88,15 @@ differs() {
 	skip "$1" "OpenSSH differs: $2"
 }
 
+# emulated NAME REASON: true under qemu-user (EMULATED=1), which cannot do what
+# the point NAME asks for; such points are listed among the skipped ones
+emulated() {
+	[ -n "${EMULATED:-}" ] || return 1
+	skip "$1" "qemu-user: $2"
+}
+NO_SO_ERROR="SO_ERROR has the host's number, which on MIPS means something else"
+NO_CLOSING="descriptors beyond the room for them stay open; Linux closes them"
+
 # --- waiting, processes ------------------------------------------------------
 
 # wait_for SECONDS COMMAND...: polls until the command succeeds

@@ -120,8 +120,9 @@ static void unit_link_backoff(void)
 	check(within, "link: every delay is below its bound");
 	check(longest > 150000, "link: and they do grow: %lld ms", (long long)longest);
 	check(again, "link: each is followed by one try");
-	check(strstr(world.log, "refused; trying again") && !strstr(strstr(world.log, "refused; trying again") + 1, "refused; trying again"),
-	      "link: one line for all of them");
+	if (!emulated("link: one line for all of them", NO_SO_ERROR))
+		check(strstr(world.log, "refused; trying again") && !strstr(strstr(world.log, "refused; trying again") + 1, "refused; trying again"),
+		      "link: one line for all of them");
 	for (int n = 0; n < 2; n++) {
 		link_listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 		struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(link_port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };

@@ -75,7 +75,8 @@ TP_OBJS := $(TP_OWN_OBJS) $(TP_DROPBEAR_OBJS) $(TP_TOMCRYPT_OBJS) $(TP_TOMMATH_O
 TP_FLAGS = $(OPT) $(CFLAGS) $(SANITIZE) -ffunction-sections -fdata-sections
 TP_CPPFLAGS = -D_GNU_SOURCE -DDROPBEAR_CLIENT=1 -DLOCALOPTIONS_H_EXISTS \
 	$(PROFILE_CPPFLAGS) $(CPPFLAGS) -I$(TP_PORT) -I$(TP_O) -include $(TP_PORT)/guard.h
-TP_DROPBEAR_CC = $(CC) $(TP_FLAGS) -std=gnu99 -w -I$(TP_PORT)/shim $(TP_CPPFLAGS) \
+# (Its messages name its files: the same wherever they were compiled.)
+TP_DROPBEAR_CC = $(CC) $(TP_FLAGS) -std=gnu99 -w -fmacro-prefix-map=$(TP_SRC)/= -I$(TP_PORT)/shim $(TP_CPPFLAGS) \
 	-I$(TP_SRC)/src -I$(TP_SRC)/libtomcrypt/src/headers -I$(TP_SRC)/libtommath
 TP_OWN_CC = $(CC) $(TP_FLAGS) -std=c11 -Wall -Wextra -Werror -DPORT_OWN_FILE \
 	$(TP_CPPFLAGS) -isystem $(TP_SRC)/src \

@@ -1,0 +1,104 @@
+# cross.mk - static binaries for the CPUs of routers: `make cross TARGET=...`,
+# `make dist` for all of them.
+#
+# Each is linked with a musl of its own, built below build/musl-TARGET for
+# exactly the instructions of that CPU.  The compilers are Debian's.  Included
+# by the top-level Makefile, which it runs once more with TARGET and CC set.
+#
+#   CROSS_TARGET   compiler's prefix, musl's name for the CPU, qemu's words,
+#                  with commas for blanks, then the flags
+#
+# Routers' MIPS CPUs have no FPU, and their kernels do not stand in for one: on
+# MIPS nothing may contain a floating-point instruction, libc and libgcc included
+# (see mips.c and gate).  armv7 does without an FPU too, since some have none
+# (Cortex-A9 of bcm53xx); nothing here would gain from one.
+
+CROSS_TARGETS := mips-24kc mipsel-24kc armv7 armv5 aarch64 x86_64 i386 riscv64
+
+CROSS_MIPS := -mips32r2 -mtune=24kc -msoft-float -mno-abicalls -fno-pic
+CROSS_mips-24kc := mips-linux-gnu- mips-linux-muslsf qemu-mips-static,-cpu,24Kc $(CROSS_MIPS)
+CROSS_mipsel-24kc := mipsel-linux-gnu- mipsel-linux-muslsf qemu-mipsel-static,-cpu,24Kc $(CROSS_MIPS)
+CROSS_armv7 := arm-linux-gnueabi- arm-linux-musleabi qemu-arm-static,-cpu,cortex-a9 \
+	-march=armv7-a -mthumb -mfloat-abi=soft
+CROSS_armv5 := arm-linux-gnueabi- arm-linux-musleabi qemu-arm-static,-cpu,arm926 \
+	-march=armv5te -marm -mfloat-abi=soft
+CROSS_aarch64 := aarch64-linux-gnu- aarch64-linux-musl qemu-aarch64-static,-cpu,cortex-a53
+CROSS_x86_64 := x86_64-linux-gnu- x86_64-linux-musl qemu-x86_64-static
+CROSS_i386 := i686-linux-gnu- i386-linux-musl qemu-i386-static -march=i686
+CROSS_riscv64 := riscv64-linux-gnu- riscv64-linux-musl qemu-riscv64-static
+
+MUSL_SRC := build/musl-1.2.5
+VERSION := $(shell sed -n 's/^.define SSHMUX_VERSION "\(.*\)"/\1/p' config.h)
+DIST := dist/sshmux-$(VERSION)-
+# The small profile, unless one is asked for.
+CROSS_PROFILE = $(if $(filter file,$(origin PROFILE)),router,$(PROFILE))
+
+comma := ,
+cross_prefix = $(word 1,$(CROSS_$1))
+cross_flags = $(wordlist 4,99,$(CROSS_$1))
+cross_cc = $(cross_prefix)gcc $(cross_flags)
+
+ifneq ($(filter cross,$(MAKECMDGOALS)),)
+ifneq ($(words $(filter $(CROSS_TARGETS),$(TARGET))).$(words $(TARGET)),1.1)
+$(error TARGET is one of $(CROSS_TARGETS), not "$(TARGET)")
+endif
+endif
+
+cross:
+	$(SETUP) build cross
+	@+$(AGAIN) $(DIST)$(TARGET)
+	@ls -l $(DIST)$(TARGET)
+
+dist:
+	$(SETUP) build cross
+	@+$(AGAIN) $(CROSS_TARGETS:%=$(DIST)%)
+	@cd dist && sha256sum $(CROSS_TARGETS:%=sshmux-$(VERSION)-%) >SHA256SUMS
+	@cd dist && wc -c $(CROSS_TARGETS:%=sshmux-$(VERSION)-%)
+
+# The binary of this TARGET, by the rules of the top-level Makefile.
+$(CROSS_TARGETS:%=$(DIST)%): $(DIST)%: FORCE | $(TP_SRC)/src/packet.c $(MUSL_SRC)/configure
+	@+$(AGAIN) STATIC=1 TARGET=$* PROFILE=$(CROSS_PROFILE) AR=$(call cross_prefix,$*)ar \
+		CC='$(call cross_cc,$*) -specs=build/musl-$*/specs' \
+		$(if $(CROSS_TESTS),cross-tests) cross-binary
+
+# The unit tests for that CPU, and what runs binary and tests on this one.  (A
+# kernel that knows foreign binaries is not needed: sshmux never starts itself.)
+EMULATE = $(subst $(comma),$(space),$(word 3,$(CROSS_$(TARGET))))
+cross-tests: $(O)/unit
+	@for b in $(DIST)$(TARGET) $(O)/unit; do \
+		w=$(O)/emulated-$$(echo $${b##*/} | sed 's/-.*//'); \
+		printf '#!/bin/sh\nexec $(EMULATE) %s "$$@"\n' $(CURDIR)/$$b >$$w && chmod 755 $$w || exit; done
+
+cross-binary: $(O)/sshmux
+	@mkdir -p dist
+	@cmp -s $< $(DIST)$(TARGET) || { cp $< $(DIST)$(TARGET).new && mv $(DIST)$(TARGET).new $(DIST)$(TARGET); }
+
+# A new musl means new headers.
+ifneq ($(filter $(CROSS_TARGETS),$(TARGET)),)
+$(addprefix $(O)/,sshmux.o unit.o fake.o herd.o) $(TP_OBJS): build/musl-$(TARGET)/specs
+endif
+
+$(MUSL_SRC)/configure: | port/cross/musl
+	@echo '  FETCH $(@D)'
+	@MUSL_TARBALL='$(MUSL_TARBALL)' port/cross/musl fetch $(@D)
+
+# Changes only when the compiler or its flags do.
+build/musl-%/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(call cross_cc,$*)' | cmp -s - $@ || echo '$(call cross_cc,$*)' >$@
+
+$(CROSS_TARGETS:%=build/musl-%/specs): build/musl-%/specs: build/musl-%/flags \
+		port/cross/musl port/cross/mips.c | $(MUSL_SRC)/configure
+	@echo '  MUSL $*'
+	@+CC='$(call cross_cc,$*)' TRIPLE=$(word 2,$(CROSS_$*)) \
+		HELPERS=$(if $(filter mips%,$*),port/cross/mips.c) port/cross/musl build $(MUSL_SRC) $(@D)
+
+# Builds all, then looks at them and runs them; see the script.
+check-cross:
+	$(SETUP) build check cross
+	@+$(AGAIN) CROSS_TESTS=1 dist $(TOOLS) $(HOMELIB)
+	@VERSION=$(VERSION) O='build/$(DROPBEAR_VERSION)-musl-static$(patsubst %,-%,$(filter-out default,$(CROSS_PROFILE)))' \
+		PROFILE=$(CROSS_PROFILE) DROPBEAR_VERSION=$(DROPBEAR_VERSION) TOOLS=$(O) SUITE='$(TESTS)' port/cross/check $(CROSS_TARGETS)
+
+.PHONY: cross dist check-cross cross-binary cross-tests
+.PRECIOUS: build/musl-%/flags
