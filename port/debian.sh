@@ -1,4 +1,5 @@
-# debian.sh - upstream tarballs out of Debian's source packages; sourced.
+# debian.sh - upstream tarballs out of Debian's source packages, and packages of
+# other processors; sourced.
 #
 # They come from the mirror that this machine's own apt sources name, asked
 # through a private apt state: nothing under /etc/apt or /var/lib/apt changes
@@ -43,6 +44,9 @@ machine_source() {
 apt() {
 	program=$1
 	shift
+	if [ -n "${foreign:-}" ]; then
+		set -- -o APT::Architecture="$foreign" -o APT::Architectures="$foreign" "$@"
+	fi
 	"$program" -qq -o Dir::State="$work/apt" -o Dir::State::lists="$work/apt/lists" \
 		-o Dir::State::status="$work/apt/status" -o Dir::Cache="$work/apt/cache" \
 		-o Dir::Etc::SourceList="$work/apt/list" -o Dir::Etc::SourceParts=- \
@@ -51,8 +55,8 @@ apt() {
 		-o Acquire::Check-Valid-Until=false -o Acquire::Check-Date=false "$@" </dev/null
 }
 
-# Asks the mirror for the lists of sources, once a run.
-debian_update() {
+# Sets $uri and $option, the mirror and how apt is to trust it; an empty state.
+debian_state() {
 	command -v apt-get >/dev/null ||
 		die "no apt-get here; $hint"
 	source=$(machine_source | head -n 1)
@@ -68,14 +72,24 @@ debian_update() {
 	fi
 	mkdir -p "$work/apt/lists/partial" "$work/apt/cache/archives/partial"
 	: >"$work/apt/status"
-	for suite in sid forky trixie; do
-		echo "deb-src $option$uri $suite main"
-	done >"$work/apt/list"
+}
+
+# debian_lists KIND: fetches the lists of that kind that $work/apt/list names
+debian_lists() {
 	apt apt-get update >"$work/log" 2>&1 ||
 		die "apt-get update: $(grep -m 1 '^E:' "$work/log" || tail -n 1 "$work/log")"
 	# An unreachable mirror is only a warning to apt-get update.
-	ls "$work"/apt/lists/*Sources* >/dev/null 2>&1 ||
-		die "no list of sources from $uri: $(grep -m 1 '^[EW]:' "$work/log")"
+	ls "$work"/apt/lists/*"$1"* >/dev/null 2>&1 ||
+		die "no list of $1 from $uri: $(grep -m 1 '^[EW]:' "$work/log")"
+}
+
+# Asks the mirror for the lists of sources, once a run.
+debian_update() {
+	debian_state
+	for suite in sid forky trixie; do
+		echo "deb-src $option$uri $suite main"
+	done >"$work/apt/list"
+	debian_lists Sources
 }
 
 # debian_tarball PACKAGE VERSION SUFFIX: leaves $work/PACKAGE_VERSION.orig.tar.SUFFIX;
@@ -86,4 +100,25 @@ debian_tarball() {
 	[ -n "$revision" ] || return 1
 	(cd "$work" && apt apt-get source --download-only "$1=$revision") \
 		>"$work/log" 2>&1 && [ -f "$work/$1_$2.orig.tar.$3" ]
+}
+
+# debian_foreign ARCHITECTURE SUITE: from here on apt sees the packages of that
+# processor and no others.  Nothing is installed: the machine's dpkg is not asked.
+debian_foreign() {
+	debian_state
+	foreign=$1
+	echo "deb $option$uri $2 main" >"$work/apt/list"
+	debian_lists Packages
+}
+
+# debian_depends PACKAGE PREFIX: the first package of that prefix that it needs
+debian_depends() {
+	apt apt-cache show "$1" 2>/dev/null |
+		sed -n "s/^Depends: .*\\($2[^ ,]*\\).*/\\1/p; s/^Depends: \\($2[^ ,]*\\).*/\\1/p" | head -n 1
+}
+
+# debian_package PACKAGE DIR: unpacks it there
+debian_package() {
+	(cd "$work" && apt apt-get download "$1") >"$work/log" 2>&1 &&
+		dpkg-deb -x "$work/$1"_*.deb "$2" >>"$work/log" 2>&1
 }
