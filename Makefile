@@ -71,6 +71,7 @@ help:
 	@echo 'make demo         the main job on a private server, with its costs'
 	@echo 'make check        the tests; make check TESTS="20-sessions" for some'
 	@echo 'make check-more   sanitizers, static, router profile, ordinary user, ...'
+	@echo 'make check-vm     on emulated routers: MIPS with 29 MB, ARM; cron jobs, outages'
 	@echo 'make check-stock  the live tests against the master of OpenSSH'
 	@echo 'make unit         the unit tests alone'
 	@echo 'make fuzz         the fuzzers: their corpus, FUZZ_RUNS=2000 mutations of it'
@@ -139,6 +140,7 @@ clean:
 
 include port/dropbear/dropbear.mk
 include port/cross/cross.mk
+include port/busybox/vm.mk
 
 $(PROGRAM): $(O)/sshmux FORCE
 	@cmp -s $< $@ || { cp $< $@.new && mv $@.new $@; }
