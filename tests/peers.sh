@@ -83,3 +83,87 @@ same_config() {
 		note "$(head -n 3 "$T/got.err")"
 	fi
 }
+
+# --- in ssh's place ---------------------------------------------------------------
+
+# in_place: $T/bin/ssh is PROGRAM, hosts x and jump are the server; further lines of
+# the configuration for all hosts are the arguments
+in_place() {
+	mkdir -p "$T/bin" "$T/home/.ssh"
+	if [ ! -e "$T/bin/ssh" ]; then
+		if home_is_ours; then
+			ln -s "$PROGRAM" "$T/bin/ssh"
+		else
+			printf '%s\n' '#!/bin/sh' "exec '$PROGRAM' -F '$T/home/.ssh/config' \"\$@\"" >"$T/bin/ssh"
+			chmod 755 "$T/bin/ssh"
+		fi
+	fi
+	printf '%s\n' "$@" 'Host x jump' 'HostName 127.0.0.1' "Port $PORT" "User $ME" \
+		"IdentityFile $KEY" 'IdentitiesOnly yes' 'Host *' "UserKnownHostsFile $T/known_hosts" \
+		'StrictHostKeyChecking yes' 'BatchMode yes' >"$T/home/.ssh/config"
+}
+
+# p COMMAND...: with that ssh first in PATH, by a deadline; exec_p in this shell's place
+p() (exec_p "$@")
+exec_p() {
+	PATH=$T/bin:$PATH
+	if home_is_ours; then
+		exec env LD_PRELOAD="$HOMELIB" TEST_ME="$ME" TEST_HOME="$T/home" TEST_SHELL=/bin/sh \
+			timeout "${DEADLINE:-60}" "$@"
+	fi
+	exec timeout "${DEADLINE:-60}" "$@"
+}
+
+# gives NAME STATUS OUTPUT COMMAND...: what a command of p must give; stdin is ours
+gives() {
+	gives_name=$1 gives_want="$3
+status $2"
+	shift 3
+	gives_got=$(p "$@" 2>"$T/err"; echo "
+status $?")
+	gives_got=$(printf '%s\n' "$gives_got" | sed '/^$/d')
+	is "$gives_name" "$gives_got" "$(printf '%s\n' "$gives_want" | sed '/^$/d')"
+	[ "$gives_got" = "$(printf '%s\n' "$gives_want" | sed '/^$/d')" ] || note "$(head -n 3 "$T/err")"
+}
+
+# How often somebody has logged in to the server; how often since count_logins
+all_logins() { grep -c 'Accepted publickey' "$SERVER_LOG" || :; }
+count_logins() { counted=$(all_logins); }
+logins() { echo $(($(all_logins) - counted)); }
+
+# How many connections the server has, by its processes
+connections() {
+	grep -l "^PPid:[[:space:]]*$SERVER_PID\$" /proc/[0-9]*/status 2>/dev/null | grep -c ''
+}
+no_connections() { [ "$(connections)" = 0 ]; }
+
+# find_master [WORD...]: the master that -O check finds, MASTER_PID
+find_master() {
+	MASTER_PID=$(p ssh -O check "$@" x 2>&1 </dev/null | sed -n 's/.*(pid=\([0-9]*\)).*/\1/p')
+	[ -n "$MASTER_PID" ] && ends_later "$MASTER_PID"
+}
+
+# leaves NAME [WORD...]: -O exit, and nothing of that master remains
+leaves() {
+	leaves_name=$1
+	shift
+	find_master "$@" || { not_ok "$leaves_name: there is a master"; return; }
+	gives "$leaves_name: -O exit" 0 '' ssh -O exit "$@" x </dev/null
+	works "$leaves_name: the master ends" wait_for 20 gone "$MASTER_PID"
+	works "$leaves_name: no connection is left" wait_for 20 no_connections
+}
+
+# files DIRECTORY: everything below it, as one text
+files() {
+	(cd "$1" && find . -path ./.git -prune -o -type f -exec sha256sum {} + -o -printf '%y %p %l\n' | sort)
+}
+
+# make_data: a tree with what copies get wrong
+make_data() {
+	mkdir -p "$T/data/sub/empty directory"
+	head -c 300000 /dev/urandom >"$T/data/random"
+	head -c 200000 /dev/zero >"$T/data/sub/zeros"
+	echo text >"$T/data/a name with 'blanks' & more"
+	: >"$T/data/empty"
+	ln -s ../random "$T/data/sub/link"
+}

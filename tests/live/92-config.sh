@@ -1,6 +1,6 @@
 # Configuration files and the command line: `-G` of ssh and of sshmux say the same
 # for every case of tests/configs/cases.tsv, and both refuse those of errors.tsv.
-# shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2153
+# shellcheck shell=sh disable=SC2016,SC2088,SC2119,SC2120,SC2034,SC2086,SC2153
 . "$TESTDIR/lib.sh"
 . "$TESTDIR/peers.sh"
 
