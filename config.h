@@ -287,6 +287,11 @@
 #define ASKPASS "/usr/bin/ssh-askpass"
 #endif
 
+/* Where the system's configuration file is, and what it includes. */
+#ifndef CONFIG_DIRECTORY
+#define CONFIG_DIRECTORY "/etc/sshmux/"
+#endif
+
 #ifndef LISTEN_BACKLOG
 #define LISTEN_BACKLOG 128
 #endif

@@ -32,7 +32,8 @@
  *   lk_        the link: connect, log in, keepalive, loss
  *   lp_        the poll loop
  *   cl_        the mux client
- *   op_        options
+ *   op_        options: the command line
+ *   cf_        configuration files, what follows from all options, -G
  *   main
  *
  * Invariants.
@@ -62,6 +63,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -80,6 +82,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -346,6 +349,7 @@ enum px_answer {
 struct client {
 	int fd;
 	uint8_t phase;			/* enum mx_phase */
+	bool own;			/* our other half: with it our purpose ends */
 	bool dead;			/* to be reaped */
 	bool closing;			/* to be dropped when its replies are written */
 	bool greeted;			/* its HELLO came */
@@ -468,28 +472,40 @@ struct forward {
 	char why[96];			/* what went wrong last; "" for nothing */
 };
 
-/* ControlMaster: the last one asks the user about every request. */
-enum op_master { OP_MASTER_NO, OP_MASTER_YES, OP_MASTER_ASK };
+/* ControlMaster: ASK asks the user about every request; AUTO becomes the one or
+ * the other where there is no master yet. */
+enum op_master { OP_MASTER_NO, OP_MASTER_YES, OP_MASTER_ASK, OP_MASTER_AUTO, OP_MASTER_AUTO_ASK };
 
 enum lk_state { LK_DOWN, LK_WAITING, LK_CONNECTING, LK_LOGIN, LK_UP };
 enum lk_reconnect { LK_NO, LK_YES, LK_ALWAYS };
 enum lp_stop { LP_RUN, LP_WHEN_IDLE, LP_NOW };
+
+/* After the first login a process may become two: the master, and the client
+ * that the user sees, or who just goes. */
+enum lp_split { LP_STAYS, LP_SERVES_ITSELF, LP_DETACHES };
 
 static const char *const default_env[] = { "LANG", "LC_*" };
 
 static struct {
 	/* op_ */
 	struct {
-		int64_t log_level;		/* enum tp_level */
+		int64_t log_level, level;	/* enum tp_level; LogLevel, finer */
 		int64_t master, session_type;	/* enum op_master; 0 default, 1 none, 2 subsystem */
+		const char *given;		/* the host as typed */
 		const char *control_path, *mux_command, *host_name;
+		const char *config_file, *ignore_unknown;
+		bool dump;
 		int64_t port;
 		const char *const *command;	/* words */
 		int n_command;
 		struct list { const char *at[OPTION_LIST]; size_t n; }
-			identity, known_hosts, pin, send_env, set_env;
+			identity, known_hosts, global_hosts, pin, send_env, set_env;
 		int64_t connect_timeout, alive_interval, alive_count;	/* s, s, count */
 		int64_t family;			/* AF_… */
+		int64_t persist, attempts, fallback, background, stdin_null, clear_forwards;	/* ControlPersist: s, 0 for ever, -1 no */
+		int64_t pubkey_auth, password_auth, keyboard_auth;
+		const char *preferred_auth, *identity_agent;
+		const char *proxy_command, *proxy_jump, *remote_command;
 		int64_t batch, identities_only, strict, gateway_ports, exit_on_forward_failure;
 		int64_t reconnect, reconnect_min, reconnect_max, session_wait;	/* enum lk_reconnect; s */
 		int64_t tcp_keepalive, dscp_interactive, dscp_bulk;
@@ -505,6 +521,7 @@ static struct {
 
 	/* log_ */
 	uint32_t log_lost;
+	int log_fd;			/* -E, 0 for stderr */
 
 	/* pool_ */
 	uint16_t pool_next[WINDOW_BLOCKS];
@@ -562,6 +579,7 @@ static struct {
 	uint32_t failures;		/* logins that failed one after the other */
 	int64_t retry_at, down_at, probe_at;	/* when to try again; when the link was lost; when it must have answered */
 	uint64_t probe_bytes;
+	pid_t proxy;			/* ProxyCommand's process, 0 for none */
 	int net_fd;			/* the transport's socket, for its DSCP; not ours to close */
 	int tos;			/* set on it, -1 for none yet */
 	int unsent;			/* its TCP_NOTSENT_LOWAT */
@@ -572,6 +590,11 @@ static struct {
 	/* lp_ */
 	int signal_pipe[2];
 	enum lp_stop stop;
+	enum lp_split split;		/* what is to happen after the login */
+	bool has_split;			/* we are the child that stays */
+	int own_fd;			/* in the parent: its connection to that child, 0 for none */
+	pid_t own_master;
+	int64_t idle_at;		/* ControlPersist: when to end */
 	int exit_code;
 	int64_t now, stop_deadline;
 	bool again;			/* the reaper freed something: the next poll() does not wait */
@@ -601,7 +624,8 @@ static void log_line(enum tp_level level, const char *text)
 {
 	if ((int)level > g.op.log_level)
 		return;
-	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
+	int fd = g.log_fd ? g.log_fd : STDERR_FILENO;
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
 	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT)) {
 		g.log_lost++;
 		return;
@@ -612,7 +636,7 @@ static void log_line(enum tp_level level, const char *text)
 		: snprintf(line, sizeof line, "sshmux: (%u lines lost) %s", (unsigned)g.log_lost, text);
 	size_t len = n < (int)sizeof line - 1 ? (size_t)n : sizeof line - 2;
 	line[len++] = '\n';
-	if (write(STDERR_FILENO, line, len) == (ssize_t)len)
+	if (write(fd, line, len) == (ssize_t)len)
 		g.log_lost = 0;
 }
 
@@ -1145,6 +1169,17 @@ static void fd_address(const struct sockaddr_storage *a, char *to, size_t size)
 		snprintf(to, size, "local");
 }
 
+/* Closes all descriptors from 3 on but these. */
+static void fd_close_others(int keep, int also)
+{
+	for (int fd = 3; fd < FD_LIMIT; fd++)
+		if (fd != keep && fd != also)
+			close(fd);
+#ifdef SYS_close_range
+	syscall(SYS_close_range, FD_LIMIT, ~0u, 0);
+#endif
+}
+
 /* On every way out of the process. */
 static void fd_give_all_back(void)
 {
@@ -1212,13 +1247,22 @@ static bool fd_send(int to, int fd)
  * (getaddrinfo() blocks and allocates), addresses are tried one after the
  * other.  The owner polls `fd` for cn_events() and calls cn_service(). */
 
+/* What a program of the user's finds as it would have without us. */
+static void cn_default_signals(void)
+{
+	sigset_t none;
+	sigemptyset(&none);
+	signal(SIGPIPE, SIG_DFL);
+	signal(SIGTTIN, SIG_DFL);
+	signal(SIGTTOU, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 /* The child: everything of ours is closed, so that a slow name server does
  * not keep clients' descriptors open. */
 static void cn_child(const char *host, int family, int out)
 {
-	for (int fd = 3; fd < FD_LIMIT; fd++)
-		if (fd != out)
-			close(fd);
+	fd_close_others(out, out);
 	struct addrinfo hints = { .ai_family = family, .ai_socktype = SOCK_STREAM }, *list = NULL;
 	struct cn_reply r = { 0 };
 	r.error = getaddrinfo(host, NULL, &hints, &list);
@@ -1363,6 +1407,43 @@ static void cn_start(struct connector *c, const char *host, uint16_t port, int f
 	cn_next(c, now);
 }
 
+static void cn_proxy_child(const char *command, int fd)
+{
+	char line[PATH_MAX * 2 + 1200];
+	const char *shell = getenv("SHELL");
+	if (!shell || !*shell)
+		shell = "/bin/sh";
+	snprintf(line, sizeof line, "exec %s", command);
+	cn_default_signals();
+	if (dup2(fd, STDIN_FILENO) < 0 || dup2(fd, STDOUT_FILENO) < 0)
+		_exit(127);
+	fd_close_others(0, 0);
+	execl(shell, shell, "-c", line, (char *)NULL);
+	_exit(127);
+}
+
+/* ProxyCommand: a program's stdin and stdout are the connection, at once.  Its
+ * process id, which is the caller's to end. */
+static pid_t cn_proxy(struct connector *c, const char *command)
+{
+	int sv[2];
+	cn_reset(c, 0, 0);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) != 0) {
+		cn_fail(c, strerror(errno));
+		return 0;
+	}
+	pid_t pid = fork();
+	if (pid == 0)
+		cn_proxy_child(command, sv[1]);
+	close(sv[1]);
+	fd_nonblock(sv[0]);
+	c->fd = sv[0];
+	c->state = CN_DONE;
+	if (pid < 0)
+		cn_fail(c, strerror(errno));
+	return pid > 0 ? pid : 0;
+}
+
 /* Only finds a name's addresses: CN_RESOLVED or CN_FAILED. */
 static void cn_resolve(struct connector *c, const char *host, int family, int64_t deadline)
 {
@@ -1441,18 +1522,12 @@ static void cn_service(struct connector *c, short revents, int64_t now)
  * of its own, so that what the program starts ends with it. */
 static void ex_child(const char *const argv[], const char *variable, int out)
 {
-	sigset_t none;
-	sigemptyset(&none);
-	signal(SIGPIPE, SIG_DFL);
-	signal(SIGTTIN, SIG_DFL);
-	signal(SIGTTOU, SIG_DFL);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	cn_default_signals();
 	setpgid(0, 0);
 	int null = open("/dev/null", O_RDONLY);
 	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)
 		_exit(127);
-	for (int fd = 3; fd < FD_LIMIT; fd++)
-		close(fd);
+	fd_close_others(0, 0);
 	if (variable)
 		putenv((char *)(uintptr_t)variable);
 	execvp(argv[0], (char *const *)(uintptr_t)argv);
@@ -4733,7 +4808,7 @@ static void mx_put_hello(struct buf *b, bool master)
 		buf_set_u32(b->p + start, (uint32_t)(b->pos - start) - 4);
 }
 
-static void mx_add(int fd)
+static struct client *mx_add(int fd)
 {
 	int i = 0;
 	while (g.client[i].phase != MX_FREE)	/* the caller knows of a free one */
@@ -4751,6 +4826,7 @@ static void mx_add(int fd)
 	struct buf b = buf_over(c->out, sizeof c->out);
 	mx_put_hello(&b, true);
 	c->out_len = (uint16_t)b.pos;
+	return c;
 }
 
 /* Closes descriptors that arrived and were not handed to a channel. */
@@ -4788,6 +4864,8 @@ static void mx_free(struct client *c)
 	req_free(&c->answer);
 	fd_close(&c->fd);
 	c->phase = MX_FREE;
+	if (c->own && g.op.persist < 0 && g.stop == LP_RUN)
+		g.stop = LP_WHEN_IDLE;
 	while (g.clients > 0 && g.client[g.clients - 1].phase == MX_FREE)
 		g.clients--;
 }
@@ -5766,7 +5844,8 @@ static void mx_expire(struct client *c)
 /* Whether another try may follow (-o Reconnect). */
 static bool lk_comes_back(void)
 {
-	return g.stop == LP_RUN && (g.op.reconnect == LK_ALWAYS || (g.op.reconnect == LK_YES && g.logins > 0));
+	return g.stop == LP_RUN && (g.op.reconnect == LK_ALWAYS || (g.op.reconnect == LK_YES && g.logins > 0) ||
+				    (g.link == LK_CONNECTING && g.logins == 0 && g.tries + 1 < g.op.attempts));
 }
 
 /* One line per change of state: the first failure, and each new reason. */
@@ -5778,6 +5857,14 @@ static void lk_report(const char *why, bool again)
 	log_at(TP_ERROR, again ? "%.*s; trying again" : "%.*s", len - (again && len > 0 && why[len - 1] == '.'), why);
 }
 
+/* Ends ProxyCommand's process. */
+static void lk_end_proxy(void)
+{
+	if (g.proxy > 0)
+		kill(g.proxy, SIGHUP);
+	g.proxy = 0;
+}
+
 /* The connection is over, or did not come about, for the reason `why`: sessions
  * keep what they have received; the control socket stays if we come back. */
 static void lk_lost(const char *why)
@@ -5787,6 +5874,7 @@ static void lk_lost(const char *why)
 	snprintf(g.link_why, sizeof g.link_why, "%.199s", why);
 	cn_stop(&g.uplink);
 	tp_stop();
+	lk_end_proxy();
 	g.link = LK_DOWN;
 	g.net_fd = -1;
 	g.n_global = 0;
@@ -5833,7 +5921,11 @@ static void lk_start(void)
 	g.link = LK_CONNECTING;
 	g.login_deadline = g.now + limit;
 	log_at(g.tries ? TP_DEBUG : TP_VERBOSE, "connecting to %s port %d", g.op.host_name, (int)g.op.port);
-	cn_start(&g.uplink, g.op.host_name, (uint16_t)g.op.port, (int)g.op.family, g.login_deadline, g.now);
+	g.again = true;			/* a program is connected at once */
+	if (g.op.proxy_command)
+		g.proxy = cn_proxy(&g.uplink, g.op.proxy_command);
+	else
+		cn_start(&g.uplink, g.op.host_name, (uint16_t)g.op.port, (int)g.op.family, g.login_deadline, g.now);
 }
 
 /* Small send queue in the kernel, so that what goes next is decided late. */
@@ -5915,8 +6007,12 @@ static void lk_shape(void)
 /* The control socket, once. */
 static void lk_listen(void)
 {
-	int error = g.bound || g.stop != LP_RUN ? 0 : us_listen(g.op.control_path);
-	if (error) {
+	int error = g.bound || g.stop != LP_RUN || !g.op.control_path ? 0 : us_listen(g.op.control_path);
+	if (error == EEXIST && g.split == LP_SERVES_ITSELF) {
+		log_at(TP_ERROR, "ControlSocket %s already exists, disabling multiplexing", g.op.control_path);
+		g.op.control_path = NULL;
+		g.op.persist = -1;
+	} else if (error) {
 		g.op.reconnect = LK_NO;
 		lk_fail("ControlSocket %s: %s", g.op.control_path, error == EEXIST ? "already exists" : strerror(error));
 	}
@@ -6111,8 +6207,10 @@ static void lp_reap_children(void)
 {
 	int status;
 	pid_t pid;
-	for (int i = 0; i < CLIENTS && (pid = waitpid(-1, &status, WNOHANG)) > 0; i++)
+	for (int i = 0; i < CLIENTS && (pid = waitpid(-1, &status, WNOHANG)) > 0; i++) {
+		g.proxy = pid == g.proxy ? 0 : g.proxy;
 		ex_exited(pid, status);
+	}
 }
 
 static void lp_signal(int number)
@@ -6278,6 +6376,7 @@ static int lp_build(void)
 	if (tt_any())
 		lp_earlier(&timeout, g.resize_at);
 	lp_earlier(&timeout, g.stop_deadline);
+	lp_earlier(&timeout, g.idle_at);
 	for (int i = 0; i < PROGRAMS; i++)
 		if (g.program[i].state == EX_RUNNING)
 			lp_earlier(&timeout, g.program[i].deadline);
@@ -6511,6 +6610,7 @@ static void lp_begin_stop(void)
 	if (g.link != LK_DOWN) {
 		cn_stop(&g.uplink);
 		tp_stop();
+		lk_end_proxy();
 		g.link = LK_DOWN;
 		g.net_fd = -1;
 		for (int i = 0; i < g.channels; i++)
@@ -6523,7 +6623,12 @@ static void lp_begin_stop(void)
 /* True when nothing is left to do. */
 static bool lp_stopped(void)
 {
-	if (g.stop == LP_WHEN_IDLE && g.clients == 0 && g.channels == 0)
+	bool idle = g.clients == 0 && g.channels == 0;
+	if (!idle)
+		g.idle_at = 0;
+	else if (g.has_split && g.op.persist > 0 && g.idle_at == 0)
+		g.idle_at = g.now + g.op.persist * 1000;
+	if (idle && (g.stop == LP_WHEN_IDLE || (g.idle_at && g.now >= g.idle_at)))
 		g.stop = LP_NOW;
 	if (g.stop != LP_NOW)
 		return false;
@@ -6564,6 +6669,75 @@ static void lp_turn(void)
 	lp_reap();
 }
 
+/* --- becoming two ------------------------------------------------------------- */
+
+/* The login stands, and whatever the user should hear of forwards was said. */
+static bool lp_may_split(void)
+{
+	if (g.split == LP_STAYS || g.has_split || g.link != LK_UP)
+		return false;
+	for (int i = 0; i < FORWARDS; i++) {
+		const struct forward *f = &g.forward[i];
+		bool open = f->state != FW_FREE && f->state != FW_ACTIVE && (f->state != FW_WAITING || f->tries == 0);
+		if (open && (f->type != FW_REMOTE || g.op.exit_on_forward_failure))
+			return false;
+	}
+	return true;
+}
+
+/* Nothing of the caller's stays open: who waits for the end of our output must
+ * not wait for us. */
+static void lp_close_stdio(bool detached)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; null >= 0 && fd <= STDERR_FILENO; fd++)
+		if (fd < STDERR_FILENO || (detached && g.op.log_level < TP_DEBUG))
+			dup2(null, fd);
+	fd_close(&null);
+}
+
+/* In the child: the master from now on. */
+static void lp_be_master(int own)
+{
+	bool detached = g.split == LP_DETACHES || g.op.background || (g.op.persist >= 0 && g.bound);
+	g.has_split = true;
+	g.proxy = 0;			/* not our child: it ends with the connection */
+	for (int i = 0; i < CONNECTORS; i++)
+		g.connector[i].pid = 0;
+	if (own >= 0) {
+		fd_nonblock(own);
+		mx_add(own)->own = true;
+	}
+	if (detached)
+		setsid();
+	lp_close_stdio(detached);
+}
+
+/* True in the parent, whose loop ends here. */
+static bool lp_split(void)
+{
+	int sv[2] = { -1, -1 };
+	if (g.split == LP_SERVES_ITSELF && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) != 0) {
+		lk_fail("socketpair: %s", strerror(errno));
+		return false;
+	}
+	g.own_master = fork();
+	if (g.own_master < 0)
+		lk_fail("fork: %s", strerror(errno));
+	if (g.own_master > 0) {
+		fd_close_others(sv[1], g.log_fd);
+		g.own_fd = sv[1];
+		return true;
+	}
+	fd_close(&sv[1]);
+	if (g.own_master == 0)
+		lp_be_master(sv[0]);
+	else
+		fd_close(&sv[0]);
+	return false;
+}
+
+/* The exit code; meaningless where g.own_master tells that we have split. */
 static int lp_run(void)
 {
 	g.now = log_clock();
@@ -6571,9 +6745,11 @@ static int lp_run(void)
 		lk_listen();
 	if (g.stop == LP_RUN)
 		lk_start();
-	do
+	do {
 		lp_turn();
-	while (!lp_stopped());
+		if (lp_may_split() && lp_split())
+			return 0;
+	} while (!lp_stopped());
 	for (int i = 0; i < g.clients; i++)
 		mx_drop(&g.client[i]);
 	lp_reap();
@@ -6607,6 +6783,7 @@ static struct cl_state {
 	bool open;			/* the session is open */
 	bool late;			/* the master had no session in time */
 	bool lost;			/* the session ended without an exit status */
+	bool own;			/* the master is a child of ours, and only so for us */
 	struct buf out;			/* requests that are not yet written */
 } cl = { .fd = -1 };
 static volatile sig_atomic_t cl_signal, cl_resized;
@@ -6714,6 +6891,17 @@ static int cl_try_connect(const struct sockaddr_un *a)
 	return cl.fd >= 0 && connect(cl.fd, (const struct sockaddr *)a, sizeof *a) == 0 ? 0 : errno;
 }
 
+/* Whether a connection of our own may take the place of the master's, as in ssh:
+ * never when the command may have been started. */
+static bool cl_may_fall_back(void)
+{
+	if (g.op.mux_command || g.op.wait >= 0 || g.op.retry > 0 || cl_signal || cl.late || cl.may_run)
+		return false;
+	if (g.op.stdio_forward && cl.greeted)
+		return false;
+	return g.op.master != OP_MASTER_NO || g.op.fallback;
+}
+
 /* Connects; with --wait a master that is not there yet is waited for. */
 static bool cl_connect(void)
 {
@@ -6722,7 +6910,7 @@ static bool cl_connect(void)
 	int64_t until = log_clock() + g.op.wait * 1000;
 	if (!us_address(&a, path)) {
 		cl_say("ControlPath too long ('%s' >= %d bytes)", path, (int)sizeof a.sun_path);
-		return false;
+		exit(255);
 	}
 	int error = cl_try_connect(&a);
 	while (error && g.op.wait > 0 && !cl_signal && log_clock() < until) {
@@ -6730,7 +6918,8 @@ static bool cl_connect(void)
 		error = cl_try_connect(&a);
 	}
 	if (error) {
-		cl_say("Control socket connect(%s): %s", path, strerror(error));
+		if (!cl_may_fall_back() || (error != ENOENT && g.op.master == OP_MASTER_NO))
+			cl_say("Control socket connect(%s): %s", path, strerror(error));
 		cl.late = g.op.wait > 0;
 		return false;
 	}
@@ -7268,6 +7457,16 @@ static int cl_wait(uint32_t sid)
 	return cl_signal == SIGALRM ? CL_TIMED_OUT : cl_signal ? 255 : status;
 }
 
+/* -f: the session is open, who called us goes on. */
+static void cl_background(void)
+{
+	pid_t pid = fork();
+	if (pid > 0)
+		_exit(0);
+	if (pid == 0)
+		setsid();
+}
+
 /* Runs the command through the master; its exit status, or 255.  -N changes
  * nothing here: as in ssh a client without a command gets a shell (SES-shell). */
 static int cl_session(void)
@@ -7282,12 +7481,14 @@ static int cl_session(void)
 	}
 	if (!cl_open("session request", 3, &sid))
 		return 255;
+	if (g.op.background)
+		cl_background();
 	if (tty)
 		cl_raw();
 	int status = cl_wait(sid);
 	cl_cooked();
 	if (tty && g.op.log_level >= TP_INFO)
-		cl_say("Shared connection to %s closed.", g.op.host_name);
+		cl_say("%s to %s closed.", cl.own ? "Connection" : "Shared connection", g.op.host_name);
 	return status;
 }
 
@@ -7336,6 +7537,27 @@ static bool cl_may_retry(int status)
 	return !cl.may_run || (g.op.idempotent && (cl.lost || !cl.open));
 }
 
+/* The master is a child of ours, which has logged in; forwards are its own. */
+static int cl_own(void)
+{
+	static const int numbers[] = { SIGCHLD, SIGUSR1, SIGPIPE, SIGTTIN, SIGTTOU };
+	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+		signal(numbers[i], SIG_DFL);
+	cl = (struct cl_state){ .fd = g.own_fd, .own = true, .out = buf_over(g.req_memory, sizeof g.req_memory) };
+	mx_put_hello(&cl.out, false);
+	cl_set_timeout();
+	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
+	fd_close(&cl.fd);
+	if (g.op.background || (g.op.persist >= 0 && g.bound))
+		return status;
+	if (cl_signal)
+		kill(g.own_master, SIGTERM);
+	while (waitpid(g.own_master, NULL, 0) < 0 && errno == EINTR)
+		if (cl_signal)
+			kill(g.own_master, SIGTERM);
+	return status;
+}
+
 static int cl_main(void)
 {
 	cl_set_timeout();
@@ -7349,16 +7571,23 @@ static int cl_main(void)
 }
 
 /* ===== op_ ================================================================
- * Options: one table of letters, one of -o keywords; usage is made from the
- * first.  As in ssh the first value of an option wins. */
+ * Options: one table of letters, one of ssh_config's keywords.  Usage, -G and
+ * the configuration files (cf_) work from them.  As in ssh the first value of
+ * an option wins, so the command line is read before the files. */
+
+static struct {
+	const char *file;		/* being read, NULL for the command line */
+	unsigned line;
+} op_where;
 
 static void op_die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 static void op_die(const char *format, ...)
 {
 	char text[480];
 	va_list ap;
+	int n = op_where.file ? snprintf(text, sizeof text, "%.200s line %u: ", op_where.file, op_where.line) : 0;
 	va_start(ap, format);
-	vsnprintf(text, sizeof text, format, ap);
+	vsnprintf(text + n, sizeof text - (size_t)n, format, ap);
 	va_end(ap);
 	log_line(TP_ERROR, text);
 	exit(255);
@@ -7366,25 +7595,32 @@ static void op_die(const char *format, ...)
 
 /* OP_APPEND, OP_ADD_WORDS and OP_FORWARD gather all values that are given, the
  * others take the first. */
-enum op_kind { OP_TEXT, OP_NUMBER, OP_TIME, OP_CHOICE, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD, OP_ESCAPE, OP_QOS };
+enum op_kind {
+	OP_TEXT, OP_REST, OP_NUMBER, OP_TIME, OP_CHOICE, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY,
+	OP_FORWARD, OP_ESCAPE, OP_QOS, OP_PERSIST
+};
+
+/* Whom an option is for. */
+enum op_role { OP_MASTER, OP_CLIENT, OP_BOTH };
 
 struct op_choice { const char *name; int value; };
 
-static const struct op_choice op_yes_no[] = { { "no", 0 }, { "yes", 1 }, { NULL, 0 } };
-static const struct op_choice op_trusted[] = { { "no", 1 }, { "yes", 2 }, { NULL, 0 } };
+/* Of several names for one value -G prints the first. */
+static const struct op_choice op_yes_no[] = { { "no", 0 }, { "yes", 1 }, { "false", 0 }, { "true", 1 }, { NULL, 0 } };
+static const struct op_choice op_trusted[] = { { "no", 1 }, { "yes", 2 }, { "false", 1 }, { "true", 2 }, { NULL, 0 } };
 static const struct op_choice op_masters[] = {
-	{ "no", OP_MASTER_NO }, { "yes", OP_MASTER_YES }, { "ask", OP_MASTER_ASK }, { "autoask", OP_MASTER_ASK },
-	{ NULL, 0 }
+	{ "false", OP_MASTER_NO }, { "no", OP_MASTER_NO }, { "true", OP_MASTER_YES }, { "yes", OP_MASTER_YES },
+	{ "ask", OP_MASTER_ASK }, { "auto", OP_MASTER_AUTO }, { "autoask", OP_MASTER_AUTO_ASK }, { NULL, 0 }
 };
 static const struct op_choice op_strict[] = {
-	{ "ask", TP_STRICT_ASK }, { "yes", TP_STRICT_YES }, { "accept-new", TP_STRICT_ACCEPT_NEW },
-	{ "no", TP_STRICT_NO }, { "off", TP_STRICT_NO }, { NULL, 0 }
+	{ "ask", TP_STRICT_ASK }, { "true", TP_STRICT_YES }, { "yes", TP_STRICT_YES }, { "accept-new", TP_STRICT_ACCEPT_NEW },
+	{ "false", TP_STRICT_NO }, { "no", TP_STRICT_NO }, { "off", TP_STRICT_NO }, { NULL, 0 }
 };
-static const struct op_choice op_levels[] = {
-	{ "QUIET", TP_ERROR }, { "FATAL", TP_ERROR }, { "ERROR", TP_ERROR }, { "INFO", TP_INFO },
-	{ "VERBOSE", TP_VERBOSE }, { "DEBUG", TP_DEBUG }, { "DEBUG1", TP_DEBUG }, { "DEBUG2", TP_DEBUG },
-	{ "DEBUG3", TP_DEBUG }, { NULL, 0 }
+static const struct op_choice op_levels[] = {	/* indices into op_level */
+	{ "QUIET", 0 }, { "FATAL", 1 }, { "ERROR", 2 }, { "INFO", 3 }, { "VERBOSE", 4 }, { "DEBUG", 5 }, { "DEBUG1", 5 },
+	{ "DEBUG2", 6 }, { "DEBUG3", 7 }, { NULL, 0 }
 };
+static const uint8_t op_level[] = { TP_ERROR, TP_ERROR, TP_ERROR, TP_INFO, TP_VERBOSE, TP_DEBUG, TP_DEBUG, TP_DEBUG };
 static const struct op_choice op_families[] = {
 	{ "any", AF_UNSPEC }, { "inet", AF_INET }, { "inet6", AF_INET6 }, { NULL, 0 }
 };
@@ -7399,7 +7635,8 @@ static const struct op_choice op_dscp[] = {	/* the byte on the wire: class << 2 
 	{ "reliability", 4 }, { "none", -1 }, { NULL, 0 }
 };
 static const struct op_choice op_ttys[] = {
-	{ "auto", CL_TTY_AUTO }, { "no", CL_TTY_NO }, { "yes", CL_TTY_YES }, { "force", CL_TTY_FORCE }, { NULL, 0 }
+	{ "auto", CL_TTY_AUTO }, { "false", CL_TTY_NO }, { "no", CL_TTY_NO }, { "true", CL_TTY_YES }, { "yes", CL_TTY_YES },
+	{ "force", CL_TTY_FORCE }, { NULL, 0 }
 };
 static const struct op_choice op_session_types[] = {
 	{ "default", 0 }, { "none", 1 }, { "subsystem", 2 }, { NULL, 0 }
@@ -7409,113 +7646,210 @@ static const struct op_choice op_session_types[] = {
  * for lists. */
 static const struct op_keyword {
 	const char *name;
+	enum op_role role;
 	enum op_kind kind;
 	void *to;
 	int64_t min, max;
 	const struct op_choice *choices;
 } op_keywords[] = {
-	{ "AddressFamily", OP_CHOICE, &g.op.family, 0, 0, op_families },
-	{ "BatchMode", OP_CHOICE, &g.op.batch, 0, 0, op_yes_no },
-	{ "BindAddress", OP_TEXT, &g.op.bind_address, 0, 0, NULL },
-	{ "BindInterface", OP_TEXT, &g.op.bind_interface, 0, 0, NULL },
-	{ "Ciphers", OP_TEXT, &g.op.tp.ciphers, 0, 0, NULL },
-	{ "ConnectTimeout", OP_TIME, &g.op.connect_timeout, 1, 86400, NULL },
-	{ "ControlMaster", OP_CHOICE, &g.op.master, 0, 0, op_masters },
-	{ "ControlPath", OP_TEXT, &g.op.control_path, 0, 0, NULL },
-	{ "DynamicForward", OP_FORWARD, NULL, FW_DYNAMIC, 0, NULL },
-	{ "EscapeChar", OP_ESCAPE, &g.op.escape, 0, 0, NULL },
-	{ "ExitOnForwardFailure", OP_CHOICE, &g.op.exit_on_forward_failure, 0, 0, op_yes_no },
-	{ "ForwardAgent", OP_TEXT, &g.op.forward_agent, 0, 0, NULL },
-	{ "ForwardX11", OP_CHOICE, &g.op.forward_x11, 0, 0, op_yes_no },
-	{ "ForwardX11Trusted", OP_CHOICE, &g.op.x11_trusted, 0, 0, op_trusted },
-	{ "GatewayPorts", OP_CHOICE, &g.op.gateway_ports, 0, 0, op_yes_no },
-	{ "HostKeyAlias", OP_TEXT, &g.op.host_key_alias, 0, 0, NULL },
-	{ "HostKeyAlgorithms", OP_TEXT, &g.op.tp.host_key_algorithms, 0, 0, NULL },
-	{ "HostKeyFingerprint", OP_APPEND, &g.op.pin, 0, 0, NULL },
-	{ "IdentitiesOnly", OP_CHOICE, &g.op.identities_only, 0, 0, op_yes_no },
-	{ "IdentityFile", OP_APPEND, &g.op.identity, 0, 0, NULL },
-	{ "IPQoS", OP_QOS, NULL, 0, 0, NULL },
-	{ "KexAlgorithms", OP_TEXT, &g.op.tp.kex, 0, 0, NULL },
-	{ "LocalForward", OP_FORWARD, NULL, FW_LOCAL, 0, NULL },
-	{ "LogLevel", OP_CHOICE, &g.op.log_level, 0, 0, op_levels },
-	{ "MACs", OP_TEXT, &g.op.tp.macs, 0, 0, NULL },
-	{ "Port", OP_NUMBER, &g.op.port, 1, 65535, NULL },
-	{ "Reconnect", OP_CHOICE, &g.op.reconnect, 0, 0, op_reconnect },
-	{ "ReconnectMax", OP_TIME, &g.op.reconnect_max, 1, 86400, NULL },
-	{ "ReconnectMin", OP_TIME, &g.op.reconnect_min, 1, 3600, NULL },
-	{ "RekeyLimit", OP_REKEY, NULL, 0, 0, NULL },
-	{ "RemoteForward", OP_FORWARD, NULL, FW_REMOTE, 0, NULL },
-	{ "RequestTTY", OP_CHOICE, &g.op.request_tty, 0, 0, op_ttys },
-	{ "SendEnv", OP_ADD_WORDS, &g.op.send_env, 0, 0, NULL },
-	{ "ServerAliveCountMax", OP_NUMBER, &g.op.alive_count, 1, 1000, NULL },
-	{ "ServerAliveInterval", OP_TIME, &g.op.alive_interval, 0, 86400, NULL },
-	{ "SessionWait", OP_TIME, &g.op.session_wait, 0, 86400, NULL },
-	{ "SessionType", OP_CHOICE, &g.op.session_type, 0, 0, op_session_types },
-	{ "SetEnv", OP_VARIABLES, &g.op.set_env, 0, 0, NULL },
-	{ "StrictHostKeyChecking", OP_CHOICE, &g.op.strict, 0, 0, op_strict },
-	{ "TCPKeepAlive", OP_CHOICE, &g.op.tcp_keepalive, 0, 0, op_yes_no },
-	{ "User", OP_TEXT, &g.op.user, 0, 0, NULL },
-	{ "UserKnownHostsFile", OP_WORDS, &g.op.known_hosts, 0, 0, NULL },
-	{ "XAuthLocation", OP_TEXT, &g.op.xauth, 0, 0, NULL },
+	{ "AddressFamily", OP_MASTER, OP_CHOICE, &g.op.family, 0, 0, op_families },
+	{ "BatchMode", OP_MASTER, OP_CHOICE, &g.op.batch, 0, 0, op_yes_no },
+	{ "BindAddress", OP_MASTER, OP_TEXT, &g.op.bind_address, 0, 0, NULL },
+	{ "BindInterface", OP_MASTER, OP_TEXT, &g.op.bind_interface, 0, 0, NULL },
+	{ "Ciphers", OP_MASTER, OP_TEXT, &g.op.tp.ciphers, 0, 0, NULL },
+	{ "ClearAllForwardings", OP_BOTH, OP_CHOICE, &g.op.clear_forwards, 0, 0, op_yes_no },
+	{ "ConnectionAttempts", OP_MASTER, OP_NUMBER, &g.op.attempts, 1, 1000, NULL },
+	{ "ConnectTimeout", OP_MASTER, OP_TIME, &g.op.connect_timeout, 1, 86400, NULL },
+	{ "ControlMaster", OP_BOTH, OP_CHOICE, &g.op.master, 0, 0, op_masters },
+	{ "ControlPath", OP_BOTH, OP_TEXT, &g.op.control_path, 0, 0, NULL },
+	{ "ControlPersist", OP_MASTER, OP_PERSIST, &g.op.persist, 0, INT32_MAX, op_yes_no },
+	{ "DynamicForward", OP_BOTH, OP_FORWARD, NULL, FW_DYNAMIC, 0, NULL },
+	{ "EscapeChar", OP_CLIENT, OP_ESCAPE, &g.op.escape, 0, 0, NULL },
+	{ "ExitOnForwardFailure", OP_MASTER, OP_CHOICE, &g.op.exit_on_forward_failure, 0, 0, op_yes_no },
+	{ "Fallback", OP_CLIENT, OP_CHOICE, &g.op.fallback, 0, 0, op_yes_no },
+	{ "ForkAfterAuthentication", OP_BOTH, OP_CHOICE, &g.op.background, 0, 0, op_yes_no },
+	{ "ForwardAgent", OP_BOTH, OP_TEXT, &g.op.forward_agent, 0, 0, NULL },
+	{ "ForwardX11", OP_BOTH, OP_CHOICE, &g.op.forward_x11, 0, 0, op_yes_no },
+	{ "ForwardX11Trusted", OP_BOTH, OP_CHOICE, &g.op.x11_trusted, 0, 0, op_trusted },
+	{ "GatewayPorts", OP_MASTER, OP_CHOICE, &g.op.gateway_ports, 0, 0, op_yes_no },
+	{ "GlobalKnownHostsFile", OP_MASTER, OP_WORDS, &g.op.global_hosts, 0, 0, NULL },
+	{ "HostKeyAlias", OP_MASTER, OP_TEXT, &g.op.host_key_alias, 0, 0, NULL },
+	{ "HostKeyAlgorithms", OP_MASTER, OP_TEXT, &g.op.tp.host_key_algorithms, 0, 0, NULL },
+	{ "HostKeyFingerprint", OP_MASTER, OP_APPEND, &g.op.pin, 0, 0, NULL },
+	{ "HostName", OP_BOTH, OP_TEXT, &g.op.host_name, 0, 0, NULL },
+	{ "IdentitiesOnly", OP_MASTER, OP_CHOICE, &g.op.identities_only, 0, 0, op_yes_no },
+	{ "IdentityAgent", OP_MASTER, OP_TEXT, &g.op.identity_agent, 0, 0, NULL },
+	{ "IdentityFile", OP_MASTER, OP_APPEND, &g.op.identity, 0, 0, NULL },
+	{ "IgnoreUnknown", OP_BOTH, OP_TEXT, &g.op.ignore_unknown, 0, 0, NULL },
+	{ "IPQoS", OP_MASTER, OP_QOS, NULL, 0, 0, op_dscp },
+	{ "KbdInteractiveAuthentication", OP_MASTER, OP_CHOICE, &g.op.keyboard_auth, 0, 0, op_yes_no },
+	{ "KexAlgorithms", OP_MASTER, OP_TEXT, &g.op.tp.kex, 0, 0, NULL },
+	{ "LocalForward", OP_BOTH, OP_FORWARD, NULL, FW_LOCAL, 0, NULL },
+	{ "LogLevel", OP_BOTH, OP_CHOICE, &g.op.level, 0, 0, op_levels },
+	{ "MACs", OP_MASTER, OP_TEXT, &g.op.tp.macs, 0, 0, NULL },
+	{ "PasswordAuthentication", OP_MASTER, OP_CHOICE, &g.op.password_auth, 0, 0, op_yes_no },
+	{ "Port", OP_MASTER, OP_NUMBER, &g.op.port, 1, 65535, NULL },
+	{ "PreferredAuthentications", OP_MASTER, OP_TEXT, &g.op.preferred_auth, 0, 0, NULL },
+	{ "ProxyCommand", OP_MASTER, OP_REST, &g.op.proxy_command, 0, 0, NULL },
+	{ "ProxyJump", OP_MASTER, OP_TEXT, &g.op.proxy_jump, 0, 0, NULL },
+	{ "PubkeyAuthentication", OP_MASTER, OP_CHOICE, &g.op.pubkey_auth, 0, 0, op_yes_no },
+	{ "Reconnect", OP_MASTER, OP_CHOICE, &g.op.reconnect, 0, 0, op_reconnect },
+	{ "ReconnectMax", OP_MASTER, OP_TIME, &g.op.reconnect_max, 1, 86400, NULL },
+	{ "ReconnectMin", OP_MASTER, OP_TIME, &g.op.reconnect_min, 1, 3600, NULL },
+	{ "RekeyLimit", OP_MASTER, OP_REKEY, NULL, 0, 0, NULL },
+	{ "RemoteCommand", OP_CLIENT, OP_REST, &g.op.remote_command, 0, 0, NULL },
+	{ "RemoteForward", OP_BOTH, OP_FORWARD, NULL, FW_REMOTE, 0, NULL },
+	{ "RequestTTY", OP_CLIENT, OP_CHOICE, &g.op.request_tty, 0, 0, op_ttys },
+	{ "SendEnv", OP_BOTH, OP_ADD_WORDS, &g.op.send_env, 0, 0, NULL },
+	{ "ServerAliveCountMax", OP_MASTER, OP_NUMBER, &g.op.alive_count, 1, 1000, NULL },
+	{ "ServerAliveInterval", OP_MASTER, OP_TIME, &g.op.alive_interval, 0, 86400, NULL },
+	{ "SessionType", OP_BOTH, OP_CHOICE, &g.op.session_type, 0, 0, op_session_types },
+	{ "SessionWait", OP_MASTER, OP_TIME, &g.op.session_wait, 0, 86400, NULL },
+	{ "SetEnv", OP_BOTH, OP_VARIABLES, &g.op.set_env, 0, 0, NULL },
+	{ "StdinNull", OP_CLIENT, OP_CHOICE, &g.op.stdin_null, 0, 0, op_yes_no },
+	{ "StrictHostKeyChecking", OP_MASTER, OP_CHOICE, &g.op.strict, 0, 0, op_strict },
+	{ "TCPKeepAlive", OP_MASTER, OP_CHOICE, &g.op.tcp_keepalive, 0, 0, op_yes_no },
+	{ "User", OP_MASTER, OP_TEXT, &g.op.user, 0, 0, NULL },
+	{ "UserKnownHostsFile", OP_MASTER, OP_WORDS, &g.op.known_hosts, 0, 0, NULL },
+	{ "XAuthLocation", OP_MASTER, OP_TEXT, &g.op.xauth, 0, 0, NULL },
 };
 #define OP_KEYWORDS (sizeof op_keywords / sizeof op_keywords[0])
+_Static_assert(OP_KEYWORDS <= 64, "op_set has a bit for each keyword");
+
+/* ssh_config's other keywords.  To go without the first is safe: what they would
+ * add is not there.  The second ones would take something away from an attacker. */
+static const char op_idle[] =
+	"AddKeysToAgent CanonicalDomains CanonicalizeFallbackLocal CanonicalizeHostname CanonicalizeMaxDots "
+	"CanonicalizePermittedCNAMEs CASignatureAlgorithms CertificateFile ChallengeResponseAuthentication ChannelTimeout "
+	"CheckHostIP Cipher Compression CompressionLevel DSAAuthentication EnableEscapeCommandline EnableSSHKeysign "
+	"FingerprintHash ForwardX11Timeout GSSAPIAuthentication GSSAPIClientIdentity GSSAPIDelegateCredentials "
+	"GSSAPIKexAlgorithms GSSAPIKeyExchange GSSAPIRenewalForcesRekey GSSAPIServerIdentity GSSAPITrustDns "
+	"HashKnownHosts HostbasedAcceptedAlgorithms HostbasedAuthentication HostbasedKeyTypes KbdInteractiveDevices "
+	"KnownHostsCommand LocalCommand LogVerbose NoHostAuthenticationForLocalhost NumberOfPasswordPrompts "
+	"ObscureKeystrokeTiming PermitLocalCommand PKCS11Provider Protocol PubkeyAcceptedAlgorithms "
+	"PubkeyAcceptedKeyTypes RhostsRSAAuthentication RSAAuthentication SecurityKeyProvider StreamLocalBindMask "
+	"StreamLocalBindUnlink SyslogFacility Tag Tunnel TunnelDevice UpdateHostKeys UsePrivilegedPort VerifyHostKeyDNS "
+	"VersionAddendum VisualHostKey WarnWeakCrypto";
+static const char op_unsafe[] = "PermitRemoteOpen ProxyUseFdpass RefuseConnection RequiredRSASize RevokedHostKeys";
 
 static const struct op_letter {
 	char letter;
+	enum op_role role;
 	const char *argument;		/* its name, NULL if it takes none */
 	const char *keyword;		/* what it sets, NULL if op_special() knows it */
 	const char *value;		/* what it sets that to without an argument */
 	const char *help;
 } op_letters[] = {
-	{ '4', NULL, "AddressFamily", "inet", "IPv4 only" },
-	{ '6', NULL, "AddressFamily", "inet6", "IPv6 only" },
-	{ 'A', NULL, "ForwardAgent", "yes", "sessions that ask may use the master's agent" },
-	{ 'a', NULL, "ForwardAgent", "no", "they may not" },
-	{ 'B', "INTERFACE", "BindInterface", NULL, "interface to connect from" },
-	{ 'b', "ADDRESS", "BindAddress", NULL, "address to connect from" },
-	{ 'c', "CIPHERS", "Ciphers", NULL, "ciphers in order of preference, separated by commas" },
-	{ 'D', "[BIND:]PORT", "DynamicForward", NULL, "SOCKS server on PORT" },
-	{ 'e', "CHARACTER", "EscapeChar", NULL, "escape character of a terminal session, or none" },
-	{ 'g', NULL, "GatewayPorts", "yes", "forwards listen on all addresses" },
-	{ 'h', NULL, NULL, NULL, "this help" },
-	{ 'i', "KEY", "IdentityFile", NULL, "private key, OpenSSH or dropbear format; may be repeated" },
-	{ 'L', "LISTEN:TO", "LocalForward", NULL, "forward [bind:]port or path to host:port or path" },
-	{ 'l', "USER", "User", NULL, "user to log in as" },
-	{ 'M', NULL, NULL, NULL, "be the master (with -N); -MM: ask the user about each request" },
-	{ 'm', "MACS", "MACs", NULL, "message authentication codes in order of preference" },
-	{ 'N', NULL, "SessionType", "none", "run no command" },
-	{ 'n', NULL, NULL, NULL, "read nothing: stdin is /dev/null" },
-	{ 'O', "COMMAND", NULL, NULL, "tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy" },
-	{ 'o', "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
-	{ 'p', "PORT", "Port", NULL, "port of the server" },
-	{ 'q', NULL, "LogLevel", "QUIET", "only errors" },
-	{ 'R', "LISTEN:TO", "RemoteForward", NULL, "the same from the server to here" },
-	{ 'S', "PATH", "ControlPath", NULL, "control socket" },
-	{ 's', NULL, "SessionType", "subsystem", "the command names a subsystem" },
-	{ 'T', NULL, "RequestTTY", "no", "no terminal at the server" },
-	{ 't', NULL, NULL, NULL, "a terminal at the server; -tt even if stdin is none" },
-	{ 'V', NULL, NULL, NULL, "version" },
-	{ 'v', NULL, NULL, NULL, "explain; -vv more" },
-	{ 'X', NULL, "ForwardX11", "yes", "sessions that ask may use the master's display, like -Y" },
-	{ 'x', NULL, "ForwardX11", "no", "they may not" },
-	{ 'Y', NULL, "ForwardX11", "yes", "trusted X11 forwarding, the only kind" },
-	{ 'W', "HOST:PORT", NULL, NULL, "connect stdin and stdout to HOST:PORT or a path at the server" },
+	{ '1', OP_BOTH, NULL, NULL, NULL, "refused: there is no protocol 1" },
+	{ '2', OP_BOTH, NULL, NULL, NULL, "no effect: there is only protocol 2" },
+	{ '4', OP_MASTER, NULL, "AddressFamily", "inet", "IPv4 only" },
+	{ '6', OP_MASTER, NULL, "AddressFamily", "inet6", "IPv6 only" },
+	{ 'A', OP_BOTH, NULL, "ForwardAgent", "yes", "sessions that ask may use the master's agent" },
+	{ 'a', OP_BOTH, NULL, "ForwardAgent", "no", "they may not" },
+	{ 'B', OP_MASTER, "INTERFACE", "BindInterface", NULL, "interface to connect from" },
+	{ 'b', OP_MASTER, "ADDRESS", "BindAddress", NULL, "address to connect from" },
+	{ 'C', OP_MASTER, NULL, "Compression", "yes", "no effect: there is no compression" },
+	{ 'c', OP_MASTER, "CIPHERS", "Ciphers", NULL, "ciphers in order of preference, separated by commas" },
+	{ 'D', OP_BOTH, "[BIND:]PORT", "DynamicForward", NULL, "SOCKS server on PORT" },
+	{ 'E', OP_BOTH, "FILE", NULL, NULL, "messages go to FILE" },
+	{ 'e', OP_CLIENT, "CHARACTER", "EscapeChar", NULL, "escape character of a terminal session, or none" },
+	{ 'F', OP_BOTH, "FILE", NULL, NULL, "read this configuration file alone, or none" },
+	{ 'f', OP_BOTH, NULL, "ForkAfterAuthentication", "yes", "go to the background when logged in" },
+	{ 'G', OP_BOTH, NULL, NULL, NULL, "print the options that result, and end" },
+	{ 'g', OP_MASTER, NULL, "GatewayPorts", "yes", "forwards listen on all addresses" },
+	{ 'h', OP_BOTH, NULL, NULL, NULL, "this help" },
+	{ 'I', OP_MASTER, "PKCS11", NULL, NULL, "refused: keys on smart cards" },
+	{ 'i', OP_MASTER, "KEY", "IdentityFile", NULL, "private key, OpenSSH or dropbear format; may be repeated" },
+	{ 'J', OP_MASTER, "[USER@]HOST", "ProxyJump", NULL, "connect through these hosts, separated by commas" },
+	{ 'K', OP_MASTER, NULL, "GSSAPIAuthentication", "yes", "no effect: there is no GSSAPI" },
+	{ 'k', OP_MASTER, NULL, "GSSAPIDelegateCredentials", "no", "no effect, likewise" },
+	{ 'L', OP_BOTH, "LISTEN:TO", "LocalForward", NULL, "forward [bind:]port or path to host:port or path" },
+	{ 'l', OP_MASTER, "USER", "User", NULL, "user to log in as" },
+	{ 'M', OP_MASTER, NULL, NULL, NULL, "be the master; -MM: ask the user about each request" },
+	{ 'm', OP_MASTER, "MACS", "MACs", NULL, "message authentication codes in order of preference" },
+	{ 'N', OP_BOTH, NULL, "SessionType", "none", "run no command" },
+	{ 'n', OP_CLIENT, NULL, "StdinNull", "yes", "read nothing: stdin is /dev/null" },
+	{ 'O', OP_CLIENT, "COMMAND", NULL, NULL, "tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy" },
+	{ 'o', OP_BOTH, "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
+	{ 'P', OP_BOTH, "TAG", "Tag", NULL, "no effect: Match blocks by tag are skipped" },
+	{ 'p', OP_MASTER, "PORT", "Port", NULL, "port of the server" },
+	{ 'Q', OP_BOTH, "WHAT", NULL, NULL, "refused: see -V and the manual" },
+	{ 'q', OP_BOTH, NULL, "LogLevel", "QUIET", "only errors" },
+	{ 'R', OP_BOTH, "LISTEN:TO", "RemoteForward", NULL, "the same from the server to here" },
+	{ 'S', OP_BOTH, "PATH", "ControlPath", NULL, "control socket, or none" },
+	{ 's', OP_CLIENT, NULL, "SessionType", "subsystem", "the command names a subsystem" },
+	{ 'T', OP_CLIENT, NULL, NULL, NULL, "no terminal at the server" },
+	{ 't', OP_CLIENT, NULL, NULL, NULL, "a terminal at the server; -tt even if stdin is none" },
+	{ 'V', OP_BOTH, NULL, NULL, NULL, "version" },
+	{ 'v', OP_BOTH, NULL, NULL, NULL, "explain; -vv more" },
+	{ 'W', OP_CLIENT, "HOST:PORT", NULL, NULL, "connect stdin and stdout to HOST:PORT or a path at the server" },
+	{ 'w', OP_BOTH, "TUN", NULL, NULL, "refused: tunnel devices" },
+	{ 'X', OP_BOTH, NULL, "ForwardX11", "yes", "sessions that ask may use the master's display, like -Y" },
+	{ 'x', OP_BOTH, NULL, "ForwardX11", "no", "they may not" },
+	{ 'Y', OP_BOTH, NULL, "ForwardX11", "yes", "trusted X11 forwarding, the only kind" },
+	{ 'y', OP_BOTH, NULL, "SyslogFacility", "USER", "no effect: messages go to stderr" },
 };
 
 static uint64_t op_set;			/* keywords that have their value */
 
-/* Copies into storage that lives as long as the process. */
+/* --- words ------------------------------------------------------------------ */
+
+/* Texts that live as long as the process. */
+static struct {
+	char text[OPTION_TEXT];
+	size_t used;
+} op_store;
+
+static void op_put(char c)
+{
+	if (op_store.used == sizeof op_store.text)
+		op_die("options are longer than %d bytes", OPTION_TEXT);
+	op_store.text[op_store.used++] = c;
+}
+
 static const char *op_keep(const char *s, size_t len)
 {
-	static char text[OPTION_TEXT];
-	static size_t used;
-	if (len >= sizeof text - used)
-		op_die("options are longer than %d bytes", OPTION_TEXT);
-	char *to = text + used;
-	memcpy(to, s, len);
-	to[len] = 0;
-	used += len + 1;
+	const char *to = op_store.text + op_store.used;
+	for (size_t i = 0; i < len; i++)
+		op_put(s[i]);
+	op_put(0);
 	return to;
+}
+
+/* Where values come from: a line of words, or one word whatever is in it. */
+struct op_text {
+	const char *p;			/* NULL at the end */
+	bool whole;
+};
+
+/* The next word, its quotes and backslashes taken away as ssh does; NULL at the
+ * end of the line or before a comment. */
+static const char *op_word(struct op_text *t)
+{
+	const char *p = t->p, *word = op_store.text + op_store.used;
+	char quote = 0;
+	if (t->whole || !p) {
+		t->p = NULL;
+		return p;
+	}
+	p += strspn(p, " \t");
+	t->p = NULL;
+	if (!*p || *p == '#')
+		return NULL;
+	for (; *p && (quote || (*p != ' ' && *p != '\t')); p++)
+		if (*p == quote)
+			quote = 0;
+		else if (!quote && (*p == '"' || *p == '\''))
+			quote = *p;
+		else {
+			p += *p == '\\' && p[1] && strchr(quote ? "\"'\\" : "\"'\\ ", p[1]);
+			op_put(*p);
+		}
+	op_put(0);
+	if (quote)
+		op_die("a quote is not closed");
+	t->p = p;
+	return word;
 }
 
 static const char *op_home(void)
@@ -7525,15 +7859,66 @@ static const char *op_home(void)
 	return home ? home : "/";
 }
 
-/* "~/x" with the home directory put in. */
+/* "~/x" and "~user/x" with the home directory put in. */
 static const char *op_path(const char *path)
 {
-	if (path[0] != '~' || path[1] != '/')
+	if (path[0] != '~')
 		return path;
 	char full[PATH_MAX];
-	int n = snprintf(full, sizeof full, "%s%s", op_home(), path + 1);
-	return op_keep(full, (size_t)n < sizeof full ? (size_t)n : sizeof full - 1);
+	size_t n = strcspn(path, "/");
+	snprintf(full, sizeof full, "%.*s", (int)n - 1, path + 1);
+	const struct passwd *p = n > 1 ? getpwnam(full) : NULL;
+	if (n > 1 && !p)
+		op_die("there is no user %s", full);
+	const char *home = p ? p->pw_dir : op_home();
+	if ((size_t)snprintf(full, sizeof full, "%s%s", home, path + n) >= sizeof full)
+		op_die("path is too long: %.100s", path);
+	return op_keep(full, strlen(full));
 }
+
+static bool op_is(const char *text, size_t len, const char *word)
+{
+	return strlen(word) == len && strncasecmp(text, word, len) == 0;
+}
+
+/* Whether a list of names parted by `by` has this one. */
+static bool op_names(const char *list, char by, const char *name, size_t len)
+{
+	const char part[2] = { by, 0 };
+	for (const char *p = list; *p; p += p[0] == by) {
+		size_t n = strcspn(p, part);
+		if (n == len && strncasecmp(p, name, n) == 0)
+			return true;
+		p += n;
+	}
+	return false;
+}
+
+/* ssh's pattern lists: parted by commas, ! excludes, case does not matter. */
+static bool op_matches(const char *text, size_t len, const char *list)
+{
+	char name[NI_MAXHOST], pattern[NI_MAXHOST];
+	bool found = false;
+	if (len >= sizeof name)
+		return false;
+	for (size_t i = 0; i <= len; i++)
+		name[i] = (char)tolower((unsigned char)(i < len ? text[i] : 0));
+	for (const char *p = list; *p; p += *p == ',') {
+		bool not = *p == '!';
+		size_t n = 0;
+		for (p += not; *p && *p != ','; p++)
+			if (n < sizeof pattern - 1)
+				pattern[n++] = (char)tolower((unsigned char)*p);
+		pattern[n] = 0;
+		bool here = str_matches(str_of(name), pattern);
+		if (here && not)
+			return false;
+		found |= here;
+	}
+	return found;
+}
+
+/* --- values ----------------------------------------------------------------- */
 
 static void op_append(const struct op_keyword *k, const char *value)
 {
@@ -7543,22 +7928,17 @@ static void op_append(const struct op_keyword *k, const char *value)
 	l->at[l->n++] = value;
 }
 
-static void op_words(const struct op_keyword *k, const char *value)
+static bool op_take_words(const struct op_keyword *k, struct op_text *t)
 {
-	for (const char *p = value; *p;) {
-		size_t n = strcspn(p, " \t");
-		if (n > 0)
-			op_append(k, op_path(op_keep(p, n)));
-		p += n + strspn(p + n, " \t");
-	}
-}
-
-/* Whether all words are NAME=value. */
-static bool op_variables(const struct list *l)
-{
-	for (size_t i = 0; i < l->n; i++)
-		if (l->at[i][0] == '=' || !strchr(l->at[i], '='))
+	const char *word = op_word(t);
+	if (!word || !*word)
+		return false;
+	for (; word; word = op_word(t)) {
+		bool is_variable = *word != '=' && strchr(word, '=');
+		if (k->kind == OP_VARIABLES && !is_variable)
 			return false;
+		op_append(k, k->kind == OP_WORDS ? op_path(word) : word);
+	}
 	return true;
 }
 
@@ -7588,27 +7968,22 @@ static int64_t op_time(const char *p)
 	return sum;
 }
 
-static bool op_is(const char *text, size_t len, const char *word)
-{
-	return strlen(word) == len && strncasecmp(text, word, len) == 0;
-}
-
 /* RekeyLimit "bytes[K|M|G] [time]", either may be "default" or "none". */
-static bool op_rekey(const char *value)
+static bool op_rekey(const char *value, const char *time)
 {
-	size_t n = strcspn(value, " \t");
-	const char *time = value + n + strspn(value + n, " \t"), *p = value;
-	if (!op_is(value, n, "default") && !op_is(value, n, "none")) {
+	const char *p = value;
+	if (strcasecmp(value, "default") != 0 && strcasecmp(value, "none") != 0) {
 		int64_t bytes = op_digits(&p);
-		char unit = p < value + n ? (char)toupper((unsigned char)*p++) : 0;
+		char unit = (char)toupper((unsigned char)*p);
 		int shift = unit == 'K' ? 10 : unit == 'M' ? 20 : unit == 'G' ? 30 : 0;
-		if (bytes < 0 || bytes > INT64_MAX >> shift || p != value + n || (unit && !shift))
+		p += unit != 0;
+		if (bytes < 0 || bytes > INT64_MAX >> shift || *p || (unit && !shift))
 			return false;
 		g.op.tp.rekey_bytes = (uint64_t)bytes << shift;
 		if (g.op.tp.rekey_bytes < 16)
 			return false;
 	}
-	if (*time && strcasecmp(time, "none") != 0) {
+	if (time && strcasecmp(time, "none") != 0) {
 		int64_t s = op_time(time);
 		if (s < 0 || s > UINT32_MAX)
 			return false;
@@ -7617,11 +7992,11 @@ static bool op_rekey(const char *value)
 	return true;
 }
 
-static bool op_choose(const struct op_keyword *k, const char *value)
+static bool op_choose(const struct op_choice *c, const char *value, int64_t *to)
 {
-	for (const struct op_choice *c = k->choices; c->name; c++)
+	for (; c->name; c++)
 		if (strcasecmp(c->name, value) == 0) {
-			*(int64_t *)k->to = c->value;
+			*to = c->value;
 			return true;
 		}
 	return false;
@@ -7630,33 +8005,43 @@ static bool op_choose(const struct op_keyword *k, const char *value)
 static bool op_number(const struct op_keyword *k, const char *value)
 {
 	const char *p = value;
-	int64_t n = k->kind == OP_TIME ? op_time(value) : op_digits(&p);
-	if (n < k->min || n > k->max || (k->kind == OP_NUMBER && *p))
+	int64_t n = k->kind == OP_NUMBER ? op_digits(&p) : strcasecmp(value, "none") == 0 ? 0 : op_time(value);
+	bool none = k->kind == OP_TIME && n == 0 && !isdigit((unsigned char)*value);
+	if ((n < k->min && !none) || n > k->max || (k->kind == OP_NUMBER && *p))
 		return false;
 	*(int64_t *)k->to = n;
 	return true;
 }
 
+/* ControlPersist: no is -1, yes and 0 are 0: for ever. */
+static bool op_persist(const struct op_keyword *k, const char *value)
+{
+	int64_t yes;
+	if (!op_choose(k->choices, value, &yes))
+		return op_number(k, value);
+	g.op.persist = yes ? 0 : -1;
+	return true;
+}
+
 /* One class, or a number, for IPQoS; false if it is none. */
-static bool op_class(const char *word, size_t n, int64_t *to)
+static bool op_class(const char *word, int64_t *to)
 {
 	const char *p = word;
-	for (const struct op_choice *c = op_dscp; c->name; c++)
-		if (op_is(word, n, c->name)) {
-			*to = c->value;
-			return true;
-		}
-	*to = op_digits(&p);
-	return p == word + n && *to >= 0 && *to <= 255;
+	if (op_choose(op_dscp, word, to))
+		return true;
+	if (word[0] == '0' && word[1] == 'x') {
+		char *end;
+		*to = (int64_t)strtoul(word, &end, 16);
+		p = end;
+	} else
+		*to = op_digits(&p);
+	return *p == 0 && *to >= 0 && *to <= 255;
 }
 
 /* IPQoS: one class for all, or one for terminals and one for the rest. */
-static bool op_qos(const char *value)
+static bool op_qos(const char *value, const char *rest)
 {
-	size_t n = strcspn(value, " \t");
-	const char *rest = value + n + strspn(value + n, " \t");
-	return op_class(value, n, &g.op.dscp_interactive) &&
-	       op_class(*rest ? rest : value, *rest ? strlen(rest) : n, &g.op.dscp_bulk);
+	return op_class(value, &g.op.dscp_interactive) && op_class(rest ? rest : value, &g.op.dscp_bulk);
 }
 
 /* "none", one character, or ^ and a letter. */
@@ -7668,13 +8053,11 @@ static bool op_escape(const char *value)
 }
 
 /* A forward as ssh's option has it, or as ssh_config has it: two words. */
-static bool op_forward(enum fw_type type, const char *value)
+static bool op_forward(enum fw_type type, const char *value, const char *rest)
 {
 	char text[2 * FORWARD_HOST + 32];
 	struct forward f, *known;
-	size_t n = strcspn(value, " \t");
-	const char *rest = value + n + strspn(value + n, " \t");
-	if ((size_t)snprintf(text, sizeof text, "%.*s%s%s", (int)n, value, *rest ? ":" : "", rest) >= sizeof text ||
+	if ((size_t)snprintf(text, sizeof text, "%s%s%s", value, rest ? ":" : "", rest ? rest : "") >= sizeof text ||
 	    !fw_parse(text, type, &f))
 		return false;
 	known = fw_find(&f);
@@ -7684,51 +8067,120 @@ static bool op_forward(enum fw_type type, const char *value)
 	return true;
 }
 
-static void op_assign(const struct op_keyword *k, const char *value)
+/* One value, or two, of the kinds that take one word, or two. */
+static bool op_take_word(const struct op_keyword *k, const char *word, struct op_text *t)
 {
-	bool ok = *value != 0;
-	uint64_t bit = UINT64_C(1) << (k - op_keywords);
-	if (ok && op_set & bit && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS && k->kind != OP_FORWARD)
-		return;
-	op_set |= bit;
 	switch (k->kind) {
-	case OP_TEXT:	*(const char **)k->to = value; break;
 	case OP_NUMBER:
-	case OP_TIME:	ok = ok && op_number(k, value); break;
-	case OP_CHOICE:	ok = ok && op_choose(k, value); break;
-	case OP_APPEND:	op_append(k, op_path(value)); break;
-	case OP_WORDS:
-	case OP_ADD_WORDS: op_words(k, value); break;
-	case OP_VARIABLES: op_words(k, value); ok = ok && op_variables(k->to); break;
-	case OP_REKEY:	ok = ok && op_rekey(value); break;
-	case OP_QOS:	ok = ok && op_qos(value); break;
-	case OP_ESCAPE:	ok = ok && op_escape(value); break;
-	case OP_FORWARD: ok = ok && op_forward((enum fw_type)k->min, value); break;
+	case OP_TIME:	return op_number(k, word);
+	case OP_CHOICE:	return op_choose(k->choices, word, k->to);
+	case OP_APPEND:	op_append(k, op_path(word)); return true;
+	case OP_REKEY:	return op_rekey(word, op_word(t));
+	case OP_QOS:	return op_qos(word, op_word(t));
+	case OP_ESCAPE:	return op_escape(word);
+	case OP_PERSIST: return op_persist(k, word);
+	case OP_FORWARD: return op_forward((enum fw_type)k->min, word, op_word(t));
+	default:	*(const char **)k->to = word; return true;
 	}
-	if (!ok)
-		op_die("bad value \"%s\" for %s", value, k->name);
 }
 
-static void op_keyword(const char *name, size_t len, const char *value)
+/* What else follows from a value. */
+static void op_follow(const struct op_keyword *k)
+{
+	if (k->to == &g.op.level)
+		g.op.log_level = op_level[g.op.level];
+	if (k->to == &g.op.background && g.op.background)
+		g.op.stdin_null = 1;
+}
+
+/* ProxyCommand and ProxyJump are two forms of one option. */
+static uint64_t op_bit(const struct op_keyword *k)
+{
+	uint64_t bits = 0;
+	bool proxy = k->to == &g.op.proxy_command || k->to == &g.op.proxy_jump;
+	for (size_t i = 0; i < OP_KEYWORDS; i++)
+		if (&op_keywords[i] == k ||
+		    (proxy && (op_keywords[i].to == &g.op.proxy_command || op_keywords[i].to == &g.op.proxy_jump)))
+			bits |= UINT64_C(1) << i;
+	return bits;
+}
+
+static void op_assign(const struct op_keyword *k, struct op_text t)
+{
+	struct op_text all = t;
+	bool ok;
+	if (op_set & op_bit(k) && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS && k->kind != OP_FORWARD)
+		return;
+	op_set |= op_bit(k);
+	if (k->kind == OP_WORDS || k->kind == OP_ADD_WORDS || k->kind == OP_VARIABLES)
+		ok = op_take_words(k, &t);
+	else if (k->kind == OP_REST) {
+		ok = *t.p != 0;
+		*(const char **)k->to = op_keep(t.p, strlen(t.p));
+		t.p = NULL;
+	} else {
+		const char *word = op_word(&t);
+		ok = word && *word && op_take_word(k, word, &t);
+	}
+	if (!ok)
+		op_die("bad value \"%s\" for %s", all.p, k->name);
+	if (op_word(&t))
+		op_die("%s: more words than it takes", k->name);
+	op_follow(k);
+}
+
+/* --- keywords --------------------------------------------------------------- */
+
+/* A keyword that is none of ours.  A file that was written for ssh is no reason
+ * to fail; on the command line somebody means it. */
+static void op_foreign(const char *name, size_t len, const char *value)
+{
+	bool idle = op_names(op_idle, ' ', name, len), refused = op_names(op_unsafe, ' ', name, len);
+	if (refused && (strcasecmp(value, "no") == 0 || strcasecmp(value, "none") == 0 || strcasecmp(value, "any") == 0))
+		return;
+	if (g.op.ignore_unknown && op_matches(name, len, g.op.ignore_unknown))
+		return;
+	if (!op_where.file && refused)
+		op_die("%.*s is not possible, and to go without it would not be safe", (int)len, name);
+	if (!op_where.file && !idle)
+		op_die("Bad configuration option: %.*s", (int)len, name);
+	log_at(refused ? TP_INFO : TP_VERBOSE, "%s%.*s has no effect", op_where.file ? "" : "option ", (int)len, name);
+}
+
+static void op_keyword(const char *name, size_t len, struct op_text value)
 {
 	for (size_t i = 0; i < OP_KEYWORDS; i++)
 		if (op_is(name, len, op_keywords[i].name)) {
 			op_assign(&op_keywords[i], value);
 			return;
 		}
-	op_die("Bad configuration option: %.*s", (int)len, name);
+	op_foreign(name, len, value.p);
 }
 
-/* "Name=value" or "Name value". */
-static void op_option(const char *text)
+static void op_set_word(const char *name, const char *word)
 {
-	text += strspn(text, " \t");
-	size_t len = strcspn(text, " \t=");
-	const char *value = text + len + strspn(text + len, " \t");
+	op_keyword(name, strlen(name), (struct op_text){ word, true });
+}
+
+/* The value of "Name=value" or "Name value"; *len becomes the length of the name. */
+static const char *op_value(const char *text, size_t *len)
+{
+	*len = strcspn(text, " \t=");
+	const char *value = text + *len + strspn(text + *len, " \t");
 	if (*value == '=')
 		value += 1 + strspn(value + 1, " \t");
-	op_keyword(text, len, value);
+	return value;
 }
+
+static void op_option(const char *text)
+{
+	size_t len;
+	text += strspn(text, " \t");
+	const char *value = op_value(text, &len);
+	op_keyword(text, len, (struct op_text){ value, false });
+}
+
+/* --- the command line --------------------------------------------------------- */
 
 /* Options of our client that ssh does not have. */
 static const struct op_long {
@@ -7744,7 +8196,9 @@ static const struct op_long {
 
 static void op_usage(void)
 {
-	printf("usage: sshmux -M -S PATH -N [options] [user@]host      log in and serve PATH\n"
+	static const char *const roles[] = { "The connection to the server", "Sessions", "Both" };
+	printf("usage: sshmux [options] [user@]host [command ...]       as ssh does\n"
+	       "       sshmux -M -S PATH -N [options] [user@]host      log in and serve PATH\n"
 	       "       sshmux -S PATH [options] host [command ...]     run a command through it\n"
 	       "       sshmux -S PATH -O COMMAND [host]\n\n");
 	for (size_t i = 0; i < sizeof op_letters / sizeof op_letters[0]; i++)
@@ -7753,6 +8207,13 @@ static void op_usage(void)
 	for (size_t i = 0; i < sizeof op_longs / sizeof op_longs[0]; i++)
 		printf("  --%s%s%s\n        %s\n", op_longs[i].name, op_longs[i].argument ? "=" : "",
 		       op_longs[i].argument ? op_longs[i].argument : "", op_longs[i].help);
+	for (int role = 0; role < 3; role++) {
+		printf("\n%s, -o:", roles[role]);
+		for (size_t i = 0; i < OP_KEYWORDS; i++)
+			if ((int)op_keywords[i].role == role)
+				printf(" %s", op_keywords[i].name);
+	}
+	printf("\n\nNo effect, -o: %s\n\nRefused, -o: %s\n", op_idle, op_unsafe);
 	exit(0);
 }
 
@@ -7762,36 +8223,51 @@ static void op_version(void)
 	exit(0);
 }
 
-/* The letters that are no keyword. */
-static void op_special(char letter, const char *argument)
+/* -E: what we say goes there; what the command says does not. */
+static void op_log_to(const char *path)
 {
-	switch (letter) {
+	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (fd < 0)
+		op_die("Couldn't open logfile %s: %s", path, strerror(errno));
+	g.log_fd = fd;
+}
+
+/* -t and -T: of these the last one counts; a second -t insists. */
+static void op_tty(bool wanted)
+{
+	int64_t before = g.op.request_tty;
+	op_set_word("RequestTTY", "no");
+	g.op.request_tty = !wanted ? CL_TTY_NO : before == CL_TTY_YES || before == CL_TTY_FORCE ? CL_TTY_FORCE : CL_TTY_YES;
+}
+
+/* The letters that are no keyword. */
+static void op_special(const struct op_letter *l, const char *argument)
+{
+	switch (l->letter) {
 	case 'h':	op_usage(); break;
 	case 'V':	op_version(); break;
+	case '2':	break;
+	case 'E':	op_log_to(argument); break;
+	case 'F':	g.op.config_file = argument; break;
+	case 'G':	g.op.dump = true; break;
 	case 'M':
 		if (g.op.master == OP_MASTER_YES)
 			g.op.master = OP_MASTER_ASK;
 		else
-			op_keyword("ControlMaster", 13, "yes");
+			op_set_word("ControlMaster", "yes");
 		break;
 	case 'O':	g.op.mux_command = argument; break;
 	case 'W':	g.op.stdio_forward = argument; break;
 	case 't':
-		g.op.request_tty = g.op.request_tty == CL_TTY_YES ? CL_TTY_FORCE : CL_TTY_YES;
-		break;
+	case 'T':	op_tty(l->letter == 't'); break;
 	case 'o':	op_option(argument); break;
 	case 'v':
-		if (g.op.log_level < TP_DEBUG)
-			g.op.log_level = g.op.log_level < TP_VERBOSE ? TP_VERBOSE : TP_DEBUG;
+		op_set_word("LogLevel", "VERBOSE");
+		g.op.log_level = g.op.level > 4 ? TP_DEBUG : TP_VERBOSE;
+		g.op.level = g.op.level < 5 ? 5 : g.op.level < 7 ? g.op.level + 1 : 7;
 		break;
-	case 'n': {
-		int fd = open("/dev/null", O_RDONLY);
-		if (fd >= 0 && dup2(fd, STDIN_FILENO) >= 0 && fd > 2)
-			close(fd);
-		break;
-	}
-	default:
-		log_abort("option without meaning");
+	default:	/* '1', 'I', 'Q', 'w' */
+		op_die("-%c is %s", l->letter, l->help);
 	}
 }
 
@@ -7809,23 +8285,52 @@ static int op_letter_word(char **word)
 		if (l->argument && !argument)
 			op_die("option requires an argument -- %c", *p);
 		if (l->keyword)
-			op_keyword(l->keyword, strlen(l->keyword), argument);
+			op_set_word(l->keyword, argument);
 		else
-			op_special(l->letter, argument);
+			op_special(l, argument);
 		if (l->argument)
 			return p[1] ? 1 : 2;
 	}
 	return 1;
 }
 
+/* A host name may end up in the shell's hands (ProxyCommand), or look like an
+ * option to one. */
+static bool op_safe(const char *name, const char *bad)
+{
+	if (*name == 0 || *name == '-')
+		return false;
+	for (const char *p = name; *p; p++)
+		if (strchr(bad, *p) || isspace((unsigned char)*p) || iscntrl((unsigned char)*p))
+			return false;
+	return true;
+}
+#define OP_BAD_HOST "'`\"$\\;&<>|(){},"
+#define OP_BAD_USER "'`\";&<>|(){}"
+
+/* [user@]host, or ssh://[user@]host[:port] */
 static void op_host(const char *word)
 {
-	const char *at = strrchr(word, '@');
-	if (at == word || (at ? at[1] : *word) == 0)
+	bool uri = strncasecmp(word, "ssh://", 6) == 0;
+	const char *from = word + (uri ? 6 : 0), *at = strrchr(from, '@'), *host = at ? at + 1 : from;
+	size_t n = uri ? strcspn(host, "/") : strlen(host);
+	const char *port = uri && *host == '[' ? strchr(host, ']') : host;
+	if (uri && host[n] && host[n + 1])
 		op_die("bad destination \"%s\"", word);
-	if (at)
-		op_keyword("User", 4, op_keep(word, (size_t)(at - word)));
-	g.op.host_name = at ? at + 1 : word;
+	port = uri && port ? memchr(port, ':', n - (size_t)(port - host)) : NULL;
+	size_t name = port ? (size_t)(port - host) : n;
+	bool bracketed = name > 1 && host[0] == '[' && host[name - 1] == ']';
+	g.op.given = op_keep(host + bracketed, name - 2 * bracketed);
+	if (at == from || !op_safe(g.op.given, OP_BAD_HOST))
+		op_die("bad destination \"%s\"", word);
+	if (port)
+		op_set_word("Port", op_keep(port + 1, n - name - 1));
+	if (!at)
+		return;
+	const char *user = op_keep(from, (size_t)(at - from));
+	if (!op_safe(user, OP_BAD_USER))
+		op_die("bad user name \"%s\"", user);
+	op_set_word("User", user);
 }
 
 static void op_long(const char *word)
@@ -7862,7 +8367,7 @@ static void op_parse(char **argv)
 			op_long(*word++ + 2);
 		else if (!end && (*word)[0] == '-' && (*word)[1])
 			word += op_letter_word(word);
-		else if (!g.op.host_name)
+		else if (!g.op.given)
 			op_host(*word++);
 		else
 			break;
@@ -7872,24 +8377,382 @@ static void op_parse(char **argv)
 		g.op.n_command++;
 }
 
-/* Fills in what no option gave. */
-static void op_defaults(void)
+/* ===== cf_ ================================================================
+ * Configuration files in ssh_config's words, what follows from all options
+ * together, and -G.  Calls op_. */
+
+#define CF_DEPTH 16			/* files that Include one another */
+
+/* --- tokens ------------------------------------------------------------------- */
+
+static const char *cf_user(void)
 {
-	static const char *const keys[] = { "~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa", "~/.ssh/id_dropbear" };
-	static const char *const hosts[] = { "~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts" };
+	const struct passwd *p = getpwuid(getuid());
+	return p ? p->pw_name : "root";
+}
+
+static const char *cf_local_host(void)
+{
+	static char name[NI_MAXHOST];
+	if (gethostname(name, sizeof name - 1) != 0)
+		name[0] = 0;
+	return name;
+}
+
+static void cf_port(char to[8])
+{
+	snprintf(to, 8, "%d", (int)g.op.port);
+}
+
+/* %C: the connection's name, so that a path of it has one length. */
+static void cf_hash(char to[41])
+{
+	char text[1024], port[8];
+	uint8_t hash[20];
+	cf_port(port);
+	int n = snprintf(text, sizeof text, "%s%s%s%s%s", cf_local_host(), g.op.host_name, port, g.op.tp.user,
+			 g.op.proxy_jump ? g.op.proxy_jump : "");
+	tp_sha1((const uint8_t *)text, n < (int)sizeof text ? (size_t)n : sizeof text - 1, hash);
+	for (int i = 0; i < 20; i++)
+		snprintf(to + 2 * i, 3, "%02x", hash[i]);
+}
+
+/* What a token stands for, in `room` if it must be made; NULL for an unknown one. */
+static const char *cf_token(char token, char room[64])
+{
+	switch (token) {
+	case '%':	return "%";
+	case 'C':	cf_hash(room); return room;
+	case 'd':	return op_home();
+	case 'h':	return g.op.host_name;
+	case 'i':	snprintf(room, 64, "%u", (unsigned)getuid()); return room;
+	case 'j':	return g.op.proxy_jump ? g.op.proxy_jump : "";
+	case 'k':	return g.op.host_key_alias ? g.op.host_key_alias : g.op.given;
+	case 'L':	snprintf(room, 64, "%.*s", (int)strcspn(cf_local_host(), "."), cf_local_host()); return room;
+	case 'l':	return cf_local_host();
+	case 'n':	return g.op.given;
+	case 'p':	cf_port(room); return room;
+	case 'r':	return g.op.tp.user;
+	case 'u':	return cf_user();
+	}
+	return NULL;
+}
+
+/* The end of ${NAME}, whose value is in *value; dies if there is none. */
+static const char *cf_variable(const char *p, const char **value)
+{
+	char name[128];
+	const char *end = strchr(p, '}');
+	size_t n = end ? (size_t)(end - p) : 0;
+	if (!end || n == 0 || n >= sizeof name)
+		op_die("bad environment variable in \"%s\"", p);
+	memcpy(name, p, n);
+	name[n] = 0;
+	*value = getenv(name);
+	if (!*value)
+		op_die("env var ${%s} has no value", name);
+	return end;
+}
+
+/* `text` with its %-tokens, those of `tokens` or all, and with ${NAME} if `variables`. */
+static const char *cf_expand(const char *text, const char *tokens, bool variables)
+{
+	char room[64];
+	if (!text || (!strchr(text, '%') && !(variables && strstr(text, "${"))))
+		return text;
+	const char *start = op_store.text + op_store.used;
+	for (const char *p = text; *p; p++) {
+		const char *value = NULL;
+		if (variables && p[0] == '$' && p[1] == '{')
+			p = cf_variable(p + 2, &value);
+		else if (*p != '%') {
+			op_put(*p);
+			continue;
+		} else if (!*++p || (*p != '%' && tokens && !strchr(tokens, *p)) || !(value = cf_token(*p, room)))
+			op_die("unknown key %%%c in \"%s\"", *p ? *p : ' ', text);
+		while (*value)
+			op_put(*value++);
+	}
+	op_put(0);
+	return start;
+}
+
+/* --- files -------------------------------------------------------------------- */
+
+/* The next line of a file into g.scratch, without its end; false at the end. */
+static bool cf_line(int fd, off_t *at)
+{
+	char *line = (char *)g.scratch;
+	ssize_t n = pread(fd, line, sizeof g.scratch - 1, *at);
+	if (n <= 0)
+		return false;
+	const char *end = memchr(line, '\n', (size_t)n);
+	if (!end && n == sizeof g.scratch - 1)
+		op_die("a line is too long");
+	size_t len = end ? (size_t)(end - line) : (size_t)n;
+	*at += (off_t)len + 1;
+	while (len > 0 && strchr(" \t\r\f", line[len - 1]))
+		len--;
+	line[len] = 0;
+	op_where.line++;
+	return true;
+}
+
+/* Host PATTERN...: one that matches, and none with ! that does. */
+static bool cf_host(struct op_text t)
+{
+	bool found = false, refused = false;
+	size_t mark = op_store.used;
+	for (const char *word; (word = op_word(&t));) {
+		bool here = str_matches(str_of(g.op.given), word + (*word == '!'));
+		refused |= here && *word == '!';
+		found |= here;
+	}
+	op_store.used = mark;
+	return found && !refused;
+}
+
+/* Match: "all" and "host" are ours, a block with anything else is left out. */
+static bool cf_match(struct op_text t)
+{
+	bool matches = true;
+	size_t mark = op_store.used;
+	const char *host = cf_expand(g.op.host_name ? g.op.host_name : g.op.given, NULL, false), *word;
+	while ((word = op_word(&t))) {
+		bool not = *word == '!', original = strcasecmp(word + not, "originalhost") == 0;
+		if (strcasecmp(word, "all") == 0)
+			continue;
+		const char *list = original || strcasecmp(word + not, "host") == 0 ? op_word(&t) : NULL;
+		const char *name = original ? g.op.given : host;
+		if (!list) {
+			log_at(TP_VERBOSE, "%s line %u: Match %s is skipped", op_where.file, op_where.line, word);
+			matches = false;
+			break;
+		}
+		matches &= op_matches(name, strlen(name), list) != not;
+	}
+	op_store.used = mark;
+	return matches;
+}
+
+static bool cf_read(const char *path, int depth);
+
+/* Include PATH...: relative ones are beside the user's or the system's file. */
+static void cf_include(struct op_text t, const char *beside, int depth)
+{
+	char full[PATH_MAX];
+	if (depth == CF_DEPTH)
+		op_die("too many files include one another");
+	for (const char *word; (word = op_word(&t));) {
+		glob_t found;
+		word = op_path(cf_expand(word, NULL, true));
+		snprintf(full, sizeof full, "%s%s", *word == '/' ? "" : beside, word);
+		int r = glob(full, 0, NULL, &found);
+		for (size_t i = 0; r == 0 && i < found.gl_pathc; i++)
+			cf_read(op_keep(found.gl_pathv[i], strlen(found.gl_pathv[i])), depth + 1);
+		if (r == 0)
+			globfree(&found);
+	}
+}
+
+/* Where relative Includes of this file are. */
+static const char *cf_beside(const char *path)
+{
+	return strncmp(path, "/etc/", 5) == 0 ? CONFIG_DIRECTORY : op_path("~/.ssh/");
+}
+
+/* Reads a file; false if it cannot be opened. */
+static bool cf_read(const char *path, int depth)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	off_t at = 0;
+	bool active = true;
+	if (fd < 0)
+		return false;
+	const char *file = op_where.file;
+	unsigned line = op_where.line;
+	op_where.file = path;
+	op_where.line = 0;
+	while (cf_line(fd, &at)) {
+		size_t len;
+		const char *text = (char *)g.scratch + strspn((char *)g.scratch, " \t"), *value = op_value(text, &len);
+		struct op_text t = { value, false };
+		if (!*text || *text == '#')
+			continue;
+		if (op_is(text, len, "Host"))
+			active = cf_host(t);
+		else if (op_is(text, len, "Match"))
+			active = cf_match(t);
+		else if (active && op_is(text, len, "Include"))
+			cf_include((struct op_text){ op_keep(value, strlen(value)), false }, cf_beside(path), depth);
+		else if (active)
+			op_keyword(text, len, t);
+	}
+	close(fd);
+	op_where.file = file;
+	op_where.line = line;
+	return true;
+}
+
+/* ssh's rule for the user's own file: others could make us run commands. */
+static void cf_check_owner(const char *path)
+{
+	struct stat st;
+	if (stat(path, &st) == 0 && ((st.st_uid != 0 && st.st_uid != getuid()) || st.st_mode & 022))
+		op_die("Bad owner or permissions on %s", path);
+}
+
+/* -F's file alone, or the user's and then the system's. */
+static void cf_files(void)
+{
+	const char *path = g.op.config_file;
+	if (path && strcasecmp(path, "none") == 0)
+		return;
+	if (path) {
+		if (!cf_read(path, 0))
+			op_die("Can't open user config file %s: %s", path, strerror(errno));
+		return;
+	}
+	path = op_path("~/.ssh/config");
+	cf_check_owner(path);
+	cf_read(path, 0);
+	cf_read(CONFIG_DIRECTORY "config", 0);
+}
+
+/* --- what follows ------------------------------------------------------------- */
+
+static bool cf_is_none(const char *value)
+{
+	return !value || strcasecmp(value, "none") == 0;
+}
+
+/* -J: the last of the hosts is reached by a program that is ourselves, through
+ * the others. */
+static const char *cf_jump(void)
+{
+	static char command[PATH_MAX * 2 + 1024];
+	char self[PATH_MAX];
+	const char *jump = g.op.proxy_jump, *comma = strrchr(jump, ','), *host = comma ? comma + 1 : jump, *file = g.op.config_file;
+	bool uri = strncasecmp(host, "ssh://", 6) == 0;
+	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+	if (n <= 0 || !op_safe(jump, OP_BAD_USER "$\\") || *host == '-' || (file && strchr(file, '\'')))
+		op_die("bad ProxyJump \"%.100s\"", jump);
+	self[n] = 0;
+	n = snprintf(command, sizeof command, "'%s'%s%s%s%s%.*s -W '[%%h]:%%p' -- %s%s", self, file ? " -F '" : "",
+		     file ? file : "", file ? "'" : "", comma ? " -J " : "", comma ? (int)(comma - jump) : 0, jump,
+		     uri ? "" : "ssh://", host);
+	if (n >= (int)sizeof command)
+		op_die("ProxyJump is too long");
+	return command;
+}
+
+/* The host as it will be asked for. */
+static void cf_resolve_host(void)
+{
+	static char lower[NI_MAXHOST];
+	const char *name = g.op.host_name;
+	g.op.host_name = g.op.given;
+	if (!g.op.given)
+		return;
+	if (name)
+		name = cf_expand(name, "h", false);
+	else
+		name = g.op.given;
+	if (strlen(name) >= sizeof lower || !op_safe(name, OP_BAD_HOST))
+		op_die("bad HostName \"%.100s\"", name);
+	for (size_t i = 0; i <= strlen(name); i++)
+		lower[i] = (char)tolower((unsigned char)name[i]);
+	g.op.host_name = lower;
+}
+
+static void cf_resolve_command(void)
+{
+	static const char *word;
+	if (cf_is_none(g.op.remote_command) || g.op.stdio_forward || g.op.mux_command || g.op.dump)
+		return;
+	if (g.op.n_command > 0)
+		op_die("Cannot execute command-line and remote command.");
+	word = cf_expand(g.op.remote_command, NULL, false);
+	g.op.command = &word;
+	g.op.n_command = 1;
+}
+
+static void cf_resolve_path(void)
+{
+	const char *path = g.op.control_path;
+	if (cf_is_none(path))
+		g.op.control_path = NULL;
+	else if (!g.op.given && strchr(path, '%'))
+		op_die("the control path depends on the host, and none is given");
+	else
+		g.op.control_path = op_path(cf_expand(path, NULL, true));
+}
+
+/* What every role must know. */
+static void cf_resolve(void)
+{
+	cf_resolve_host();
+	const char *user = g.op.user ? g.op.user : cf_user();
+	g.op.tp.user = op_keep(user, strlen(user));
+	if (cf_is_none(g.op.proxy_jump))
+		g.op.proxy_jump = NULL;
+	if (cf_is_none(g.op.proxy_command))
+		g.op.proxy_command = NULL;
+	cf_resolve_path();
+	cf_resolve_command();
+	for (int i = 0; i < FORWARDS; i++)
+		if (g.op.clear_forwards || g.op.stdio_forward)
+			g.forward[i].state = FW_FREE;
+}
+
+static void cf_default_paths(struct list *l, const char *const *paths)
+{
+	for (bool none = l->n == 0; none && *paths; paths++)
+		l->at[l->n++] = op_path(*paths);
+}
+
+/* The files that keys and hosts are in. */
+static void cf_paths(void)
+{
+	static const char *const keys[] = { "~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa", "~/.ssh/id_dropbear", NULL };
+	static const char *const hosts[] = { "~/.ssh/known_hosts", "~/.ssh/known_hosts2", NULL };
+	static const char *const global[] = { "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2", NULL };
+	g.op.tp.identity_default = g.op.identity.n == 0;
+	cf_default_paths(&g.op.identity, keys);
+	cf_default_paths(&g.op.known_hosts, hosts);
+	cf_default_paths(&g.op.global_hosts, global);
+	for (size_t i = 0; i < g.op.identity.n; i++)
+		g.op.identity.at[i] = cf_expand(g.op.identity.at[i], NULL, true);
+	for (size_t i = 0; i < g.op.known_hosts.n; i++)
+		g.op.known_hosts.at[i] = cf_expand(g.op.known_hosts.at[i], NULL, true);
+	if (g.op.identity.n == 1 && cf_is_none(g.op.identity.at[0]))
+		g.op.identity.n = 0;
+}
+
+/* The agent that keys are asked of: IdentityAgent, or SSH_AUTH_SOCK. */
+static const char *cf_agent(void)
+{
+	const char *agent = g.op.identity_agent;
+	if (!agent || strcmp(agent, "SSH_AUTH_SOCK") == 0)
+		return getenv("SSH_AUTH_SOCK");
+	if (*agent == '$' && agent[1] != '{')
+		return getenv(agent + 1);
+	return cf_is_none(agent) ? NULL : op_path(cf_expand(agent, NULL, true));
+}
+
+static bool cf_prefers(const char *method)
+{
+	return !g.op.preferred_auth || op_names(g.op.preferred_auth, ',', method, strlen(method));
+}
+
+/* What the transport is told. */
+static void cf_transport(void)
+{
+	static struct list hosts;
 	struct tp_config *t = &g.op.tp;
-	bool given = g.op.known_hosts.n > 0;
-	const struct passwd *p = g.op.user ? NULL : getpwuid(getuid());
-	t->user = g.op.user ? g.op.user : p ? op_keep(p->pw_name, strlen(p->pw_name)) : "root";
-	t->identity_default = g.op.identity.n == 0;
-	for (size_t i = 0; t->identity_default && i < sizeof keys / sizeof keys[0]; i++)
-		g.op.identity.at[g.op.identity.n++] = op_path(keys[i]);
-	for (size_t i = 0; !given && i < sizeof hosts / sizeof hosts[0]; i++)
-		g.op.known_hosts.at[g.op.known_hosts.n++] = op_path(hosts[i]);
-	if (g.op.forward_agent)
-		g.op.forward_agent = op_path(g.op.forward_agent);
-	if (g.op.forward_x11 && g.op.x11_trusted == 1)
-		op_die("X11 forwarding is always trusted: ForwardX11Trusted=no is not possible");
+	hosts = g.op.known_hosts;
+	for (size_t i = 0; i < g.op.global_hosts.n && hosts.n < OPTION_LIST; i++)
+		hosts.at[hosts.n++] = g.op.global_hosts.at[i];
 	t->host = g.op.host_name;
 	t->host_key_name = g.op.host_key_alias ? g.op.host_key_alias : g.op.host_name;
 	t->host_key_alias = g.op.host_key_alias != NULL;
@@ -7897,15 +8760,139 @@ static void op_defaults(void)
 	t->identity = g.op.identity.at;
 	t->n_identity = g.op.identity.n;
 	t->identities_only = g.op.identities_only;
-	t->agent = getenv("SSH_AUTH_SOCK");
+	t->agent = cf_agent();
 	t->password = getenv("DROPBEAR_PASSWORD");
-	t->known_hosts = g.op.known_hosts.at;
-	t->n_known_hosts = g.op.known_hosts.n;
+	t->known_hosts = hosts.at;
+	t->n_known_hosts = hosts.n;
 	t->strict = (enum tp_strict)g.op.strict;
 	t->pin = g.op.pin.at;
 	t->n_pin = g.op.pin.n;
 	t->batch = g.op.batch;
+	t->no_pubkey = !g.op.pubkey_auth || !cf_prefers("publickey");
+	t->no_password = !g.op.password_auth || !cf_prefers("password");
+	t->no_keyboard = !g.op.keyboard_auth || !cf_prefers("keyboard-interactive");
 	t->cancel_fd = g.signal_pipe[0];
+}
+
+/* Fills in what no option gave, for who logs in. */
+static void cf_login(void)
+{
+	cf_paths();
+	if (cf_is_none(g.op.forward_agent))
+		g.op.forward_agent = NULL;
+	else
+		g.op.forward_agent = op_path(g.op.forward_agent);
+	if (g.op.forward_x11 && g.op.x11_trusted == 1)
+		op_die("X11 forwarding is always trusted: ForwardX11Trusted=no is not possible");
+	if (g.op.proxy_jump)
+		g.op.proxy_command = cf_jump();
+	g.op.proxy_command = cf_expand(g.op.proxy_command, "hnpr", false);
+	cf_transport();
+}
+
+/* --- -G ------------------------------------------------------------------------- */
+
+static const char *cf_choice(const struct op_choice *c, int64_t value)
+{
+	while (c->name && c->value != value)
+		c++;
+	return c->name ? c->name : "";
+}
+
+static void cf_print_endpoint(const struct endpoint *e, bool listens)
+{
+	if (e->port == FW_PATH)
+		printf(" %s", e->host);
+	else if (listens && e->host[0] == 0)
+		printf(" %u", (unsigned)e->port);
+	else
+		printf(" [%s]:%u", e->host, (unsigned)e->port);
+}
+
+static void cf_print_forwards(const char *name, enum fw_type type)
+{
+	for (int i = 0; i < FORWARDS; i++) {
+		const struct forward *f = &g.forward[i];
+		if (f->state == FW_FREE || f->type != type)
+			continue;
+		printf("%s", name);
+		cf_print_endpoint(&f->listen, true);
+		if (type != FW_DYNAMIC && strcmp(f->connect.host, "socks") != 0)
+			cf_print_endpoint(&f->connect, false);
+		putchar('\n');
+	}
+}
+
+static void cf_print_list(const char *name, const struct list *l, bool in_one)
+{
+	for (size_t i = 0; i < l->n; i++)
+		printf("%s %s%s", in_one && i > 0 ? "" : name, l->at[i], in_one && i + 1 < l->n ? "" : "\n");
+}
+
+static void cf_print_escape(const char *name)
+{
+	if (g.op.escape == NO_ESCAPE)
+		printf("%s none\n", name);
+	else
+		printf("%s %s%c\n", name, g.op.escape < ' ' ? "^" : "", (int)(g.op.escape < ' ' ? g.op.escape + '@' : g.op.escape));
+}
+
+static void cf_print_qos(const char *name)
+{
+	printf("%s %s %s\n", name, cf_choice(op_dscp, g.op.dscp_interactive), cf_choice(op_dscp, g.op.dscp_bulk));
+}
+
+static void cf_print(const struct op_keyword *k)
+{
+	char name[40];
+	size_t n = 0;
+	for (; k->name[n] && n < sizeof name - 1; n++)
+		name[n] = (char)tolower((unsigned char)k->name[n]);
+	name[n] = 0;
+	int64_t number = k->kind == OP_NUMBER || k->kind == OP_TIME || k->kind == OP_CHOICE || k->kind == OP_PERSIST ? *(int64_t *)k->to : 0;
+	switch (k->kind) {
+	case OP_TEXT:
+	case OP_REST:
+		if (*(const char **)k->to)
+			printf("%s %s\n", name, *(const char **)k->to);
+		break;
+	case OP_TIME:
+		if (number == 0 && k->min > 0) {
+			printf("%s none\n", name);
+			break;
+		}
+		/* fall through */
+	case OP_NUMBER:		printf("%s %lld\n", name, (long long)number); break;
+	case OP_CHOICE:		printf("%s %s\n", name, cf_choice(k->choices, number)); break;
+	case OP_PERSIST:
+		if (number > 0)
+			printf("%s %lld\n", name, (long long)number);
+		else
+			printf("%s %s\n", name, number < 0 ? "no" : "yes");
+		break;
+	case OP_APPEND:
+	case OP_ADD_WORDS:
+	case OP_VARIABLES:	cf_print_list(name, k->to, false); break;
+	case OP_WORDS:		cf_print_list(name, k->to, true); break;
+	case OP_REKEY:		printf("%s %llu %u\n", name, (unsigned long long)g.op.tp.rekey_bytes, (unsigned)g.op.tp.rekey_seconds); break;
+	case OP_FORWARD:	cf_print_forwards(name, (enum fw_type)k->min); break;
+	case OP_ESCAPE:		cf_print_escape(name); break;
+	case OP_QOS:		cf_print_qos(name); break;
+	}
+}
+
+static int cf_dump(void)
+{
+	if (!g.op.given)
+		op_die("no host given (see sshmux -h)");
+	if (!g.op.user)
+		g.op.user = g.op.tp.user;
+	if (!g.op.forward_agent)
+		g.op.forward_agent = "no";
+	cf_paths();
+	for (size_t i = 0; i < OP_KEYWORDS; i++)
+		cf_print(&op_keywords[i]);
+	return 0;
 }
 
 /* ===== main ===============================================================
@@ -7922,56 +8909,117 @@ static void main_stdio(void)
 	fd_close(&fd);
 }
 
-static int main_master(void)
+/* Whether a session, or -W, is wanted besides the connection. */
+static bool main_has_session(void)
 {
-	if (!g.op.host_name)
-		op_die("no host given (see sshmux -h)");
-	if (g.op.session_type != 1 || g.op.n_command > 0)
-		op_die("a master runs no command of its own: -M needs -N");
-	const char *why = us_check(g.op.control_path);
-	if (why)
-		op_die("ControlSocket %s: %s", g.op.control_path, why);
+	return g.op.session_type != 1 || g.op.stdio_forward;
+}
+
+/* The path that we shall serve, or NULL.  Somebody may serve it already. */
+static void main_check_path(void)
+{
+	struct stat st;
+	const char *path = g.op.control_path;
+	if (g.op.master == OP_MASTER_NO)
+		path = NULL;
+	const char *why = path ? us_check(path) : NULL;
+	if (why && main_has_session() && us_look(path, &st) == US_LIVE) {
+		log_at(TP_ERROR, "ControlSocket %s already exists, disabling multiplexing", path);
+		path = NULL;
+	} else if (why)
+		op_die("ControlSocket %s: %s", path, why);
+	g.op.control_path = path;
+	g.op.persist = path ? g.op.persist : -1;
+}
+
+/* Logs in: as a master, or for ourselves alone. */
+static int main_connect(void)
+{
+	main_check_path();
+	if (g.op.master == OP_MASTER_AUTO || g.op.master == OP_MASTER_AUTO_ASK)
+		g.op.master = g.op.master == OP_MASTER_AUTO ? OP_MASTER_YES : OP_MASTER_ASK;
+	g.split = main_has_session() ? LP_SERVES_ITSELF : g.op.background || g.op.persist >= 0 ? LP_DETACHES : LP_STAYS;
+	if (g.op.reconnect < 0)
+		g.op.reconnect = g.op.control_path && g.split == LP_STAYS ? LK_YES : LK_NO;
+	fd_close_others(g.log_fd, g.log_fd);
 	struct rlimit files;
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FD_LIMIT) {
 		files.rlim_cur = files.rlim_max < FD_LIMIT ? files.rlim_max : FD_LIMIT;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
 	lp_open_signals();
-	op_defaults();
+	cf_login();
 	if (!tp_init(&g.op.tp))
 		op_die("%s", tp_error());
-	return lp_run();
+	int status = lp_run();
+	return g.own_fd > 0 ? cl_own() : status;
 }
 
-int main(int argc, char **argv)
+/* What is not zero at the start. */
+static void main_defaults(void)
 {
-	(void)argc;
 	g.pool_free = NO_BLOCK;
 	g.listener = g.uplink.fd = g.signal_pipe[0] = g.signal_pipe[1] = -1;
+	g.data_queue = BULK_QUEUE;
+	g.bulk_packet = UINT32_MAX;
+	g.net_fd = -1;
 	g.op.log_level = TP_INFO;
+	g.op.level = 3;
 	g.op.port = 22;
 	g.op.alive_count = 3;
 	g.op.escape = '~';
 	g.op.wait = -1;
-	g.op.reconnect = LK_YES;
+	g.op.persist = -1;
+	g.op.attempts = 1;
+	g.op.fallback = 1;
+	g.op.pubkey_auth = g.op.password_auth = g.op.keyboard_auth = 1;
+	g.op.x11_trusted = 2;
+	g.op.reconnect = -1;
 	g.op.reconnect_min = 1;
 	g.op.reconnect_max = 300;
 	g.op.session_wait = SESSION_WAIT_MS / 1000;
 	g.op.tcp_keepalive = 1;
 	g.op.dscp_interactive = 72;	/* af21 */
 	g.op.dscp_bulk = 32;		/* cs1, as in ssh */
-	g.data_queue = BULK_QUEUE;
-	g.bulk_packet = UINT32_MAX;
-	g.net_fd = -1;
+}
+
+/* stdin becomes /dev/null: -n, -f. */
+static void main_no_input(void)
+{
+	int fd = open("/dev/null", O_RDONLY);
+	if (fd >= 0)
+		dup2(fd, STDIN_FILENO);
+	if (fd > 2)
+		close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	(void)argc;
+	main_defaults();
 	main_stdio();
 	op_parse(argv);
-	if (!g.op.control_path)
-		op_die(g.op.mux_command ? "No ControlPath specified for \"-O\" command" : "no control socket given: -S PATH");
+	if (g.op.given)
+		cf_files();
+	cf_resolve();
+	if (g.op.dump)
+		return cf_dump();
 	for (size_t i = 0; g.op.send_env.n == 0 && i < sizeof default_env / sizeof default_env[0]; i++)
 		g.op.send_env.at[i] = default_env[i];
 	if (g.op.send_env.n == 0)
 		g.op.send_env.n = sizeof default_env / sizeof default_env[0];
+	if (g.op.mux_command && !g.op.control_path)
+		op_die("No ControlPath specified for \"-O\" command");
 	if (g.op.mux_command)
 		return cl_command();
-	return g.op.master ? main_master() : cl_main();
+	if (!g.op.given)
+		op_die("no host given (see sshmux -h)");
+	if (g.op.stdin_null)
+		main_no_input();
+	if (g.op.control_path && (g.op.master == OP_MASTER_NO || g.op.master >= OP_MASTER_AUTO)) {
+		int status = cl_main();
+		if (!cl_may_fall_back())
+			return status;
+	}
+	return main_connect();
 }

@@ -70,6 +70,7 @@ struct tp_config {
 	uint64_t rekey_bytes;		/* RekeyLimit; 0: the transport's own default */
 	uint32_t rekey_seconds;		/* 0: no limit by time beyond the default */
 	bool batch;			/* BatchMode: never ask anything */
+	bool no_pubkey, no_password, no_keyboard;	/* methods (RFC 4252) that are not to be tried */
 	int cancel_fd;			/* readable when the user wants to stop; -1 for none */
 };
 
@@ -93,6 +94,9 @@ extern const size_t tp_payload_max;
 
 /* "dropbear 2026.94", for --version. */
 extern const char tp_version[];
+
+/* The SHA-1 of `len` bytes, for names of control sockets (%C). */
+void tp_sha1(const uint8_t *p, size_t len, uint8_t hash[20]);
 
 /* Checks `c` and prepares what every connection needs.  Called once, before
  * the first tp_start(); `c` is kept.  On error returns false with a one-line

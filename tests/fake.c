@@ -283,3 +283,11 @@ void tp_rekey(void)
 {
 	fake.rekeys++;
 }
+
+/* No hash, but as long as one. */
+void tp_sha1(const uint8_t *p, size_t len, uint8_t hash[20])
+{
+	memset(hash, 0, 20);
+	for (size_t i = 0; i < len; i++)
+		hash[i % 20] = (uint8_t)(hash[i % 20] * 31 + p[i]);
+}

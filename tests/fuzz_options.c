@@ -1,6 +1,5 @@
 /* fuzz_options.c - the command line: the input's words are parted by NUL. */
 #define WORLD_SILENT
-#define OPTION_TEXT (64 << 20)		/* kept over all runs of the process */
 #pragma GCC diagnostic ignored "-Wunused-function"
 #include "unit_world.c"
 
@@ -13,14 +12,16 @@ static void fuzz_one(const uint8_t *data, size_t size);
 static bool fuzz_parse(char **argv)
 {
 	world_clear();
-	g.op.control_path = g.op.host_name = g.op.tp.host = NULL;
+	g.op.control_path = g.op.given = g.op.host_name = g.op.tp.host = NULL;
 	g.op.send_env.n = 0;
 	world.exit_code = -1;
 	if (setjmp(world.exited))
 		return false;
 	op_parse(argv);
+	g.op.config_file = "none";
+	cf_resolve();
 	if (g.op.host_name)
-		op_defaults();
+		cf_login();
 	return true;
 }
 

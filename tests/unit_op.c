@@ -15,7 +15,7 @@ static bool op_words_parse(const char *const *words)
 	argv[n] = NULL;
 	world_clear();
 	g.op.log_level = TP_INFO;
-	g.op.control_path = g.op.host_name = NULL;
+	g.op.control_path = g.op.given = g.op.host_name = NULL;
 	g.op.send_env.n = 0;
 	world.exit_code = -1;
 	if (setjmp(world.exited))
@@ -49,11 +49,11 @@ static void said(bool ok, const char *name)
 static void unit_op_words(void)
 {
 	check(PARSE("-MNS/ctl", "-p22022", "-l", "root", "host") && g.op.master && g.op.session_type == 1 && !strcmp(g.op.control_path, "/ctl") &&
-	      g.op.port == 22022 && !strcmp(g.op.user, "root") && !strcmp(g.op.host_name, "host"), "options: letters bundled, arguments attached or apart");
+	      g.op.port == 22022 && !strcmp(g.op.user, "root") && !strcmp(g.op.given, "host"), "options: letters bundled, arguments attached or apart");
 	check(PARSE("-S", "/ctl", "me@host", "-p", "7", "ls", "-l", "-p", "9") && g.op.port == 7 && g.op.n_command == 4 && !strcmp(g.op.command[1], "-l") &&
 	      !strcmp(g.op.user, "me"), "options: after the host too, none after the command");
 	check(PARSE("-S", "/ctl", "--", "host", "--", "-x") && g.op.n_command == 2, "options: none after --");
-	check(PARSE("a@b@host") && !strcmp(g.op.host_name, "host") && !strcmp(g.op.user, "a@b"), "options: the last @ parts user and host");
+	check(PARSE("a@b@host") && !strcmp(g.op.given, "host") && !strcmp(g.op.user, "a@b"), "options: the last @ parts user and host");
 	check(PARSE("-l", "first", "second@host") && !strcmp(g.op.user, "first"), "options: -l before user@");
 	check(PARSE("-4", "-c", "aes128-ctr", "-m", "hmac-sha2-256", "-i", "k1", "-i", "k2", "-q", "-s", "host") && g.op.family == AF_INET && g.op.identity.n == 2 &&
 	      g.op.log_level == TP_ERROR && g.op.session_type == 2 && !strcmp(g.op.tp.ciphers, "aes128-ctr"), "options: the other letters");
@@ -65,8 +65,7 @@ static void unit_op_words(void)
 	said(!PARSE("--nonsense") && strstr(world.log, "--nonsense"), "options: an unknown word");
 	said(!PARSE("host", "-p") && strstr(world.log, "requires an argument -- p"), "options: argument missing");
 	check(!PARSE("@host") && !PARSE("me@") && !PARSE(""), "options: destinations that are none");
-	struct stat in, null;
-	check(PARSE("-n", "host") && fstat(STDIN_FILENO, &in) == 0 && stat("/dev/null", &null) == 0 && in.st_rdev == null.st_rdev, "options: -n");
+	check(PARSE("-n", "host") && g.op.stdin_null, "options: -n");
 }
 
 static void unit_op_numbers(void)
@@ -184,12 +183,11 @@ static void unit_op_main(void)
 {
 	char path[128];
 	snprintf(path, sizeof path, "%s/none", world.dir);
-	said(MAIN("host", "-p22") == 255 && strstr(world.log, "control"), "options: no control path");
-	said(MAIN("-M", "-S", path, "host") == 255 && strstr(world.log, "-N"), "options: a master needs -N");
+	said(MAIN("-O", "check", "host") == 255 && strstr(world.log, "No ControlPath"), "options: no control path");
 	said(MAIN("-MN", "-S", path) == 255 && strstr(world.log, "no host"), "options: a master needs a host");
 	said(MAIN("-MN", "-S", "/nowhere/ctl", "host") == 255 && strstr(world.log, "/nowhere/ctl"), "options: a control path that cannot be");
 	check(MAIN("-S", path, "-O", "check", "host") == 255 && strstr(world.log, path) && strstr(world.log, "No such file"), "options: -O without a master");
-	check(MAIN("-S", path, "host", "true") == 255 && strstr(world.log, "No such file"), "options: a command without a master");
+	check(MAIN("-oFallback=no", "-S", path, "host", "true") == 255 && strstr(world.log, "No such file"), "options: a command without a master");
 	check(MAIN("-S", path, "-O", "dance", "host") == 255 && strstr(world.log, "Invalid multiplex command."), "options: an unknown -O");
 }
 

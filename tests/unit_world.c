@@ -304,6 +304,8 @@ static void world_clear(void)
 	world.patience = 0;
 	world.ended = false;
 	op_set = 0;
+	op_store.used = 0;
+	op_where.file = NULL;
 	fake_reset();
 }
 

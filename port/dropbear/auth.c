@@ -512,7 +512,11 @@ static void next(void)
 {
 	unsigned passwords = port.passwords_barred ? 0 : auth.offered;
 
-	if ((auth.offered & METHOD_PUBLICKEY) && try_publickey())
+	if (port.config->no_password)
+		passwords &= ~METHOD_PASSWORD;
+	if (port.config->no_keyboard)
+		passwords &= ~METHOD_KEYBOARD;
+	if (!port.config->no_pubkey && (auth.offered & METHOD_PUBLICKEY) && try_publickey())
 		return;
 	drop_key();
 	if ((passwords & METHOD_PASSWORD) && try_given_password())

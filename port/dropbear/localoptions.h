@@ -59,6 +59,11 @@
 #ifndef DROPBEAR_DH_GROUP16
 #define DROPBEAR_DH_GROUP16 BY_PROFILE(0, 1)
 #endif
+/* One key exchange that resists quantum computers is enough for a router:
+ * sntrup761 is a quarter of mlkem768's size. */
+#ifndef DROPBEAR_MLKEM768
+#define DROPBEAR_MLKEM768 BY_PROFILE(0, 1)
+#endif
 #ifndef DROPBEAR_ECC_384
 #define DROPBEAR_ECC_384 BY_PROFILE(0, 1)
 #endif

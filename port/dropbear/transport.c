@@ -74,6 +74,15 @@ static bool check_pins(const struct tp_config *c)
 	return true;
 }
 
+void tp_sha1(const uint8_t *p, size_t len, uint8_t hash[20])
+{
+	hash_state h;
+
+	sha1_init(&h);
+	sha1_process(&h, p, len);
+	sha1_done(&h, hash);
+}
+
 bool tp_init(const struct tp_config *c)
 {
 	port_install();
