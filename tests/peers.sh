@@ -26,7 +26,7 @@ fi
 # --- what a configuration comes to -------------------------------------------------
 
 # Keywords that both must print with the same values in the same order.
-SAME='host hostname user port identitiesonly userknownhostsfile globalknownhostsfile
+SAME='hostname user port identitiesonly userknownhostsfile globalknownhostsfile
 	hostkeyalias stricthostkeychecking controlpath controlmaster controlpersist
 	serveraliveinterval serveralivecountmax tcpkeepalive connecttimeout
 	connectionattempts proxycommand proxyjump localforward remoteforward
@@ -36,15 +36,32 @@ SAME='host hostname user port identitiesonly userknownhostsfile globalknownhosts
 # The same, only where they have been set: the defaults are each program's own.
 SET='identityfile ipqos hostkeyalgorithms ciphers kexalgorithms macs'
 
+# One form for what may be said in two ways: names of files as they are written or as
+# they come out, the ^ of an escape character, an address of all interfaces, the
+# target of a dynamic forward.
+one_form() {
+	host=$(sed -n 's/^hostname //p' "$1")
+	sed -i -e "/^[igu][a-z]*file /{ s|\([ /]\)~/|\1$THERE/|g; s|%d|$THERE|g; s|%u|$ME|g; s|%h|$host|g; s|\\\${TEST_DIR}|$TEST_DIR|g; }" \
+		-e '/^identityfile none$/d' -e '/^escapechar /s/\\//' -e '/forward /s/ \[]:/ [*]:/' -e '/^remoteforward /s/ \[socks]:0$//' \
+		-e '/^proxyjump /s|ssh://||g' -e '/^loglevel /s/QUIET/SILENT/' "$1"
+}
+THERE=$T/home
+home_is_ours || THERE=$(getent passwd "$(id -u)" | cut -d: -f6)
+
 # same_config NAME WORD...: `-G WORD...` of ssh and of PROGRAM say the same
 same_config() {
 	same_name=$1
 	shift
-	[ -s "$T/default" ] || at_home ssh -G -F none x >"$T/default" 2>/dev/null </dev/null
+	[ -s "$T/default" ] || {
+		at_home ssh -G -F none x >"$T/default" 2>/dev/null </dev/null
+		one_form "$T/default"
+	}
 	at_home ssh -G "$@" >"$T/want" 2>"$T/want.err" </dev/null
 	same_status=$?
 	at_home timeout 30 "$PROGRAM" -G "$@" >"$T/got" 2>"$T/got.err" </dev/null
 	got_status=$?
+	one_form "$T/want"
+	one_form "$T/got"
 	# ssh shows a local forward to a path as a dynamic one, too; Debian's takes an
 	# interval of 300 where BatchMode is on and none is given.
 	awk -v same="$SAME" -v set="$SET" '
@@ -71,6 +88,8 @@ same_config() {
 			for (f = 2; f <= 3; f++)
 				if (all[f, "batchmode"] == "|yes" && all[f, "serveraliveinterval"] == "|300")
 					all[f, "serveraliveinterval"] = "|0"
+			# without a session nobody asks for a terminal
+			if (all[2, "sessiontype"] == "|none") all[3, "requesttty"] = all[2, "requesttty"]
 			n = split(same, keys)
 			for (i = 1; i <= n; i++) check(keys[i])
 			n = split(set, keys)

@@ -53,7 +53,13 @@ default_file() {
 	chmod 666 "$T/home/.ssh/config"
 	at_home "$PROGRAM" -G x >"$T/out" 2>"$T/err" </dev/null
 	is "~/.ssh/config that others can write: status" $? 255
-	like "~/.ssh/config that others can write" "$(tr -d '\r' <"$T/err")" "Bad owner or permissions on $T/home/.ssh/config"
+	like "~/.ssh/config that others can write" "$(tr -d '\r' <"$T/err")" "*Bad owner or permissions on $T/home/.ssh/config"
+	chmod 600 "$T/home/.ssh/config"
+	chmod 622 "$T/home/.ssh/relative.conf"
+	at_home "$PROGRAM" -G x >"$T/out" 2>"$T/err" </dev/null
+	is "an included file that others can write: status" $? 255
+	like "an included file that others can write" "$(tr -d '\r' <"$T/err")" "*Bad owner or permissions on $T/home/.ssh/relative.conf"
+	chmod 600 "$T/home/.ssh/relative.conf"
 	rm "$T/home/.ssh/config"
 	at_home "$PROGRAM" -G x >"$T/out" 2>"$T/err" </dev/null
 	is "no ~/.ssh/config: status" $? 0

@@ -184,6 +184,72 @@ race() {
 }
 nothing_beside() { [ -z "$(find "$T" -maxdepth 1 -name 'm*' ! -name 'master.*')" ]; }
 
+# What else the first call must not do to its caller, and what ends with it
+first_call_and_others() {
+	for call in first second; do
+		is "the $call call, -n: the rest of the input stays" "$(echo word | { p ssh -n x true; cat; })" word
+		is "the $call call: input that it does not read ends it" "$(p ssh x 'echo x' </dev/zero)" x
+	done
+	leaves "input"
+	mkfifo "$T/hold"
+	exec 9<>"$T/hold"
+	(
+		exec 9<&-
+		exec_p ssh x 'echo up; cat' <"$T/hold" >"$T/out" 2>"$T/err"
+	) &
+	passenger=$!
+	ends_later $passenger
+	wait_for 30 has "$T/out" up
+	kill -TERM $passenger
+	wait $passenger 2>/dev/null
+	exec 9>&-
+	rm "$T/hold"
+	count_logins
+	gives "a first call that was killed: the master serves" 0 x ssh x 'echo x' </dev/null
+	is "a first call that was killed: no login" "$(logins)" 0
+	leaves "a first call that was killed"
+	works "-N returns at once" p ssh -N x
+	find_master || not_ok "-N: there is a master"
+	leaves "-N"
+	free_port
+	gives "-L by the first call" 0 x ssh -L $FREE:127.0.0.1:$ECHO x 'echo x' </dev/null
+	is "-L by the first call: it carries" "$(echo word | "$NET" call 127.0.0.1:$FREE)" word
+	gives "-L by the second call" 0 x ssh -L $((FREE + 1)):127.0.0.1:$ECHO x 'echo x' </dev/null
+	is "-L by the second call: it carries" "$(echo word | "$NET" call 127.0.0.1:$((FREE + 1)))" word
+	leaves "-L"
+	gives "ExitOnForwardFailure, a port that is taken" 255 '' \
+		ssh -o ExitOnForwardFailure=yes -R $PORT:127.0.0.1:1 x 'echo not this' </dev/null
+	works "ExitOnForwardFailure: no socket" no_socket
+	works "ExitOnForwardFailure: no connection" wait_for 20 no_connections
+}
+
+# A terminal: the master keeps none, and the words at the end are the client's.
+first_call_at_a_terminal() {
+	terminals || { skip "at a terminal" "$NO_TERMINALS"; return; }
+	for call in first second; do
+		p "$PTY" -- ssh -t x 'test -t 0 && echo yes; exit 3' >"$T/out" 2>&1
+		is "the $call call at a terminal" "$? $(tr -d '\r' <"$T/out" | grep -cx 'yes')$(grep -c 'Shared connection to' "$T/out")" "3 11"
+	done
+	find_master
+	is "the master holds no terminal" "$(holds '/dev/pts/*') $(cut -d' ' -f7 "/proc/$MASTER_PID/stat")" "0 0"
+	leaves "at a terminal"
+}
+
+# The server goes away under the master; the next call gets through.
+server_lost() {
+	p ssh x true </dev/null
+	find_master
+	for pid in $(connection_processes); do kill -9 "$pid"; done
+	gives "the connection is lost: the next call" 5 back ssh x 'echo back; exit 5' </dev/null
+	p ssh -O exit x >"$T/out" 2>&1 </dev/null
+	works "the connection is lost: the master ends" wait_for 20 gone $MASTER_PID
+	works "the connection is lost: nothing is left" wait_for 20 no_connections
+}
+
+connection_processes() {
+	grep -l "^PPid:[[:space:]]*$SERVER_PID\$" /proc/[0-9]*/status 2>/dev/null | cut -d/ -f3
+}
+
 # ControlPersist=1: it stays as long as somebody is there, and no longer.
 persist() {
 	mkfifo "$T/hold"
@@ -256,7 +322,10 @@ by_first_call() {
 	auto
 	first_call
 	first_call_in_a_pipe
+	first_call_and_others
+	first_call_at_a_terminal
 	race
+	server_lost
 	persist
 	stale
 	failing
@@ -284,6 +353,13 @@ word"
 	gives "user@host, -p, words" 0 "one  two" ssh -p $PORT "$ME@127.0.0.1" -i "$KEY" echo '"one  two"' </dev/null
 	gives "ssh://" 0 x ssh "ssh://$ME@x:$PORT" echo x </dev/null
 	gives "RemoteCommand" 7 x ssh -o 'RemoteCommand=echo %n; exit 7' x </dev/null
+	gives "RemoteCommand: tokens" 0 "127.0.0.1 $PORT $ME x $(id -un) %" ssh -o 'RemoteCommand=echo %h %p %r %n %u %%' x </dev/null
+	is "RemoteCommand none" "$(echo 'echo $((6*7))' | p ssh -T -o RemoteCommand=none x 2>"$T/err")" 42
+	gives "SendEnv -PATTERN" 0 "one three" env TEST_1=one TEST_2=two TEST_3=three \
+		ssh -o 'SendEnv=TEST_1 TEST_2' -o SendEnv=-TEST_2 -o SendEnv=TEST_3 x 'echo $TEST_1 $TEST_2 $TEST_3' </dev/null
+	gives "an unknown cipher" 255 '' ssh -c foo x true </dev/null
+	gives "an unknown MAC" 255 '' ssh -m foo x true </dev/null
+	gives "-W to no port" 255 '' ssh -W abc x </dev/null
 	gives "SetEnv, SendEnv" 0 "set sent" env TEST_2=sent ssh -o SetEnv=TEST_1=set -o SendEnv=TEST_2 x 'echo $TEST_1 $TEST_2' </dev/null
 	if terminals; then
 		like "-tt: a terminal" "$(p ssh -tt x 'test -t 0 && echo yes' </dev/null 2>"$T/err")" "yes*"
