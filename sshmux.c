@@ -61,9 +61,9 @@
 
 #include <arpa/inet.h>
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -7816,6 +7816,18 @@ static const char *op_keep(const char *s, size_t len)
 	return to;
 }
 
+/* Both texts in one. */
+static const char *op_join(const char *a, const char *b)
+{
+	const char *to = op_store.text + op_store.used;
+	while (*a)
+		op_put(*a++);
+	while (*b)
+		op_put(*b++);
+	op_put(0);
+	return to;
+}
+
 /* Where values come from: a line of words, or one word whatever is in it. */
 struct op_text {
 	const char *p;			/* NULL at the end */
@@ -7864,16 +7876,13 @@ static const char *op_path(const char *path)
 {
 	if (path[0] != '~')
 		return path;
-	char full[PATH_MAX];
+	char user[64];
 	size_t n = strcspn(path, "/");
-	snprintf(full, sizeof full, "%.*s", (int)n - 1, path + 1);
-	const struct passwd *p = n > 1 ? getpwnam(full) : NULL;
+	snprintf(user, sizeof user, "%.*s", (int)n - 1, path + 1);
+	const struct passwd *p = n > 1 ? getpwnam(user) : NULL;
 	if (n > 1 && !p)
-		op_die("there is no user %s", full);
-	const char *home = p ? p->pw_dir : op_home();
-	if ((size_t)snprintf(full, sizeof full, "%s%s", home, path + n) >= sizeof full)
-		op_die("path is too long: %.100s", path);
-	return op_keep(full, strlen(full));
+		op_die("there is no user %s", user);
+	return op_join(p ? p->pw_dir : op_home(), path + n);
 }
 
 static bool op_is(const char *text, size_t len, const char *word)
@@ -8382,6 +8391,7 @@ static void op_parse(char **argv)
  * together, and -G.  Calls op_. */
 
 #define CF_DEPTH 16			/* files that Include one another */
+#define CF_FILES 256			/* that one Include names */
 
 /* --- tokens ------------------------------------------------------------------- */
 
@@ -8537,21 +8547,46 @@ static bool cf_match(struct op_text t)
 
 static bool cf_read(const char *path, int depth);
 
+/* The name in a directory that matches and comes next after `last` in order;
+ * false if there is none. */
+static bool cf_next(const char *directory, const char *pattern, char last[NAME_MAX + 1])
+{
+	char next[NAME_MAX + 1] = "";
+	DIR *d = opendir(directory);
+	for (const struct dirent *e; d && (e = readdir(d));) {
+		bool hidden = e->d_name[0] == '.' && pattern[0] != '.';
+		if (!hidden && str_matches(str_of(e->d_name), pattern) && strcmp(e->d_name, last) > 0 &&
+		    (!next[0] || strcmp(e->d_name, next) < 0))
+			snprintf(next, sizeof next, "%s", e->d_name);
+	}
+	if (d)
+		closedir(d);
+	memcpy(last, next, sizeof next);
+	return next[0];
+}
+
+/* All files that one path names; * and ? may stand in its last part. */
+static void cf_include_path(const char *path, int depth)
+{
+	char last[NAME_MAX + 1] = "", full[PATH_MAX];
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	if (!strpbrk(name, "*?")) {
+		cf_read(path, depth);
+		return;
+	}
+	snprintf(full, sizeof full, "%.*s", (int)(name - path), path);
+	for (int i = 0; i < CF_FILES && cf_next(full, name, last); i++)
+		cf_read(op_join(full, last), depth);
+}
+
 /* Include PATH...: relative ones are beside the user's or the system's file. */
 static void cf_include(struct op_text t, const char *beside, int depth)
 {
-	char full[PATH_MAX];
 	if (depth == CF_DEPTH)
 		op_die("too many files include one another");
 	for (const char *word; (word = op_word(&t));) {
-		glob_t found;
 		word = op_path(cf_expand(word, NULL, true));
-		snprintf(full, sizeof full, "%s%s", *word == '/' ? "" : beside, word);
-		int r = glob(full, 0, NULL, &found);
-		for (size_t i = 0; r == 0 && i < found.gl_pathc; i++)
-			cf_read(op_keep(found.gl_pathv[i], strlen(found.gl_pathv[i])), depth + 1);
-		if (r == 0)
-			globfree(&found);
+		cf_include_path(*word == '/' ? word : op_join(beside, word), depth + 1);
 	}
 }
 
@@ -8630,7 +8665,7 @@ static bool cf_is_none(const char *value)
  * the others. */
 static const char *cf_jump(void)
 {
-	static char command[PATH_MAX * 2 + 1024];
+	char command[PATH_MAX * 2 + 1024];
 	char self[PATH_MAX];
 	const char *jump = g.op.proxy_jump, *comma = strrchr(jump, ','), *host = comma ? comma + 1 : jump, *file = g.op.config_file;
 	bool uri = strncasecmp(host, "ssh://", 6) == 0;
@@ -8643,7 +8678,7 @@ static const char *cf_jump(void)
 		     uri ? "" : "ssh://", host);
 	if (n >= (int)sizeof command)
 		op_die("ProxyJump is too long");
-	return command;
+	return op_keep(command, (size_t)n);
 }
 
 /* The host as it will be asked for. */

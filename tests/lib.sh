@@ -262,7 +262,7 @@ run_master() {
 			-o IdentityAgent=none -o GlobalKnownHostsFile=none \
 			-o LogLevel=DEBUG1 ;;
 	*)
-		exec "$SSHMUX" -M -S "$CTL" -N -p "$PORT" -l "$ME" "$@" ;;
+		exec "$SSHMUX" -F none -M -S "$CTL" -N -p "$PORT" -l "$ME" "$@" ;;
 	esac
 }
 
@@ -325,7 +325,7 @@ alive() { is "$1" "$(timeout 30 ssh -F none -o ProxyCommand=false -S "$CTL" x 'e
 # connection of its own) or sshmux.  Options of both may come first.
 exec_client() {
 	case $CLIENT in
-	sshmux) exec "$SSHMUX" -S "$CTL" "$@" ;;
+	sshmux) exec "$SSHMUX" -F none -o Fallback=no -S "$CTL" "$@" ;;
 	*) exec ssh -F none -o ProxyCommand=false -S "$CTL" "$@" ;;
 	esac
 }

@@ -173,15 +173,15 @@ client_fails() {
 
 clients() {
 	[ -x "$SSHMUX" ] || return
-	client_fails "client, no socket" "*$T/none*No such file*" -S "$T/none" x true
+	client_fails "client, no socket" "*$T/none*No such file*" -o Fallback=no -S "$T/none" x true
 	echo file >"$T/file"
-	client_fails "client, a file" "*$T/file*" -S "$T/file" x true
+	client_fails "client, a file" "*$T/file*" -o Fallback=no -S "$T/file" x true
 	long=$T/$(head -c 120 /dev/zero | tr '\0' c)
 	client_fails "client, path too long" '*too long*' -S "$long" x true
 	need_master
 	kill -9 $MASTER_PID
 	wait $MASTER_PID 2>/dev/null
-	client_fails "client, a stale socket" "*$CTL*refused*" -S "$CTL" x true
+	client_fails "client, a stale socket" "*$CTL*refused*" -o Fallback=no -S "$CTL" x true
 	client_fails "-O check, a stale socket" "*$CTL*refused*" -S "$CTL" -O check x
 	rm "$CTL"
 }

@@ -11,7 +11,7 @@ export TERM
 # The client as words, for programs that start it
 words() {
 	case $CLIENT in
-	sshmux) CL="$SSHMUX -S $CTL" ;;
+	sshmux) CL="$SSHMUX -F none -o Fallback=no -S $CTL" ;;
 	*) CL="ssh -F none -o ProxyCommand=false -S $CTL" ;;
 	esac
 }

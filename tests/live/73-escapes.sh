@@ -10,7 +10,7 @@ export TERM
 
 words() {
 	case $CLIENT in
-	sshmux) CL="$SSHMUX -S $CTL" ;;
+	sshmux) CL="$SSHMUX -F none -o Fallback=no -S $CTL" ;;
 	*) CL="ssh -F none -o ProxyCommand=false -S $CTL" ;;
 	esac
 }

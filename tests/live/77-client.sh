@@ -23,7 +23,7 @@ free_port() {
 
 words() {
 	case $CLIENT in
-	sshmux) CL="$SSHMUX -S $CTL" ;;
+	sshmux) CL="$SSHMUX -F none -o Fallback=no -S $CTL" ;;
 	*) CL="ssh -F none -o ProxyCommand=false -S $CTL" ;;
 	esac
 }
