@@ -8653,6 +8653,13 @@ static bool cf_next(const char *directory, const char *pattern, char last[NAME_M
 	return next[0];
 }
 
+/* In an Include ssh takes ~ from the environment first, elsewhere never. */
+static const char *cf_tilde(const char *path)
+{
+	const char *home = getenv("HOME");
+	return path[0] == '~' && path[1] == '/' && home && *home ? op_join(home, path + 1) : op_path(path);
+}
+
 /* All files that one path names; * and ? may stand in its last part. */
 static void cf_include_path(const char *path, int depth)
 {
@@ -8676,15 +8683,17 @@ static void cf_include(struct op_text t, const char *beside, int depth)
 	if (!word)
 		op_die("Include without a file");
 	for (; word; word = op_word(&t)) {
-		word = op_path(cf_expand(word, NULL, true));
-		cf_include_path(*word == '/' ? word : op_join(beside, word), depth + 1);
+		word = cf_expand(word, NULL, true);
+		if (*word != '/' && *word != '~')
+			word = op_join(beside, word);
+		cf_include_path(cf_tilde(word), depth + 1);
 	}
 }
 
 /* Where relative Includes of this file are. */
 static const char *cf_beside(const char *path)
 {
-	return strncmp(path, "/etc/", 5) == 0 ? CONFIG_DIRECTORY : op_path("~/.ssh/");
+	return strncmp(path, "/etc/", 5) == 0 ? CONFIG_DIRECTORY : "~/.ssh/";
 }
 
 /* A word that is mistyped is an error in a block for others, too. */
