@@ -7425,8 +7425,10 @@ static bool cl_open(const char *what, int n, uint32_t *sid)
 	for (int fd = 0; sent && fd < n; fd++)
 		sent = fd_send(cl.fd, fd);
 	cl.may_run = sent;
-	if (!cl_answer(what, &f))
+	if (!cl_answer(what, &f)) {
+		cl.may_run &= cl.greeted;	/* a master greets before it reads */
 		return false;
+	}
 	if (f.type != MUX_S_SESSION_OPENED) {
 		cl_refused(what, &f);
 		return false;
