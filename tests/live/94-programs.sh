@@ -478,7 +478,15 @@ proxies() {
 	gives "none" 0 x ssh -o ProxyCommand=none -o "ProxyCommand=$proxy" x 'echo x' </dev/null
 	works "none: it did not run" test ! -e "$T/proxy.pid"
 	gives "one that fails" 255 '' ssh -o ProxyCommand=false x 'echo x' </dev/null
-	gives "one that is not there" 255 '' ssh -o ProxyCommand=/no/such/program x 'echo x' </dev/null
+	# It ends before, while or after we write our first words.
+	n=0
+	ended=0
+	while [ $n -lt 20 ]; do
+		n=$((n + 1))
+		DEADLINE=20 p ssh -o ProxyCommand=/no/such/program x 'echo x' </dev/null >"$T/out" 2>&1
+		[ $? != 255 ] || ended=$((ended + 1))
+	done
+	is "one that is not there, 20 times" $ended 20
 	auto
 	gives "a master behind it" 0 x ssh -o "ProxyCommand=$proxy" x 'echo x' </dev/null
 	gives "a master behind it: again" 4 y ssh x 'echo y; exit 4' </dev/null
