@@ -20,7 +20,8 @@ if home_is_ours; then
 		env LD_PRELOAD="$HOMELIB" TEST_ME="$ME" TEST_HOME="$T/home" TEST_SHELL=/bin/sh "$@"
 	}
 else
-	at_home() { "$@"; }
+	# Include takes $HOME for ~, other names do not.
+	at_home() { env HOME="$THERE" "$@"; }
 fi
 
 # --- what a configuration comes to -------------------------------------------------
