@@ -2678,6 +2678,9 @@ static void fw_answer(struct forward *f, bool granted, struct buf *b)
 		return;
 	if (granted && f->listen.port == 0)
 		f->allocated = buf_get_u32(b);
+	if (granted && f->listen.port == 0 && f->client < 0 && f->connect.port != FW_PATH)
+		log_at(TP_INFO, "Allocated port %u for remote forward to %s:%u", (unsigned)f->allocated, f->connect.host,
+		       (unsigned)f->connect.port);
 	if (!granted)
 		snprintf(f->why, sizeof f->why, "the server refuses to listen there");
 	fw_decided(f, granted && !b->bad);
@@ -6196,6 +6199,7 @@ static void lp_open_signals(void)
 	lp_catch(SIGINT, true);
 	lp_catch(SIGHUP, true);
 	lp_catch(SIGQUIT, true);
+	lp_catch(SIGALRM, false);
 	lp_catch(SIGCHLD, false);
 	lp_catch(SIGUSR1, false);
 	lp_catch(SIGWINCH, false);
@@ -6226,6 +6230,11 @@ static void lp_signal(int number)
 	case SIGWINCH:
 		if (g.link == LK_UP)
 			tt_resize();
+		break;
+	case SIGALRM:			/* --timeout, in a login for ourselves */
+		log_at(TP_ERROR, "no session with %s in time", g.op.host_name);
+		g.stop = LP_NOW;
+		g.exit_code = EX_TEMPFAIL;
 		break;
 	default:
 		log_at(TP_VERBOSE, "ended by signal %d", number);
@@ -6675,12 +6684,13 @@ static void lp_turn(void)
 /* The login stands, and whatever the user should hear of forwards was said. */
 static bool lp_may_split(void)
 {
-	if (g.split == LP_STAYS || g.has_split || g.link != LK_UP)
+	if (g.split == LP_STAYS || g.has_split || g.link != LK_UP || g.stop != LP_RUN)
 		return false;
 	for (int i = 0; i < FORWARDS; i++) {
 		const struct forward *f = &g.forward[i];
 		bool open = f->state != FW_FREE && f->state != FW_ACTIVE && (f->state != FW_WAITING || f->tries == 0);
-		if (open && (f->type != FW_REMOTE || g.op.exit_on_forward_failure))
+		bool failed = f->state == FW_WAITING && f->tries > 0;	/* it may be the end of us */
+		if ((open && (f->type != FW_REMOTE || g.op.exit_on_forward_failure)) || (failed && g.op.exit_on_forward_failure))
 			return false;
 	}
 	return true;
@@ -6807,7 +6817,7 @@ static void cl_say(const char *format, ...)
 	if (n > (int)sizeof text - 3)
 		n = (int)sizeof text - 3;
 	n += snprintf(text + n, 3, "%s", cl_line_end);
-	(void)!write(STDERR_FILENO, text, (size_t)n);
+	(void)!write(g.log_fd ? g.log_fd : STDERR_FILENO, text, (size_t)n);
 }
 
 /* --- bytes ------------------------------------------------------------------- */
@@ -6897,7 +6907,9 @@ static int cl_try_connect(const struct sockaddr_un *a)
  * never when the command may have been started. */
 static bool cl_may_fall_back(void)
 {
-	if (g.op.mux_command || g.op.wait >= 0 || g.op.retry > 0 || cl_signal || cl.late || cl.may_run)
+	if (g.op.mux_command || cl_signal || cl.late || cl.may_run)
+		return false;
+	if (g.op.master == OP_MASTER_NO && (g.op.wait >= 0 || g.op.retry > 0))
 		return false;
 	if (g.op.stdio_forward && cl.greeted)
 		return false;
@@ -6915,14 +6927,14 @@ static bool cl_connect(void)
 		exit(255);
 	}
 	int error = cl_try_connect(&a);
-	while (error && g.op.wait > 0 && !cl_signal && log_clock() < until) {
+	while (error && g.op.wait > 0 && g.op.master == OP_MASTER_NO && !cl_signal && log_clock() < until) {
 		poll(NULL, 0, CL_CONNECT_MS);
 		error = cl_try_connect(&a);
 	}
 	if (error) {
 		if (!cl_may_fall_back() || (error != ENOENT && g.op.master == OP_MASTER_NO))
 			cl_say("Control socket connect(%s): %s", path, strerror(error));
-		cl.late = g.op.wait > 0;
+		cl.late = g.op.wait > 0 && g.op.master == OP_MASTER_NO;
 		return false;
 	}
 	mx_put_hello(&cl.out, false);
@@ -7066,9 +7078,10 @@ static void cl_catch_signals(void)
 /* From here on we leave when asked to, or when --timeout is over. */
 static void cl_set_timeout(void)
 {
+	unsigned left = alarm(0);	/* what a try before this one has left over */
 	cl_catch_signals();
 	if (g.op.timeout > 0)
-		alarm((unsigned)g.op.timeout);
+		alarm(left ? left : (unsigned)g.op.timeout);
 }
 
 /* --- -O ---------------------------------------------------------------------- */
@@ -7553,6 +7566,7 @@ static int cl_own(void)
 		signal(numbers[i], SIG_DFL);
 	cl = (struct cl_state){ .fd = g.own_fd, .own = true, .out = buf_over(g.req_memory, sizeof g.req_memory) };
 	mx_put_hello(&cl.out, false);
+	cl_signal = 0;
 	cl_set_timeout();
 	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
 	fd_close(&cl.fd);
@@ -7570,7 +7584,7 @@ static int cl_main(void)
 {
 	cl_set_timeout();
 	int status = cl_once();
-	for (int64_t i = 0; i < g.op.retry && cl_may_retry(status); i++) {
+	for (int64_t i = 0; i < g.op.retry && cl_may_retry(status) && !(g.op.master && cl_may_fall_back()); i++) {
 		poll(NULL, 0, (int)log_backoff((uint32_t)i, 1, CL_RETRY_MAX));
 		if (!cl_signal)
 			status = cl_once();
@@ -8191,7 +8205,10 @@ static void op_foreign(const char *name, size_t len, const char *value)
 		op_die("%.*s is not possible, and to go without it would not be safe", (int)len, name);
 	if (!refused && !idle)
 		op_die("Bad configuration option: %.*s", (int)len, name);
-	log_at(refused ? TP_INFO : TP_VERBOSE, "%s%.*s has no effect", op_where.file ? "" : "option ", (int)len, name);
+	if (op_where.file)
+		log_at(refused ? TP_INFO : TP_VERBOSE, "%s line %u: %.*s has no effect", op_where.file, op_where.line, (int)len, name);
+	else
+		log_at(TP_VERBOSE, "option %.*s has no effect", (int)len, name);
 }
 
 static void op_keyword(const char *name, size_t len, struct op_text value)
@@ -9073,6 +9090,12 @@ static void cf_print(const struct op_keyword *k)
 	}
 }
 
+/* Reconnect's default: a master that does nothing else comes back. */
+static int64_t cf_reconnect(void)
+{
+	return g.op.control_path && g.op.master && g.op.session_type == 1 && !g.op.stdio_forward ? LK_YES : LK_NO;
+}
+
 static int cf_dump(void)
 {
 	if (!g.op.given)
@@ -9081,6 +9104,8 @@ static int cf_dump(void)
 		g.op.user = g.op.tp.user;
 	if (!g.op.forward_agent)
 		g.op.forward_agent = "no";
+	if (g.op.reconnect < 0)
+		g.op.reconnect = cf_reconnect();
 	cf_paths();
 	for (size_t i = 0; i < OP_KEYWORDS; i++)
 		cf_print(&op_keywords[i]);
@@ -9132,7 +9157,7 @@ static int main_connect(void)
 		g.op.master = g.op.master == OP_MASTER_AUTO ? OP_MASTER_YES : OP_MASTER_ASK;
 	g.split = main_has_session() ? LP_SERVES_ITSELF : g.op.background || g.op.persist >= 0 ? LP_DETACHES : LP_STAYS;
 	if (g.op.reconnect < 0)
-		g.op.reconnect = g.op.control_path && g.split == LP_STAYS ? LK_YES : LK_NO;
+		g.op.reconnect = cf_reconnect();
 	fd_close_others(g.log_fd, g.log_fd);
 	struct rlimit files;
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FD_LIMIT) {
@@ -9140,6 +9165,10 @@ static int main_connect(void)
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
 	lp_open_signals();
+	if (g.op.timeout > 0 && main_has_session()) {
+		unsigned left = alarm(0);
+		alarm(left ? left : (unsigned)g.op.timeout);
+	}
 	cf_login();
 	if (!tp_init(&g.op.tp))
 		op_die("%s", tp_error());
