@@ -8326,8 +8326,10 @@ static void op_special(const struct op_letter *l, const char *argument)
 		op_set_word("ProxyJump", argument);
 		break;
 	case 'O':
-		if (strcmp(argument, "list") != 0 && !cl_find_command(argument))
-			op_die("Invalid multiplex command.");
+		if (strcmp(argument, "list") != 0 && !cl_find_command(argument)) {
+			cl_say("Invalid multiplex command.");
+			exit(255);
+		}
 		g.op.mux_command = argument;
 		break;
 	case 'W':
