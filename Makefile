@@ -109,6 +109,7 @@ fuzz:
 	$(SETUP) build
 	@+$(AGAIN) $(FUZZERS)
 	@for f in mux ssh options; do $(O)/fuzz_$$f tests/corpus/$$f || exit; done
+	@$(O)/fuzz_config tests/configs
 
 demo:
 	$(SETUP) build demo
@@ -158,7 +159,7 @@ $(O)/sshmux.o: sshmux.c $(O)/flags
 $(O)/unit: $(O)/unit.o $(O)/fake.o
 	$(LINK) -o $@ $^
 
-FUZZERS = $(O)/fuzz_mux $(O)/fuzz_ssh $(O)/fuzz_options
+FUZZERS = $(O)/fuzz_mux $(O)/fuzz_ssh $(O)/fuzz_options $(O)/fuzz_config
 $(FUZZERS): %: %.o $(O)/fake.o
 	$(LINK) -o $@ $^
 

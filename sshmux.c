@@ -2678,6 +2678,9 @@ static void fw_answer(struct forward *f, bool granted, struct buf *b)
 		return;
 	if (granted && f->listen.port == 0)
 		f->allocated = buf_get_u32(b);
+	if (granted && f->listen.port == 0 && f->client < 0 && f->connect.port != FW_PATH)
+		log_at(TP_INFO, "Allocated port %u for remote forward to %s:%u", (unsigned)f->allocated, f->connect.host,
+		       (unsigned)f->connect.port);
 	if (!granted)
 		snprintf(f->why, sizeof f->why, "the server refuses to listen there");
 	fw_decided(f, granted && !b->bad);
@@ -5959,6 +5962,7 @@ static void lk_connected(void)
 	tp_start(g.uplink.fd, g.logins == 0 && g.op.reconnect != LK_ALWAYS, g.now);
 	g.uplink.fd = -1;
 	g.uplink.state = CN_IDLE;
+	g.again = true;			/* it may have failed at once */
 }
 
 /* Whether more than one channel is open: then nobody has the queues alone. */
@@ -6195,6 +6199,7 @@ static void lp_open_signals(void)
 	lp_catch(SIGINT, true);
 	lp_catch(SIGHUP, true);
 	lp_catch(SIGQUIT, true);
+	lp_catch(SIGALRM, false);
 	lp_catch(SIGCHLD, false);
 	lp_catch(SIGUSR1, false);
 	lp_catch(SIGWINCH, false);
@@ -6225,6 +6230,11 @@ static void lp_signal(int number)
 	case SIGWINCH:
 		if (g.link == LK_UP)
 			tt_resize();
+		break;
+	case SIGALRM:			/* --timeout, in a login for ourselves */
+		log_at(TP_ERROR, "no session with %s in time", g.op.host_name);
+		g.stop = LP_NOW;
+		g.exit_code = EX_TEMPFAIL;
 		break;
 	default:
 		log_at(TP_VERBOSE, "ended by signal %d", number);
@@ -6674,12 +6684,13 @@ static void lp_turn(void)
 /* The login stands, and whatever the user should hear of forwards was said. */
 static bool lp_may_split(void)
 {
-	if (g.split == LP_STAYS || g.has_split || g.link != LK_UP)
+	if (g.split == LP_STAYS || g.has_split || g.link != LK_UP || g.stop != LP_RUN)
 		return false;
 	for (int i = 0; i < FORWARDS; i++) {
 		const struct forward *f = &g.forward[i];
 		bool open = f->state != FW_FREE && f->state != FW_ACTIVE && (f->state != FW_WAITING || f->tries == 0);
-		if (open && (f->type != FW_REMOTE || g.op.exit_on_forward_failure))
+		bool failed = f->state == FW_WAITING && f->tries > 0;	/* it may be the end of us */
+		if ((open && (f->type != FW_REMOTE || g.op.exit_on_forward_failure)) || (failed && g.op.exit_on_forward_failure))
 			return false;
 	}
 	return true;
@@ -6806,7 +6817,7 @@ static void cl_say(const char *format, ...)
 	if (n > (int)sizeof text - 3)
 		n = (int)sizeof text - 3;
 	n += snprintf(text + n, 3, "%s", cl_line_end);
-	(void)!write(STDERR_FILENO, text, (size_t)n);
+	(void)!write(g.log_fd ? g.log_fd : STDERR_FILENO, text, (size_t)n);
 }
 
 /* --- bytes ------------------------------------------------------------------- */
@@ -6896,7 +6907,9 @@ static int cl_try_connect(const struct sockaddr_un *a)
  * never when the command may have been started. */
 static bool cl_may_fall_back(void)
 {
-	if (g.op.mux_command || g.op.wait >= 0 || g.op.retry > 0 || cl_signal || cl.late || cl.may_run)
+	if (g.op.mux_command || cl_signal || cl.late || cl.may_run)
+		return false;
+	if (g.op.master == OP_MASTER_NO && (g.op.wait >= 0 || g.op.retry > 0))
 		return false;
 	if (g.op.stdio_forward && cl.greeted)
 		return false;
@@ -6914,14 +6927,14 @@ static bool cl_connect(void)
 		exit(255);
 	}
 	int error = cl_try_connect(&a);
-	while (error && g.op.wait > 0 && !cl_signal && log_clock() < until) {
+	while (error && g.op.wait > 0 && g.op.master == OP_MASTER_NO && !cl_signal && log_clock() < until) {
 		poll(NULL, 0, CL_CONNECT_MS);
 		error = cl_try_connect(&a);
 	}
 	if (error) {
 		if (!cl_may_fall_back() || (error != ENOENT && g.op.master == OP_MASTER_NO))
 			cl_say("Control socket connect(%s): %s", path, strerror(error));
-		cl.late = g.op.wait > 0;
+		cl.late = g.op.wait > 0 && g.op.master == OP_MASTER_NO;
 		return false;
 	}
 	mx_put_hello(&cl.out, false);
@@ -7065,9 +7078,10 @@ static void cl_catch_signals(void)
 /* From here on we leave when asked to, or when --timeout is over. */
 static void cl_set_timeout(void)
 {
+	unsigned left = alarm(0);	/* what a try before this one has left over */
 	cl_catch_signals();
 	if (g.op.timeout > 0)
-		alarm((unsigned)g.op.timeout);
+		alarm(left ? left : (unsigned)g.op.timeout);
 }
 
 /* --- -O ---------------------------------------------------------------------- */
@@ -7307,18 +7321,20 @@ static const struct cl_command {
 	{ "proxy", cl_proxy },
 };
 
+static const struct cl_command *cl_find_command(const char *name)
+{
+	for (size_t i = 0; i < sizeof cl_commands / sizeof cl_commands[0]; i++)
+		if (strcmp(cl_commands[i].name, name) == 0)
+			return &cl_commands[i];
+	return NULL;
+}
+
 /* `-O name`: 0 or 255, with ssh's texts. */
 static int cl_command(const char *name)
 {
-	for (size_t i = 0; i < sizeof cl_commands / sizeof cl_commands[0]; i++) {
-		if (strcmp(cl_commands[i].name, name) != 0)
-			continue;
-		cl_set_timeout();
-		int status = cl_connect() ? cl_commands[i].run() : 255;
-		return cl_signal == SIGALRM ? CL_TIMED_OUT : status;
-	}
-	cl_say("Invalid multiplex command.");
-	return 255;
+	cl_set_timeout();
+	int status = cl_connect() ? cl_find_command(name)->run() : 255;
+	return cl_signal == SIGALRM ? CL_TIMED_OUT : status;
 }
 
 /* --- our terminal -------------------------------------------------------------- */
@@ -7422,8 +7438,10 @@ static bool cl_open(const char *what, int n, uint32_t *sid)
 	for (int fd = 0; sent && fd < n; fd++)
 		sent = fd_send(cl.fd, fd);
 	cl.may_run = sent;
-	if (!cl_answer(what, &f))
+	if (!cl_answer(what, &f)) {
+		cl.may_run &= cl.greeted;	/* a master greets before it reads */
 		return false;
+	}
 	if (f.type != MUX_S_SESSION_OPENED) {
 		cl_refused(what, &f);
 		return false;
@@ -7489,8 +7507,15 @@ static int cl_session(void)
 	int status = cl_wait(sid);
 	cl_cooked();
 	if (tty && g.op.log_level >= TP_INFO)
-		cl_say("%s to %s closed.", cl.own ? "Connection" : "Shared connection", g.op.host_name);
+		cl_say("%s to %s closed.", cl.own && g.op.persist < 0 ? "Connection" : "Shared connection", g.op.host_name);
 	return status;
+}
+
+/* -W's host:port, [host]:port or path. */
+static bool cl_parse_stdio(const char *text, struct forward *to)
+{
+	char forward[FORWARD_HOST + 32];
+	return (size_t)snprintf(forward, sizeof forward, "1:%s", text) < sizeof forward && fw_parse(forward, FW_LOCAL, to);
 }
 
 /* -W: stdin and stdout become a connection.  Its end is the master's EOF; as in
@@ -7500,12 +7525,7 @@ static int cl_stdio(void)
 	struct forward to;
 	struct cl_frame f;
 	uint32_t sid;
-	char text[FORWARD_HOST + 32];
-	snprintf(text, sizeof text, "1:%s", g.op.stdio_forward);
-	if (!fw_parse(text, FW_LOCAL, &to)) {
-		cl_say("Bad stdio forwarding specification '%s'", g.op.stdio_forward);
-		return 255;
-	}
+	cl_parse_stdio(g.op.stdio_forward, &to);
 	size_t start = cl_begin(MUX_C_NEW_STDIO_FWD);
 	buf_put_text(&cl.out, "");
 	buf_put_text(&cl.out, to.connect.host);
@@ -7546,6 +7566,7 @@ static int cl_own(void)
 		signal(numbers[i], SIG_DFL);
 	cl = (struct cl_state){ .fd = g.own_fd, .own = true, .out = buf_over(g.req_memory, sizeof g.req_memory) };
 	mx_put_hello(&cl.out, false);
+	cl_signal = 0;
 	cl_set_timeout();
 	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
 	fd_close(&cl.fd);
@@ -7563,7 +7584,7 @@ static int cl_main(void)
 {
 	cl_set_timeout();
 	int status = cl_once();
-	for (int64_t i = 0; i < g.op.retry && cl_may_retry(status); i++) {
+	for (int64_t i = 0; i < g.op.retry && cl_may_retry(status) && !(g.op.master && cl_may_fall_back()); i++) {
 		poll(NULL, 0, (int)log_backoff((uint32_t)i, 1, CL_RETRY_MAX));
 		if (!cl_signal)
 			status = cl_once();
@@ -7618,7 +7639,7 @@ static const struct op_choice op_strict[] = {
 	{ "false", TP_STRICT_NO }, { "no", TP_STRICT_NO }, { "off", TP_STRICT_NO }, { NULL, 0 }
 };
 static const struct op_choice op_levels[] = {	/* indices into op_level */
-	{ "QUIET", 0 }, { "FATAL", 1 }, { "ERROR", 2 }, { "INFO", 3 }, { "VERBOSE", 4 }, { "DEBUG", 5 }, { "DEBUG1", 5 },
+	{ "SILENT", 0 }, { "QUIET", 0 }, { "FATAL", 1 }, { "ERROR", 2 }, { "INFO", 3 }, { "VERBOSE", 4 }, { "DEBUG", 5 }, { "DEBUG1", 5 },
 	{ "DEBUG2", 6 }, { "DEBUG3", 7 }, { NULL, 0 }
 };
 static const uint8_t op_level[] = { TP_ERROR, TP_ERROR, TP_ERROR, TP_INFO, TP_VERBOSE, TP_DEBUG, TP_DEBUG, TP_DEBUG };
@@ -7660,7 +7681,7 @@ static const struct op_keyword {
 	{ "Ciphers", OP_MASTER, OP_TEXT, &g.op.tp.ciphers, 0, 0, NULL },
 	{ "ClearAllForwardings", OP_BOTH, OP_CHOICE, &g.op.clear_forwards, 0, 0, op_yes_no },
 	{ "ConnectionAttempts", OP_MASTER, OP_NUMBER, &g.op.attempts, 1, 1000, NULL },
-	{ "ConnectTimeout", OP_MASTER, OP_TIME, &g.op.connect_timeout, 1, 86400, NULL },
+	{ "ConnectTimeout", OP_MASTER, OP_TIME, &g.op.connect_timeout, 0, INT32_MAX, NULL },
 	{ "ControlMaster", OP_BOTH, OP_CHOICE, &g.op.master, 0, 0, op_masters },
 	{ "ControlPath", OP_BOTH, OP_TEXT, &g.op.control_path, 0, 0, NULL },
 	{ "ControlPersist", OP_MASTER, OP_PERSIST, &g.op.persist, 0, INT32_MAX, op_yes_no },
@@ -7703,7 +7724,7 @@ static const struct op_keyword {
 	{ "RequestTTY", OP_CLIENT, OP_CHOICE, &g.op.request_tty, 0, 0, op_ttys },
 	{ "SendEnv", OP_BOTH, OP_ADD_WORDS, &g.op.send_env, 0, 0, NULL },
 	{ "ServerAliveCountMax", OP_MASTER, OP_NUMBER, &g.op.alive_count, 1, 1000, NULL },
-	{ "ServerAliveInterval", OP_MASTER, OP_TIME, &g.op.alive_interval, 0, 86400, NULL },
+	{ "ServerAliveInterval", OP_MASTER, OP_TIME, &g.op.alive_interval, 0, INT32_MAX, NULL },
 	{ "SessionType", OP_BOTH, OP_CHOICE, &g.op.session_type, 0, 0, op_session_types },
 	{ "SessionWait", OP_MASTER, OP_TIME, &g.op.session_wait, 0, 86400, NULL },
 	{ "SetEnv", OP_BOTH, OP_VARIABLES, &g.op.set_env, 0, 0, NULL },
@@ -7761,7 +7782,7 @@ static const struct op_letter {
 	{ 'h', OP_BOTH, NULL, NULL, NULL, "this help" },
 	{ 'I', OP_MASTER, "PKCS11", NULL, NULL, "refused: keys on smart cards" },
 	{ 'i', OP_MASTER, "KEY", "IdentityFile", NULL, "private key, OpenSSH or dropbear format; may be repeated" },
-	{ 'J', OP_MASTER, "[USER@]HOST", "ProxyJump", NULL, "connect through these hosts, separated by commas" },
+	{ 'J', OP_MASTER, "[USER@]HOST", NULL, NULL, "connect through these hosts, separated by commas" },
 	{ 'K', OP_MASTER, NULL, "GSSAPIAuthentication", "yes", "no effect: there is no GSSAPI" },
 	{ 'k', OP_MASTER, NULL, "GSSAPIDelegateCredentials", "no", "no effect, likewise" },
 	{ 'L', OP_BOTH, "LISTEN:TO", "LocalForward", NULL, "forward [bind:]port or path to host:port or path" },
@@ -7933,9 +7954,22 @@ static bool op_matches(const char *text, size_t len, const char *list)
 static void op_append(const struct op_keyword *k, const char *value)
 {
 	struct list *l = k->to;
+	for (size_t i = 0; k->kind == OP_APPEND && i < l->n; i++)
+		if (strcmp(l->at[i], value) == 0)
+			return;
 	if (l->n == OPTION_LIST)
 		op_die("more than %d values of %s", OPTION_LIST, k->name);
 	l->at[l->n++] = value;
+}
+
+/* SendEnv -PATTERN: takes back what was named before. */
+static void op_remove(struct list *l, const char *pattern)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < l->n; i++)
+		if (!str_matches(str_of(l->at[i]), pattern))
+			l->at[n++] = l->at[i];
+	l->n = n;
 }
 
 static bool op_take_words(const struct op_keyword *k, struct op_text *t)
@@ -7947,7 +7981,10 @@ static bool op_take_words(const struct op_keyword *k, struct op_text *t)
 		bool is_variable = *word != '=' && strchr(word, '=');
 		if (k->kind == OP_VARIABLES && !is_variable)
 			return false;
-		op_append(k, k->kind == OP_WORDS ? op_path(word) : word);
+		if (k->kind == OP_ADD_WORDS && *word == '-')
+			op_remove(k->to, word + 1);
+		else
+			op_append(k, k->kind == OP_WORDS ? op_path(word) : word);
 	}
 	return true;
 }
@@ -8015,8 +8052,8 @@ static bool op_choose(const struct op_choice *c, const char *value, int64_t *to)
 static bool op_number(const struct op_keyword *k, const char *value)
 {
 	const char *p = value;
-	int64_t n = k->kind == OP_NUMBER ? op_digits(&p) : strcasecmp(value, "none") == 0 ? 0 : op_time(value);
-	bool none = k->kind == OP_TIME && n == 0 && !isdigit((unsigned char)*value);
+	bool none = k->kind == OP_TIME && k->max == INT32_MAX && strcasecmp(value, "none") == 0;
+	int64_t n = none ? -1 : k->kind == OP_NUMBER ? op_digits(&p) : op_time(value);
 	if ((n < k->min && !none) || n > k->max || (k->kind == OP_NUMBER && *p))
 		return false;
 	*(int64_t *)k->to = n;
@@ -8101,25 +8138,39 @@ static void op_follow(const struct op_keyword *k)
 		g.op.log_level = op_level[g.op.level];
 	if (k->to == &g.op.background && g.op.background)
 		g.op.stdin_null = 1;
+	int64_t yes;
+	if (k->to == &g.op.forward_agent && op_choose(op_yes_no, g.op.forward_agent, &yes))
+		g.op.forward_agent = yes ? "yes" : "no";
 }
 
-/* ProxyCommand and ProxyJump are two forms of one option. */
+static const struct op_keyword *op_find(const char *name, size_t len)
+{
+	for (size_t i = 0; i < OP_KEYWORDS; i++)
+		if (op_is(name, len, op_keywords[i].name))
+			return &op_keywords[i];
+	return NULL;
+}
+
 static uint64_t op_bit(const struct op_keyword *k)
 {
-	uint64_t bits = 0;
-	bool proxy = k->to == &g.op.proxy_command || k->to == &g.op.proxy_jump;
-	for (size_t i = 0; i < OP_KEYWORDS; i++)
-		if (&op_keywords[i] == k ||
-		    (proxy && (op_keywords[i].to == &g.op.proxy_command || op_keywords[i].to == &g.op.proxy_jump)))
-			bits |= UINT64_C(1) << i;
-	return bits;
+	return UINT64_C(1) << (k - op_keywords);
+}
+
+/* ProxyCommand and ProxyJump are two forms of one option: the first of them holds. */
+static bool op_is_taken(const struct op_keyword *k)
+{
+	if (k->to == &g.op.proxy_jump && g.op.proxy_command)
+		return true;
+	if (k->to == &g.op.proxy_command && g.op.proxy_jump && strcasecmp(g.op.proxy_jump, "none") != 0)
+		return true;
+	return op_set & op_bit(k) && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS && k->kind != OP_FORWARD;
 }
 
 static void op_assign(const struct op_keyword *k, struct op_text t)
 {
 	struct op_text all = t;
 	bool ok;
-	if (op_set & op_bit(k) && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS && k->kind != OP_FORWARD)
+	if (op_is_taken(k))
 		return;
 	op_set |= op_bit(k);
 	if (k->kind == OP_WORDS || k->kind == OP_ADD_WORDS || k->kind == OP_VARIABLES)
@@ -8142,7 +8193,7 @@ static void op_assign(const struct op_keyword *k, struct op_text t)
 /* --- keywords --------------------------------------------------------------- */
 
 /* A keyword that is none of ours.  A file that was written for ssh is no reason
- * to fail; on the command line somebody means it. */
+ * to fail, but for a mistyped word; on the command line somebody means it. */
 static void op_foreign(const char *name, size_t len, const char *value)
 {
 	bool idle = op_names(op_idle, ' ', name, len), refused = op_names(op_unsafe, ' ', name, len);
@@ -8152,19 +8203,21 @@ static void op_foreign(const char *name, size_t len, const char *value)
 		return;
 	if (!op_where.file && refused)
 		op_die("%.*s is not possible, and to go without it would not be safe", (int)len, name);
-	if (!op_where.file && !idle)
+	if (!refused && !idle)
 		op_die("Bad configuration option: %.*s", (int)len, name);
-	log_at(refused ? TP_INFO : TP_VERBOSE, "%s%.*s has no effect", op_where.file ? "" : "option ", (int)len, name);
+	if (op_where.file)
+		log_at(refused ? TP_INFO : TP_VERBOSE, "%s line %u: %.*s has no effect", op_where.file, op_where.line, (int)len, name);
+	else
+		log_at(TP_VERBOSE, "option %.*s has no effect", (int)len, name);
 }
 
 static void op_keyword(const char *name, size_t len, struct op_text value)
 {
-	for (size_t i = 0; i < OP_KEYWORDS; i++)
-		if (op_is(name, len, op_keywords[i].name)) {
-			op_assign(&op_keywords[i], value);
-			return;
-		}
-	op_foreign(name, len, value.p);
+	const struct op_keyword *k = op_find(name, len);
+	if (k)
+		op_assign(k, value);
+	else
+		op_foreign(name, len, value.p);
 }
 
 static void op_set_word(const char *name, const char *word)
@@ -8247,12 +8300,13 @@ static void op_tty(bool wanted)
 {
 	int64_t before = g.op.request_tty;
 	op_set_word("RequestTTY", "no");
-	g.op.request_tty = !wanted ? CL_TTY_NO : before == CL_TTY_YES || before == CL_TTY_FORCE ? CL_TTY_FORCE : CL_TTY_YES;
+	g.op.request_tty = !wanted ? CL_TTY_NO : before == CL_TTY_YES ? CL_TTY_FORCE : CL_TTY_YES;
 }
 
 /* The letters that are no keyword. */
 static void op_special(const struct op_letter *l, const char *argument)
 {
+	struct forward to;
 	switch (l->letter) {
 	case 'h':	op_usage(); break;
 	case 'V':	op_version(); break;
@@ -8261,13 +8315,28 @@ static void op_special(const struct op_letter *l, const char *argument)
 	case 'F':	g.op.config_file = argument; break;
 	case 'G':	g.op.dump = true; break;
 	case 'M':
-		if (g.op.master == OP_MASTER_YES)
-			g.op.master = OP_MASTER_ASK;
-		else
-			op_set_word("ControlMaster", "yes");
+		op_set_word("ControlMaster", "no");
+		g.op.master = g.op.master == OP_MASTER_YES ? OP_MASTER_ASK : OP_MASTER_YES;
 		break;
-	case 'O':	g.op.mux_command = argument; break;
-	case 'W':	g.op.stdio_forward = argument; break;
+	case 'J':
+		if (g.op.proxy_jump)
+			op_die("only one -J is permitted: its hosts are separated by commas");
+		if (g.op.proxy_command)
+			op_die("Cannot specify -J with ProxyCommand");
+		op_set_word("ProxyJump", argument);
+		break;
+	case 'O':
+		if (strcmp(argument, "list") != 0 && !cl_find_command(argument)) {
+			cl_say("Invalid multiplex command.");
+			exit(255);
+		}
+		g.op.mux_command = argument;
+		break;
+	case 'W':
+		if (!cl_parse_stdio(argument, &to))
+			op_die("Bad stdio forwarding specification '%s'", argument);
+		g.op.stdio_forward = argument;
+		break;
 	case 't':
 	case 'T':	op_tty(l->letter == 't'); break;
 	case 'o':	op_option(argument); break;
@@ -8280,6 +8349,9 @@ static void op_special(const struct op_letter *l, const char *argument)
 		op_die("-%c is %s", l->letter, l->help);
 	}
 }
+
+/* Of these letters the last one counts, whatever came before: so ssh has it. */
+#define OP_LAST "46AaBbegNnqSsXxY"
 
 /* One word of letters, "-MNS" or "-p22"; returns how many words it used up. */
 static int op_letter_word(char **word)
@@ -8294,6 +8366,8 @@ static int op_letter_word(char **word)
 		const char *argument = l->argument ? p[1] ? p + 1 : word[1] : l->value;
 		if (l->argument && !argument)
 			op_die("option requires an argument -- %c", *p);
+		if (l->keyword && strchr(OP_LAST, *p))
+			op_set &= ~op_bit(op_find(l->keyword, strlen(l->keyword)));
 		if (l->keyword)
 			op_set_word(l->keyword, argument);
 		else
@@ -8318,6 +8392,22 @@ static bool op_safe(const char *name, const char *bad)
 #define OP_BAD_HOST "'`\"$\\;&<>|(){},"
 #define OP_BAD_USER "'`\";&<>|(){}"
 
+/* A user's name out of a URI: %40 is @. */
+static const char *op_decode(const char *p, size_t n)
+{
+	const char *to = op_store.text + op_store.used;
+	for (size_t i = 0; i < n; i++) {
+		char hex[3] = { 0 };
+		if (p[i] == '%' && i + 2 < n && isxdigit((unsigned char)p[i + 1]) && isxdigit((unsigned char)p[i + 2])) {
+			memcpy(hex, p + i + 1, 2);
+			i += 2;
+		}
+		op_put(hex[0] ? (char)strtol(hex, NULL, 16) : p[i]);
+	}
+	op_put(0);
+	return to;
+}
+
 /* [user@]host, or ssh://[user@]host[:port] */
 static void op_host(const char *word)
 {
@@ -8337,7 +8427,7 @@ static void op_host(const char *word)
 		op_set_word("Port", op_keep(port + 1, n - name - 1));
 	if (!at)
 		return;
-	const char *user = op_keep(from, (size_t)(at - from));
+	const char *user = uri ? op_decode(from, (size_t)(at - from)) : op_keep(from, (size_t)(at - from));
 	if (!op_safe(user, OP_BAD_USER))
 		op_die("bad user name \"%s\"", user);
 	op_set_word("User", user);
@@ -8538,22 +8628,27 @@ static bool cf_host(struct op_text t)
 /* Match: "all" and "host" are ours, a block with anything else is left out. */
 static bool cf_match(struct op_text t)
 {
-	bool matches = true;
+	bool matches = true, any;
 	size_t mark = op_store.used;
 	const char *host = cf_expand(g.op.host_name ? g.op.host_name : g.op.given, NULL, false), *word;
-	while ((word = op_word(&t))) {
-		bool not = *word == '!', original = strcasecmp(word + not, "originalhost") == 0;
-		if (strcasecmp(word, "all") == 0)
+	for (any = false; (word = op_word(&t)); any = true) {
+		bool not = *word == '!';
+		size_t n = strcspn(word += not, "=");
+		bool original = op_is(word, n, "originalhost");
+		if (op_is(word, n, "all"))
 			continue;
-		const char *list = original || strcasecmp(word + not, "host") == 0 ? op_word(&t) : NULL;
+		const char *list = !original && !op_is(word, n, "host") ? NULL : word[n] ? word + n + 1 : op_word(&t);
 		const char *name = original ? g.op.given : host;
 		if (!list) {
 			log_at(TP_VERBOSE, "%s line %u: Match %s is skipped", op_where.file, op_where.line, word);
 			matches = false;
+		} else
+			matches &= op_matches(name, strlen(name), list) != not;
+		if (!list)
 			break;
-		}
-		matches &= op_matches(name, strlen(name), list) != not;
 	}
+	if (!any && !word)
+		op_die("Match without a word");
 	op_store.used = mark;
 	return matches;
 }
@@ -8579,6 +8674,13 @@ static bool cf_next(const char *directory, const char *pattern, char last[NAME_M
 	return next[0];
 }
 
+/* In an Include ssh takes ~ from the environment first, elsewhere never. */
+static const char *cf_tilde(const char *path)
+{
+	const char *home = getenv("HOME");
+	return path[0] == '~' && path[1] == '/' && home && *home ? op_join(home, path + 1) : op_path(path);
+}
+
 /* All files that one path names; * and ? may stand in its last part. */
 static void cf_include_path(const char *path, int depth)
 {
@@ -8598,16 +8700,36 @@ static void cf_include(struct op_text t, const char *beside, int depth)
 {
 	if (depth == CF_DEPTH)
 		op_die("too many files include one another");
-	for (const char *word; (word = op_word(&t));) {
-		word = op_path(cf_expand(word, NULL, true));
-		cf_include_path(*word == '/' ? word : op_join(beside, word), depth + 1);
+	const char *word = op_word(&t);
+	if (!word)
+		op_die("Include without a file");
+	for (; word; word = op_word(&t)) {
+		word = cf_expand(word, NULL, true);
+		if (*word != '/' && *word != '~')
+			word = op_join(beside, word);
+		cf_include_path(cf_tilde(word), depth + 1);
 	}
 }
 
 /* Where relative Includes of this file are. */
 static const char *cf_beside(const char *path)
 {
-	return strncmp(path, "/etc/", 5) == 0 ? CONFIG_DIRECTORY : op_path("~/.ssh/");
+	return strncmp(path, "/etc/", 5) == 0 ? CONFIG_DIRECTORY : "~/.ssh/";
+}
+
+/* A word that is mistyped is an error in a block for others, too. */
+static void cf_check_keyword(const char *name, size_t len)
+{
+	if (!op_find(name, len) && !op_is(name, len, "Include"))
+		op_foreign(name, len, "none");
+}
+
+/* ssh's rule for the user's own files: others could make us run commands. */
+static void cf_check_owner(const char *path, int fd)
+{
+	struct stat st;
+	if (fstat(fd, &st) == 0 && ((st.st_uid != 0 && st.st_uid != getuid()) || st.st_mode & 022))
+		op_die("Bad owner or permissions on %s", path);
 }
 
 /* Reads a file; false if it cannot be opened. */
@@ -8622,6 +8744,8 @@ static bool cf_read(const char *path, int depth)
 	unsigned line = op_where.line;
 	op_where.file = path;
 	op_where.line = 0;
+	if (!g.op.config_file)
+		cf_check_owner(path, fd);
 	while (cf_line(fd, &at)) {
 		size_t len;
 		const char *text = (char *)g.scratch + strspn((char *)g.scratch, " \t"), *value = op_value(text, &len);
@@ -8636,19 +8760,13 @@ static bool cf_read(const char *path, int depth)
 			cf_include((struct op_text){ op_keep(value, strlen(value)), false }, cf_beside(path), depth);
 		else if (active)
 			op_keyword(text, len, t);
+		else if (!g.op.list)
+			cf_check_keyword(text, len);
 	}
 	close(fd);
 	op_where.file = file;
 	op_where.line = line;
 	return true;
-}
-
-/* ssh's rule for the user's own file: others could make us run commands. */
-static void cf_check_owner(const char *path)
-{
-	struct stat st;
-	if (stat(path, &st) == 0 && ((st.st_uid != 0 && st.st_uid != getuid()) || st.st_mode & 022))
-		op_die("Bad owner or permissions on %s", path);
 }
 
 /* -F's file alone, or the user's and then the system's. */
@@ -8663,7 +8781,6 @@ static void cf_files(void)
 		return;
 	}
 	path = op_path("~/.ssh/config");
-	cf_check_owner(path);
 	cf_read(path, 0);
 	cf_read(CONFIG_DIRECTORY "config", 0);
 }
@@ -8717,7 +8834,9 @@ static void cf_resolve_host(void)
 static void cf_resolve_command(void)
 {
 	static const char *word;
-	if (cf_is_none(g.op.remote_command) || g.op.stdio_forward || g.op.mux_command || g.op.dump)
+	if (cf_is_none(g.op.remote_command))
+		g.op.remote_command = NULL;
+	if (!g.op.remote_command || g.op.stdio_forward || g.op.mux_command || g.op.dump)
 		return;
 	if (g.op.n_command > 0)
 		op_die("Cannot execute command-line and remote command.");
@@ -8949,7 +9068,7 @@ static void cf_print(const struct op_keyword *k)
 			printf("%s %s\n", name, *(const char **)k->to);
 		break;
 	case OP_TIME:
-		if (number == 0 && k->min > 0) {
+		if (number < 0) {
 			printf("%s none\n", name);
 			break;
 		}
@@ -8973,6 +9092,12 @@ static void cf_print(const struct op_keyword *k)
 	}
 }
 
+/* Reconnect's default: a master that does nothing else comes back. */
+static int64_t cf_reconnect(void)
+{
+	return g.op.control_path && g.op.master && g.op.session_type == 1 && !g.op.stdio_forward ? LK_YES : LK_NO;
+}
+
 static int cf_dump(void)
 {
 	if (!g.op.given)
@@ -8981,6 +9106,8 @@ static int cf_dump(void)
 		g.op.user = g.op.tp.user;
 	if (!g.op.forward_agent)
 		g.op.forward_agent = "no";
+	if (g.op.reconnect < 0)
+		g.op.reconnect = cf_reconnect();
 	cf_paths();
 	for (size_t i = 0; i < OP_KEYWORDS; i++)
 		cf_print(&op_keywords[i]);
@@ -9015,7 +9142,7 @@ static void main_check_path(void)
 	if (g.op.master == OP_MASTER_NO)
 		path = NULL;
 	const char *why = path ? us_check(path) : NULL;
-	if (why && main_has_session() && us_look(path, &st) == US_LIVE) {
+	if (why && main_has_session() && us_look(path, &st) >= US_LIVE) {
 		log_at(TP_ERROR, "ControlSocket %s already exists, disabling multiplexing", path);
 		path = NULL;
 	} else if (why)
@@ -9032,7 +9159,7 @@ static int main_connect(void)
 		g.op.master = g.op.master == OP_MASTER_AUTO ? OP_MASTER_YES : OP_MASTER_ASK;
 	g.split = main_has_session() ? LP_SERVES_ITSELF : g.op.background || g.op.persist >= 0 ? LP_DETACHES : LP_STAYS;
 	if (g.op.reconnect < 0)
-		g.op.reconnect = g.op.control_path && g.split == LP_STAYS ? LK_YES : LK_NO;
+		g.op.reconnect = cf_reconnect();
 	fd_close_others(g.log_fd, g.log_fd);
 	struct rlimit files;
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FD_LIMIT) {
@@ -9040,6 +9167,10 @@ static int main_connect(void)
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
 	lp_open_signals();
+	if (g.op.timeout > 0 && main_has_session()) {
+		unsigned left = alarm(0);
+		alarm(left ? left : (unsigned)g.op.timeout);
+	}
 	cf_login();
 	if (!tp_init(&g.op.tp))
 		op_die("%s", tp_error());
@@ -9058,6 +9189,7 @@ static void main_defaults(void)
 	g.op.log_level = TP_INFO;
 	g.op.level = 3;
 	g.op.port = 22;
+	g.op.connect_timeout = -1;
 	g.op.alive_count = 3;
 	g.op.escape = '~';
 	g.op.wait = -1;

@@ -235,8 +235,12 @@ size_t tp_poll(struct pollfd *p, int64_t now, int *timeout)
 	int64_t left;
 	size_t n = 1;
 
-	if (!active())
+	if (!active()) {
+		/* It may have failed outside of tp_service(): somebody must look. */
+		if (port.state == TP_FAILED)
+			*timeout = 0;
 		return 0;
+	}
 	port.now = now;
 	p[0].fd = port.fd;
 	p[0].events = POLLIN;

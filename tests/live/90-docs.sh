@@ -3,10 +3,11 @@
 # are those of the program.
 #
 # In README.md a block is ```sh (run, line by line), ```sh parse (parsed; what it
-# makes is known to the Makefile) or ```crontab (its commands are run).  In the
-# manual the examples are the displays of EXAMPLES.  Before a run the server's
-# name becomes 127.0.0.1, root becomes us, and /tmp, /var/run and /etc/sshmux
-# become directories of the test.
+# makes is known to the Makefile), ```crontab (its commands are run) or ```ssh-config
+# (the configuration that all the others are run with).  In the manual the examples
+# are the displays of EXAMPLES; those that begin with Host are configurations.
+# Before a run the server's name becomes 127.0.0.1, root becomes us, and /tmp,
+# /var/run and /etc/sshmux become directories of the test.
 # shellcheck shell=sh disable=SC2013,SC2016,SC2034,SC2086,SC2153,SC2154
 . "$TESTDIR/lib.sh"
 
@@ -62,7 +63,7 @@ free_port() {
 # ours: the examples' names and ports become the test's
 ours() {
 	sed -e "s,/tmp/,@T@/tmp/,g" -e "s,/var/run/,$T/run/,g" -e "s,/etc/sshmux/,$T/etc/,g" \
-		-e "s,root@server\.example\.org,$ME@127.0.0.1,g" -e 's,server\.example\.org,127.0.0.1,g' \
+		-e "s,root@server\.example\.org,$ME@127.0.0.1,g" -e "s,User root,User $ME," -e 's,server\.example\.org,127.0.0.1,g' \
 		-e "s,localhost:22,localhost:$PORT,g" -e "s/\<8080:/$FREE1:/g" -e "s/\<1080\>/$FREE2/g" \
 		-e "s/\<2222:/$FREE3:/g" -e "s,@T@,$T,g"
 }
@@ -77,16 +78,36 @@ program() {
 	chmod 755 "$T/bin/$name"
 }
 
+# configuration <BLOCK: what the examples are run with: the test's own server and
+# key, and what is to be shown
+configuration() {
+	{
+		printf '%s\n' "Port $PORT" 'BatchMode yes' 'StrictHostKeyChecking yes' \
+			"UserKnownHostsFile $T/known_hosts" "IdentityFile $KEY"
+		grep -v '^#block' | ours
+	} >"$T/config"
+}
+
+# configured WHERE: every keyword of it is one of ours
+configured() {
+	is "$1: a configuration is shown" "$(grep -c '^Host ' "$T/config")" 2
+	for name in $(sed -n 's/^Host //p' "$T/config"); do
+		is "$1: all of the configuration of $name has an effect" \
+			"$("$SSHMUX" -F "$T/config" -v -G "$name" 2>&1 | grep 'has no effect')" ""
+	done
+}
+
 place() {
 	FREE1=$(free_port)
 	FREE2=$(free_port)
 	FREE3=$(free_port)
-	mkdir "$T/bin" "$T/run" "$T/tmp" "$T/etc"
-	usual
-	USUAL=$(printf %s "$USUAL" | tr "\n\t" "  ")
-	program sshmux "exec $SSHMUX -p $PORT $USUAL \"\$@\""
+	mkdir "$T/bin" "$T/run" "$T/tmp" "$T/etc" "$T/tmp/mount"
+	printf '[localhost]:%s %s\n' "$PORT" "$(cut -d' ' -f2- "$T/known_hosts")" >>"$T/known_hosts"
+	configuration </dev/null
+	program sshmux "exec $SSHMUX -F $T/config \"\$@\""
 	program ssh "exec $(command -v ssh) -F none -o ProxyCommand=false \"\$@\""
-	program scp "exec $(command -v scp) -F none -S $T/bin/ssh \"\$@\""
+	program scp "case \" \$* \" in *' -S '*) exec $(command -v scp) \"\$@\" ;; esac" "
+		exec $(command -v scp) -F none -S $T/bin/ssh \"\$@\""
 	# What is not under test: the system's log, and waiting.
 	program logger "cat >>$T/logged; echo \"\$*\" >>$T/logged"
 	program sleep "case \$1 in [1-9][1-9]) echo \$1 >>$T/slept ;; *) exec $(command -v sleep) \$1 ;; esac"
@@ -110,11 +131,15 @@ restart() { uplink_up || master "sshmux -M -S $UPLINK -N 127.0.0.1"; }
 
 # needs LINE: the program that LINE starts is not here, so it is only parsed
 needs() {
+	for word in rsync git borg sshfs ansible; do
+		case " $1" in
+		*" $word "*) command -v $word >/dev/null || return 0 ;;
+		esac
+	done
 	case $1 in
-	rsync*) command -v rsync >/dev/null || return 0 ;;
-	GIT_*) command -v git >/dev/null || return 0 ;;
+	sshfs* | fusermount*) [ ! -w /dev/fuse ] || ! command -v sshfs >/dev/null ;;
+	*) false ;;
 	esac
-	return 1
 }
 
 # one WHERE LINE: runs one example
@@ -138,7 +163,7 @@ one() {
 	else
 		restart
 		printf '%s\n' "$line" >"$T/example"
-		works "$1: $text" timeout 60 sh "$T/example"
+		works "$1: $text" env LC_ALL=C.UTF-8 timeout 60 sh "$T/example"
 	fi
 	case $2 in *'-O exit') reap_master ;; esac
 }
@@ -149,14 +174,16 @@ end_master() {
 	reap_master
 }
 
-# each WHERE LEAST <EXAMPLES: line by line; a block with control structures whole
+# each WHERE LEAST <EXAMPLES: line by line; a block with control structures whole,
+# configurations not at all
 each() {
 	rm -rf "$T/each"
 	mkdir "$T/each"
 	joined | awk -v to="$T/each/" '
 		function put(text) { if (text != "") { file = to (++n); print text >file; close(file) } }
 		function out() {
-			if (block ~ /\n(case|while|if|for) /) put(substr(block, 2))
+			if (block ~ /^\nHost /) block = ""
+			else if (block ~ /\n(case|while|if|for) /) put(substr(block, 2))
 			else { m = split(block, l, "\n"); for (i = 1; i <= m; i++) put(l[i]) }
 			block = ""
 		}
@@ -220,15 +247,38 @@ options() {
 	works "manual: --version" "$SSHMUX" --version
 }
 
-# rows TABLE: the first strings of a table in the source
-rows() { sed -n "/^} $1\[\]/,/^};/s/^	{ \"\([A-Za-z0-9]*\)\".*/\1/p" "$SOURCE"; }
+# rows TABLE [ROLE]: the first strings of a table in the source
+rows() { sed -n "/^} $1\[\]/,/^};/s/^	{ \"\([A-Za-z0-9]*\)\"${2:+, $2}.*/\1/p" "$SOURCE"; }
+
+# part TITLE: the lines of one of the manual's parts
+part() { awk -v title=".Ss $1" '/^\.S[sh]/ { inside = $0 == title } inside' "$MANUAL"; }
+
+# role TITLE ROLE: the keywords of one part
+role() {
+	part "$1" | sed -n 's/^\.It Cm //p' | tr -s ', ' '\n' >"$T/text"
+	rows op_keywords "$2" >"$T/program"
+	cat "$T/text" >>"$T/keywords"
+	same "manual: $1 are those of the program"
+}
+
+# listed NAME FROM TO TABLE: names without an entry of their own, between two lines
+listed() {
+	part "Keywords without effect" | sed -n "/$2/,/$3/p" | sed -n '/no , none/d; s/^\.Cm //p' |
+		tr -d ',.' | tr -s ' ' '\n' | grep -v '^any$' | grep . >"$T/text"
+	sed -n "/^static const char $4\[\]/,/;/p" "$SOURCE" | sed -n 's/^[^"]*"\([^"]*\)".*/\1/p' |
+		tr -s ' ' '\n' | grep . >"$T/program"
+	same "manual: $1"
+}
 
 keywords() {
-	sed -n '/^\.Ss Keywords/,/^\.Sh/p' "$MANUAL" | sed -n 's/^\.It Cm //p' | tr -s ', ' '\n' >"$T/text"
-	rows op_keywords >"$T/program"
-	same "manual: keywords are those of the program"
+	rm -f "$T/keywords"
+	role "Keywords of the connection" OP_MASTER
+	role "Keywords of sessions" OP_CLIENT
+	role "Keywords of both" OP_BOTH
+	listed "keywords without effect" "^They are" "^\.Pp" op_idle
+	listed "keywords that are refused" "^in a file they" "^\.Pp" op_unsafe
 	unknown=
-	for k in $(cat "$T/text") $(grep -o -e '-o [A-Z][A-Za-z]*=' "$README" | sed 's/-o //; s/=//'); do
+	for k in $(cat "$T/keywords") $(grep -o -e '-o [A-Z][A-Za-z]*=' "$README" | sed 's/-o //; s/=//'); do
 		case $("$SSHMUX" -o "$k=" -S "$T/none" -O check 2>&1) in
 		*"Bad configuration option"*) unknown="$unknown $k" ;;
 		esac
@@ -236,9 +286,16 @@ keywords() {
 	is "README, manual: the program takes every keyword" "$unknown" ""
 }
 
+# Tokens: those that a path takes, each of them
+tokens() {
+	part Tokens | sed -n 's/^\.It Cm \(\\&\)*//p' >"$T/text"
+	sed -n '/^static const char \*cf_token/,/^}/p' "$SOURCE" | sed -n "s/^	case '\(.\)':.*/%\1/p" >"$T/program"
+	same "manual: tokens are those of the program"
+}
+
 commands() {
-	rows cl_commands >"$T/program"
-	sed -n '/^\.Ss Control commands/,/^\.Ss Keywords/p' "$MANUAL" | sed -n 's/^\.It Cm //p' >"$T/text"
+	{ rows cl_commands; echo list; } >"$T/program"
+	sed -n '/^\.Ss Control commands/,/^\.Ss Keywords$/p' "$MANUAL" | sed -n 's/^\.It Cm //p' >"$T/text"
 	same "manual: control commands are those of the program"
 	unknown=
 	for c in $(grep -o -e '-O [a-z][a-z]*' "$README" | cut -d' ' -f2); do
@@ -284,17 +341,23 @@ manual_is_clean() {
 is "README: nothing is left to fill in" "$(grep -c -e '@[A-Z]*@' -e TODO -e XXX "$README" "$MANUAL" | grep -v ':0$')" ""
 manual_is_clean
 options
-[ ! -r "$SOURCE" ] || { keywords; commands; messages; limits; }
+[ ! -r "$SOURCE" ] || { keywords; tokens; commands; messages; limits; }
 made
 
 start_sshd 'GatewayPorts no' >/dev/null
 place
 LABEL="README: "
+blocks ssh-config >"$T/readme.config"
+configuration <"$T/readme.config"
+configured "ssh-config"
 blocks sh >"$T/readme.sh"
-each "sh" 18 <"$T/readme.sh"
+each "sh" 40 <"$T/readme.sh"
 crontab_lines
 LABEL="manual: "
 displays >"$T/manual.sh"
-each "example" 8 <"$T/manual.sh"
+awk '/^#block/ { getline; inside = /^Host / } inside' "$T/manual.sh" >"$T/manual.config"
+configuration <"$T/manual.config"
+configured "example"
+each "example" 16 <"$T/manual.sh"
 end_master
 finish

@@ -1,0 +1,104 @@
+# Configuration files and the command line: `-G` of ssh and of sshmux say the same
+# for every case of tests/configs/cases.tsv, and both refuse those of errors.tsv.
+# shellcheck shell=sh disable=SC2016,SC2088,SC2119,SC2120,SC2034,SC2086,SC2153
+. "$TESTDIR/lib.sh"
+. "$TESTDIR/peers.sh"
+
+TAB=$(printf '\t')
+TEST_DIR=$T/from-the-environment
+TEST_AGENT=$T/agent
+export TEST_DIR TEST_AGENT
+home
+: >"$TEST_AGENT"
+
+# The corpus, with this directory's name in it
+cp -R "$TESTDIR/configs" "$T/configs"
+mv "$T/configs/inc" "$T/inc"
+for f in "$T"/configs/*.conf; do sed -i "s|@T@|$T|g" "$f"; done
+cp -R "$T/inc/home.conf" "$T/inc/relative.conf" "$T/inc/deeper.conf" "$T/inc/sub" "$T/home/.ssh/"
+echo "Include $T/loop" >"$T/loop"
+
+cases() {
+	while IFS=$TAB read -r conf words; do
+		case $conf in
+		'' | '#'*) continue ;;
+		esac
+		file=$T/configs/$conf.conf
+		[ $conf != none ] || file=none
+		eval "set -- $words"
+		same_config "$conf: $words" -F "$file" "$@"
+	done <"$T/configs/cases.tsv"
+}
+
+# Every file again with line ends of the other kind
+carriage_returns() {
+	for f in hosts first quoting match values times tokens include; do
+		sed 's/$/\r/' "$T/configs/$f.conf" >"$T/configs/cr.conf"
+		for host in $(awk -v f=$f '$1 == f && NF == 2 { print $2 }' "$T/configs/cases.tsv" | head -n 4); do
+			same_config "$f with CRLF: $host" -F "$T/configs/cr.conf" "$host"
+		done
+	done
+}
+
+# ~/.ssh/config is read without -F, and not for a user whose home it is not.
+default_file() {
+	if ! home_is_ours; then
+		skip "~/.ssh/config" "the home directory cannot be the test's"
+		return
+	fi
+	printf '%s\n' 'Host x' ' Port 2801' ' User from-home' ' Include relative.conf' >"$T/home/.ssh/config"
+	is "~/.ssh/config is read" "$(at_home "$PROGRAM" -G x 2>&1 </dev/null | sed -n 's/^port //p;s/^user //p' | sort | tr '\n' ' ')" "2801 from-home "
+	is "-F none reads nothing" "$(at_home "$PROGRAM" -F none -G x 2>&1 </dev/null | sed -n 's/^port //p')" 22
+	is "-F FILE reads only that" "$(at_home "$PROGRAM" -F "$T/configs/noeol.conf" -G x 2>&1 </dev/null | sed -n 's/^port //p')" 2701
+	chmod 666 "$T/home/.ssh/config"
+	at_home "$PROGRAM" -G x >"$T/out" 2>"$T/err" </dev/null
+	is "~/.ssh/config that others can write: status" $? 255
+	like "~/.ssh/config that others can write" "$(tr -d '\r' <"$T/err")" "*Bad owner or permissions on $T/home/.ssh/config"
+	chmod 600 "$T/home/.ssh/config"
+	chmod 622 "$T/home/.ssh/relative.conf"
+	at_home "$PROGRAM" -G x >"$T/out" 2>"$T/err" </dev/null
+	is "an included file that others can write: status" $? 255
+	like "an included file that others can write" "$(tr -d '\r' <"$T/err")" "*Bad owner or permissions on $T/home/.ssh/relative.conf"
+	chmod 600 "$T/home/.ssh/relative.conf"
+	rm "$T/home/.ssh/config"
+	at_home "$PROGRAM" -G x >"$T/out" 2>"$T/err" </dev/null
+	is "no ~/.ssh/config: status" $? 0
+	is "no ~/.ssh/config: port" "$(sed -n 's/^port //p' "$T/out")" 22
+}
+
+errors() {
+	while IFS=$TAB read -r pattern conf words; do
+		case $pattern in
+		'' | '#'*) continue ;;
+		esac
+		eval "pattern=\"$pattern\""
+		name="error: $([ "$conf" = - ] || printf %s "'$conf', " | sed 's/\\n/;/g')$words"
+		file=none
+		if [ "$conf" != - ]; then
+			file=$T/configs/bad.conf
+			printf '%s\n' "$conf" | sed "s|@T@|$T|g; s/\\\\n/\\n/g" >"$file"
+		fi
+		eval "set -- $words"
+		at_home ssh -G -F $file "$@" >"$T/out" 2>"$T/want" </dev/null
+		want="status $?, $(lines "$T/out") lines of output"
+		at_home timeout 30 "$PROGRAM" -G -F $file "$@" >"$T/out" 2>"$T/err" </dev/null
+		got="status $?, $(lines "$T/out") lines of output"
+		is "$name" "$got; ssh: $want" "$REFUSED; ssh: $REFUSED"
+		like "$name: text" "$(tr -d '\r' <"$T/err")" "$pattern"
+		case $MASTER$pattern in
+		stock* | *sage*) ;;
+		*) is "$name: one line" "$(lines "$T/err")" 1 ;;
+		esac
+	done <"$T/configs/errors.tsv"
+	# Ansible asks so whether there is ControlPersist.
+	at_home timeout 30 "$PROGRAM" -o ControlPersist >"$T/out" 2>"$T/err" </dev/null
+	is "-o ControlPersist alone: status" $? 255
+	is "-o ControlPersist alone: the keyword is known" "$(grep -ciE 'bad configuration option|usage:' "$T/err")" 0
+}
+REFUSED="status 255, 0 lines of output"
+
+cases
+carriage_returns
+default_file
+errors
+finish
