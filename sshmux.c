@@ -1417,6 +1417,11 @@ static void cn_proxy_child(const char *command, int fd)
 	cn_default_signals();
 	if (dup2(fd, STDIN_FILENO) < 0 || dup2(fd, STDOUT_FILENO) < 0)
 		_exit(127);
+	if (g.op.persist >= 0 && g.op.log_level < TP_DEBUG) {	/* it outlives our caller, as in ssh */
+		int null = open("/dev/null", O_WRONLY);
+		if (null >= 0)
+			dup2(null, STDERR_FILENO);
+	}
 	fd_close_others(0, 0);
 	execl(shell, shell, "-c", line, (char *)NULL);
 	_exit(127);
@@ -4848,6 +4853,18 @@ static void mx_forget_probe(const struct client *c)
 			g.global[i].kind = GLOBAL_KEEPALIVE;
 }
 
+/* Nobody but this client is there: what it leaves behind need not be waited for. */
+static bool mx_is_alone(const struct client *c)
+{
+	for (int i = 0; i < g.clients; i++)
+		if (g.client[i].phase != MX_FREE && &g.client[i] != c)
+			return false;
+	for (int i = 0; i < g.channels; i++)
+		if (g.channel[i].state != CH_FREE && !(g.channel[i].flags & CH_ABANDONED))
+			return false;
+	return true;
+}
+
 /* The reaper's part. */
 static void mx_free(struct client *c)
 {
@@ -4868,7 +4885,7 @@ static void mx_free(struct client *c)
 	fd_close(&c->fd);
 	c->phase = MX_FREE;
 	if (c->own && g.op.persist < 0 && g.stop == LP_RUN)
-		g.stop = LP_WHEN_IDLE;
+		g.stop = mx_is_alone(c) ? LP_NOW : LP_WHEN_IDLE;
 	while (g.clients > 0 && g.client[g.clients - 1].phase == MX_FREE)
 		g.clients--;
 }
@@ -4938,7 +4955,7 @@ static bool mx_consent(struct client *c, const char *format, ...) __attribute__(
 static bool mx_consent(struct client *c, const char *format, ...)
 {
 	char question[2 * FORWARD_HOST + 300];
-	if (g.op.master != OP_MASTER_ASK || c->consent)
+	if (g.op.master != OP_MASTER_ASK || c->consent || c->own)
 		return true;
 	va_list ap;
 	va_start(ap, format);
@@ -6239,7 +6256,7 @@ static void lp_signal(int number)
 	default:
 		log_at(TP_VERBOSE, "ended by signal %d", number);
 		g.stop = LP_NOW;
-		g.exit_code = number == SIGTERM ? 0 : 255;
+		g.exit_code = number == SIGTERM && (g.split == LP_STAYS || g.has_split) ? 0 : 255;
 	}
 }
 
@@ -6686,6 +6703,11 @@ static bool lp_may_split(void)
 {
 	if (g.split == LP_STAYS || g.has_split || g.link != LK_UP || g.stop != LP_RUN)
 		return false;
+	bool full = g.clients == CLIENTS;
+	for (int i = 0; i < g.clients; i++)
+		full &= g.client[i].phase != MX_FREE;
+	if (full)
+		return false;		/* our own half is a client, too */
 	for (int i = 0; i < FORWARDS; i++) {
 		const struct forward *f = &g.forward[i];
 		bool open = f->state != FW_FREE && f->state != FW_ACTIVE && (f->state != FW_WAITING || f->tries == 0);
@@ -6702,7 +6724,7 @@ static void lp_close_stdio(bool detached)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int fd = 0; null >= 0 && fd <= STDERR_FILENO; fd++)
-		if (fd < STDERR_FILENO || (detached && g.op.log_level < TP_DEBUG))
+		if (fd < STDERR_FILENO || (detached && (g.log_fd || g.op.log_level < TP_DEBUG)))
 			dup2(null, fd);
 	fd_close(&null);
 }
@@ -6712,7 +6734,6 @@ static void lp_be_master(int own)
 {
 	bool detached = g.split == LP_DETACHES || g.op.background || (g.op.persist >= 0 && g.bound);
 	g.has_split = true;
-	g.proxy = 0;			/* not our child: it ends with the connection */
 	for (int i = 0; i < CONNECTORS; i++)
 		g.connector[i].pid = 0;
 	if (own >= 0) {
@@ -6732,7 +6753,12 @@ static bool lp_split(void)
 		lk_fail("socketpair: %s", strerror(errno));
 		return false;
 	}
+	sigset_t all, before;		/* a signal waits until one of us two can take it */
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, &before);
 	g.own_master = fork();
+	if (g.own_master <= 0 || g.split == LP_DETACHES)
+		sigprocmask(SIG_SETMASK, &before, NULL);
 	if (g.own_master < 0)
 		lk_fail("fork: %s", strerror(errno));
 	if (g.own_master > 0) {
@@ -6941,13 +6967,23 @@ static bool cl_connect(void)
 	return true;
 }
 
+/* ConnectTimeout bounds the wait for a master that says nothing (since OpenSSH 9.4). */
+static bool cl_is_mute(void)
+{
+	struct pollfd p = { .fd = cl.fd, .events = POLLIN };
+	int64_t ms = g.op.connect_timeout * 1000;
+	if (g.op.connect_timeout <= 0 || cl.own)
+		return false;
+	return poll(&p, 1, ms < INT_MAX ? (int)ms : INT_MAX) == 0;
+}
+
 /* Reads the master's HELLO, once.  Then we know whether it takes our own words. */
 static bool cl_hello(void)
 {
 	struct cl_frame f;
 	if (cl.greeted)
 		return true;
-	if (!cl_flush() || !cl_frame(&f) || f.type != MUX_MSG_HELLO) {
+	if (!cl_flush() || cl_is_mute() || !cl_frame(&f) || f.type != MUX_MSG_HELLO) {
 		cl_say("sshmux: master hello exchange failed");
 		return false;
 	}
@@ -7484,6 +7520,7 @@ static void cl_background(void)
 		_exit(0);
 	if (pid == 0)
 		setsid();
+	fd_close_others(cl.fd, g.log_fd);
 }
 
 /* Runs the command through the master; its exit status, or 255.  -N changes
@@ -7568,6 +7605,9 @@ static int cl_own(void)
 	mx_put_hello(&cl.out, false);
 	cl_signal = 0;
 	cl_set_timeout();
+	sigset_t none;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
 	fd_close(&cl.fd);
 	if (g.op.background || (g.op.persist >= 0 && g.bound))
@@ -8630,7 +8670,12 @@ static bool cf_match(struct op_text t)
 {
 	bool matches = true, any;
 	size_t mark = op_store.used;
-	const char *host = cf_expand(g.op.host_name ? g.op.host_name : g.op.given, NULL, false), *word;
+	const char *typed = g.op.host_name, *host = g.op.given, *word;
+	if (typed) {
+		g.op.host_name = g.op.given;	/* what %h is in it */
+		host = cf_expand(typed, "h", false);
+		g.op.host_name = typed;
+	}
 	for (any = false; (word = op_word(&t)); any = true) {
 		bool not = *word == '!';
 		size_t n = strcspn(word += not, "=");
@@ -8758,7 +8803,7 @@ static bool cf_read(const char *path, int depth)
 			active = cf_match(t);
 		else if (active && op_is(text, len, "Include"))
 			cf_include((struct op_text){ op_keep(value, strlen(value)), false }, cf_beside(path), depth);
-		else if (active)
+		else if (active && !g.op.list)
 			op_keyword(text, len, t);
 		else if (!g.op.list)
 			cf_check_keyword(text, len);
@@ -8792,6 +8837,19 @@ static bool cf_is_none(const char *value)
 	return !value || strcasecmp(value, "none") == 0;
 }
 
+/* `s` for who will expand it. */
+static const char *cf_literal(const char *s)
+{
+	const char *start = op_store.text + op_store.used;
+	for (; *s; s++) {
+		if (*s == '%')
+			op_put('%');
+		op_put(*s);
+	}
+	op_put(0);
+	return start;
+}
+
 /* -J: the last of the hosts is reached by a program that is ourselves, through
  * the others. */
 static const char *cf_jump(void)
@@ -8804,8 +8862,8 @@ static const char *cf_jump(void)
 	if (n <= 0 || !op_safe(jump, OP_BAD_USER "$\\") || *host == '-' || (file && strchr(file, '\'')))
 		op_die("bad ProxyJump \"%.100s\"", jump);
 	self[n] = 0;
-	n = snprintf(command, sizeof command, "'%s'%s%s%s%s%.*s -W '[%%h]:%%p' -- %s%s", self, file ? " -F '" : "",
-		     file ? file : "", file ? "'" : "", comma ? " -J " : "", comma ? (int)(comma - jump) : 0, jump,
+	n = snprintf(command, sizeof command, "'%s'%s%s%s%s%.*s -W '[%%h]:%%p' -- %s%s", cf_literal(self), file ? " -F '" : "",
+		     file ? cf_literal(file) : "", file ? "'" : "", comma ? " -J " : "", comma ? (int)(comma - jump) : 0, jump,
 		     uri ? "" : "ssh://", host);
 	if (n >= (int)sizeof command)
 		op_die("ProxyJump is too long");
@@ -9167,10 +9225,9 @@ static int main_connect(void)
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
 	lp_open_signals();
-	if (g.op.timeout > 0 && main_has_session()) {
-		unsigned left = alarm(0);
+	unsigned left = alarm(0);
+	if (g.op.timeout > 0 && main_has_session())
 		alarm(left ? left : (unsigned)g.op.timeout);
-	}
 	cf_login();
 	if (!tp_init(&g.op.tp))
 		op_die("%s", tp_error());
@@ -9223,6 +9280,8 @@ int main(int argc, char **argv)
 	main_defaults();
 	main_stdio();
 	op_parse(argv);
+	if (g.op.user && (*g.op.user == '-' || strpbrk(g.op.user, OP_BAD_USER)))
+		op_die("bad user name \"%s\"", g.op.user);	/* ProxyCommand's shell may read it; a file is trusted */
 	if (g.op.given)
 		cf_files();
 	cf_resolve();
@@ -9240,6 +9299,8 @@ int main(int argc, char **argv)
 		return cl_command(g.op.mux_command);
 	if (!g.op.given)
 		op_die("no host given (see sshmux -h)");
+	if (g.op.background && g.op.n_command == 0 && main_has_session() && !g.op.stdio_forward)
+		op_die("Cannot fork into background without a command to execute.");
 	if (g.op.stdin_null)
 		main_no_input();
 	if (g.op.control_path && (g.op.master == OP_MASTER_NO || g.op.master >= OP_MASTER_AUTO)) {
