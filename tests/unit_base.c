@@ -264,7 +264,7 @@ static void unit_cn_addresses(void)
 	int l = cn_listener(&port), fds = world_count_fds();
 	cn_start(&c, "127.0.0.1", port, AF_UNSPEC, world.now + 5000, world.now);
 	cn_drive(&c);
-	if (!emulated("cn: closed port refused", NO_SO_ERROR))
+	if (!emulated("mips", "cn: closed port refused", NO_SO_ERROR))
 		check(c.state == CN_FAILED && strcmp(c.why, "Connection refused") == 0 && c.fd < 0, "cn: closed port refused: %s", c.why);
 	listen(l, 8);
 	cn_start(&c, "127.0.0.1", port, AF_INET, world.now + 5000, world.now);

@@ -528,7 +528,7 @@ static void mux_no_descriptors(int n)
 /* Three in one message are not what the protocol says. */
 static void unit_mux_descriptors_at_once(void)
 {
-	if (emulated("mux: three descriptors in one message", NO_CLOSING))
+	if (emulated("", "mux: three descriptors in one message", NO_CLOSING))
 		return;
 	struct session s;
 	int fds[3];

@@ -100,7 +100,7 @@ descriptors() {
 	else
 		plays "ordinary bytes in place of descriptors" $HELLO $SESSION ':exit 1' \
 			raw =000000 expect 0x80000003 1 ':did not receive file descriptors' eof
-		emulated "three descriptors in one message" "$NO_CLOSING" ||
+		emulated "" "three descriptors in one message" "$NO_CLOSING" ||
 			plays "three descriptors in one message" $HELLO $SESSION ':exit 1' \
 			fds 0 1 2 expect 0x80000003 1 ':did not receive file descriptors' eof
 	fi

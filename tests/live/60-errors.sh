@@ -18,7 +18,7 @@ fails() {
 	is "$fails_name: status" $? 255
 	[ "$MASTER" != stock ] || return 0
 	case $fails_text in
-	*refused*) emulated "$fails_name: says so" "$NO_SO_ERROR" ;;
+	*refused*) emulated mips "$fails_name: says so" "$NO_SO_ERROR" ;;
 	*) false ;;
 	esac || like "$fails_name: says so" "$(cat "$T/err")" "$fails_text"
 	is "$fails_name: in one line" "$(lines "$T/err")" "${LINES_SAID:-1}"

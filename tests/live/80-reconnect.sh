@@ -106,13 +106,13 @@ refusals() {
 	link cut >"$T/said"
 	works "the next try is hours away" wait_for 30 says "reconnecting, try " "next in"
 	kick
-	emulated "a kick tries at once" "$NO_SO_ERROR" ||
+	emulated mips "a kick tries at once" "$NO_SO_ERROR" ||
 		works "a kick tries at once" wait_for 30 says "Connection refused"
 	tries=$(info | sed -n 's/.*try \([0-9]*\),.*/\1/p')
 	kick
 	works "and again" wait_for 30 tried_more "$tries"
 	exit_of "$SSHMUX" -S "$CTL" -O check x
-	emulated "the reason is told" "$NO_SO_ERROR" ||
+	emulated mips "the reason is told" "$NO_SO_ERROR" ||
 		like "the reason is told" "$SAID" "*Connection refused"
 	link accept >"$T/said"
 	comes_back "the port is open again" 2
