@@ -99,6 +99,7 @@ emulated() {
 	esac
 }
 NO_SO_ERROR="SO_ERROR has the host's number, which on MIPS means something else"
+NO_SELF="-J starts the program once more, which this kernel cannot"
 NO_CLOSING="descriptors beyond the room for them stay open; Linux closes them"
 
 # --- waiting, processes ------------------------------------------------------

@@ -62,7 +62,7 @@ $(CROSS_TARGETS:%=$(DIST)%): $(DIST)%: FORCE | $(TP_SRC)/src/packet.c $(MUSL_SRC
 		$(if $(CROSS_TESTS),cross-tests) cross-binary
 
 # The unit tests for that CPU, and what runs binary and tests on this one.  (A
-# kernel that knows foreign binaries is not needed: sshmux never starts itself.)
+# kernel that knows foreign binaries is needed only for -J, which starts sshmux again.)
 EMULATE = $(subst $(comma),$(space),$(word 3,$(CROSS_$(TARGET))))
 cross-tests: $(O)/unit
 	@for b in $(DIST)$(TARGET) $(O)/unit; do \

@@ -642,6 +642,7 @@ installed() {
 		skip "installed: runs in a root of its own" "this program reads no configuration file"
 		return
 	fi
+	! emulated "" "installed: runs in a root of its own" "the emulator is not in that root" || return
 	start_sshd
 	make_root
 	FREE=$(random_port)

@@ -445,6 +445,7 @@ background() {
 
 jumps() {
 	LABEL="jump: "
+	emulated "" "-J, ProxyJump" "$NO_SELF" && return
 	in_place
 	count_logins
 	is "-J: streams and status" "$(echo word | p ssh -J jump x 'cat; exit 6' 2>"$T/err"; echo $?)" "word
