@@ -212,7 +212,7 @@ made() {
 	for word in $(sed 's/"[^"]*"//; s/^make//' "$T/parse"); do
 		case $word in
 		*=*) grep -q "\\<${word%%=*}\\>" "$TOP/Makefile" || unknown="$unknown $word" ;;
-		*) grep -q "^$word:" "$TOP/Makefile" || unknown="$unknown $word" ;;
+		*) grep -Eqs "^([a-z]+ )*$word( [a-z]+)*:" "$TOP/Makefile" "$TOP"/port/*/*.mk || unknown="$unknown $word" ;;
 		esac
 	done
 	is "README: make knows what they name" "$unknown" ""
