@@ -404,11 +404,11 @@ static void open_socket(bool listening)
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	int s = socket(AF_UNIX, SOCK_STREAM, 0);
 
-	if (strlen(path) >= sizeof(a.sun_path))
+	if (strlen(path) + 4 >= sizeof(a.sun_path))
 		fail("path too long");
-	strcpy(a.sun_path, path);
-	if (listening) {
-		if (bind(s, (struct sockaddr *)&a, sizeof(a)) || listen(s, 16))
+	sprintf(a.sun_path, "%s%s", path, listening ? ".new" : "");
+	if (listening) {	/* it has its name when it listens */
+		if (bind(s, (struct sockaddr *)&a, sizeof(a)) || listen(s, 16) || rename(a.sun_path, path))
 			fail("%s: %s", path, strerror(errno));
 		listener = s;
 		return;
