@@ -224,8 +224,7 @@ for server in sshd dropbear; do
 	(exec_proxy x "echo up; sleep 3") </dev/null >"$T/up" 2>/dev/null &
 	pid=$!
 	wait_for 20 has "$T/up" up
-	# (an ordinary user's sshd has a child that holds the connection)
-	for p in $(pgrep -P "$SERVER_PID"); do kill -9 "$p" $(pgrep -P "$p"); done
+	for p in $(connection_processes); do kill -9 "$p"; done
 	wait $pid
 	is "the connection is cut: status" $? 255
 	stop_master

@@ -123,8 +123,8 @@ server_lost() {
 	*) need_master -o Reconnect=no ;;
 	esac
 	board 'echo up; cat'
-	pid=$(connection_process)
-	works "the server's process of this connection is found" test -n "$pid"
+	pid=$(connection_processes)
+	works "the server's processes of this connection are found" test -n "$pid"
 	kill -9 $pid
 	reap_master
 	works "server lost: the master ends" gone $MASTER_PID
@@ -137,12 +137,6 @@ server_lost() {
 		like "server lost: the log names the host" "$(cat "$T/master.log")" "*127.0.0.1*"
 	fi
 	rm -f "$T/up"
-}
-
-# The processes that serve a connection: all below the server's own
-connection_process() {
-	grep -l "^PPid:[[:space:]]*$SERVER_PID\$" /proc/[0-9]*/status 2>/dev/null |
-		cut -d/ -f3
 }
 
 # Our client against a scripted master: odd NAME STATUS PATTERN WORD...

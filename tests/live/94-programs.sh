@@ -245,16 +245,6 @@ server_lost() {
 	leaves "the connection is lost"
 }
 
-# The server's processes for its connections: its children and theirs.  For an
-# ordinary user sshd has two, and the second one holds the socket.
-connection_processes() {
-	for pid in $(children $SERVER_PID); do
-		children "$pid"
-		echo "$pid"
-	done
-}
-children() { cat "/proc/$1/task/$1/children" 2>/dev/null; }
-
 # ControlPersist=1: it stays as long as somebody is there, and no longer.
 persist() {
 	mkfifo "$T/hold"
