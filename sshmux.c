@@ -6719,7 +6719,7 @@ static bool lp_may_split(void)
 }
 
 /* Nothing of the caller's stays open: who waits for the end of our output must
- * not wait for us. */
+ * not wait for us (CTL-caller). */
 static void lp_close_stdio(bool detached)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -6930,7 +6930,7 @@ static int cl_try_connect(const struct sockaddr_un *a)
 }
 
 /* Whether a connection of our own may take the place of the master's, as in ssh:
- * never when the command may have been started. */
+ * never when the command may have been started (CTL-fallback). */
 static bool cl_may_fall_back(void)
 {
 	if (g.op.mux_command || cl_signal || cl.late || cl.may_run)
@@ -8390,7 +8390,7 @@ static void op_special(const struct op_letter *l, const char *argument)
 	}
 }
 
-/* Of these letters the last one counts, whatever came before: so ssh has it. */
+/* Of these letters the last one counts, whatever came before (CFG-first). */
 #define OP_LAST "46AaBbegNnqSsXxY"
 
 /* One word of letters, "-MNS" or "-p22"; returns how many words it used up. */
@@ -8719,7 +8719,7 @@ static bool cf_next(const char *directory, const char *pattern, char last[NAME_M
 	return next[0];
 }
 
-/* In an Include ssh takes ~ from the environment first, elsewhere never. */
+/* In an Include ~ is from the environment first, elsewhere never (CFG-include-home). */
 static const char *cf_tilde(const char *path)
 {
 	const char *home = getenv("HOME");
@@ -9192,7 +9192,7 @@ static bool main_has_session(void)
 	return g.op.session_type != 1 || g.op.stdio_forward;
 }
 
-/* The path that we shall serve, or NULL.  Somebody may serve it already. */
+/* The path that we shall serve, or NULL.  Somebody may serve it already (CTL-stale). */
 static void main_check_path(void)
 {
 	struct stat st;
