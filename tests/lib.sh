@@ -264,12 +264,12 @@ start_server() {
 
 stop_server() { end "$SERVER_PID"; }
 
-# The server's processes for its connections: its children and theirs.  For an
-# ordinary user sshd has two, and the second one holds the socket.
+# The server's processes for its connections: its children, each before its own.
+# For an ordinary user sshd has two, and the second one holds the socket.
 connection_processes() {
 	for pid in $(children_of "$SERVER_PID"); do
-		children_of "$pid"
 		echo "$pid"
+		children_of "$pid"
 	done
 }
 children_of() { cat "/proc/$1/task/$1/children" 2>/dev/null; }
