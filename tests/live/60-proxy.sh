@@ -3,6 +3,11 @@
 # shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2153
 . "$TESTDIR/lib.sh"
 
+if [ "$MASTER" = stock ]; then
+	skip "proxy mode" "OpenSSH differs: its masters before 9.9 may end when a proxy client leaves"
+	finish
+fi
+
 # A proxy client in place of this shell
 exec_proxy() { exec timeout 120 ssh -F none -O proxy -S "$CTL" "$@"; }
 px() (exec_proxy x "$@")
@@ -216,10 +221,8 @@ for server in sshd dropbear; do
 	bulk
 	stopped
 	killed
-	if [ "$MASTER" != stock ]; then
-		hostile
-		globals
-	fi
+	hostile
+	globals
 	same_fds "nothing is left of all that" "$before"
 	(exec_proxy x "echo up; sleep 3") </dev/null >"$T/up" 2>/dev/null &
 	pid=$!
