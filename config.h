@@ -292,6 +292,18 @@
 #define CONFIG_DIRECTORY "/etc/sshmux/"
 #endif
 
+/* Configuration files that include one another; one more is an error.
+ * Range 1..64.  Cost: PATH_MAX + NAME_MAX bytes of stack each. */
+#ifndef INCLUDE_DEPTH
+#define INCLUDE_DEPTH 16
+#endif
+
+/* Files that one pattern of an Include names; further ones are left out.
+ * Costs time: the directory is read once a file. */
+#ifndef INCLUDE_FILES
+#define INCLUDE_FILES 256
+#endif
+
 #ifndef LISTEN_BACKLOG
 #define LISTEN_BACKLOG 128
 #endif

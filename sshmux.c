@@ -8521,9 +8521,6 @@ static void op_parse(char **argv)
  * Configuration files in ssh_config's words, what follows from all options
  * together, and -G.  Calls op_. */
 
-#define CF_DEPTH 16			/* files that Include one another */
-#define CF_FILES 256			/* that one Include names */
-
 /* --- tokens ------------------------------------------------------------------- */
 
 static const char *cf_user(void)
@@ -8736,14 +8733,14 @@ static void cf_include_path(const char *path, int depth)
 		return;
 	}
 	snprintf(full, sizeof full, "%.*s", (int)(name - path), path);
-	for (int i = 0; i < CF_FILES && cf_next(full, name, last); i++)
+	for (int i = 0; i < INCLUDE_FILES && cf_next(full, name, last); i++)
 		cf_read(op_join(full, last), depth);
 }
 
 /* Include PATH...: relative ones are beside the user's or the system's file. */
 static void cf_include(struct op_text t, const char *beside, int depth)
 {
-	if (depth == CF_DEPTH)
+	if (depth == INCLUDE_DEPTH)
 		op_die("too many files include one another");
 	const char *word = op_word(&t);
 	if (!word)

@@ -17,7 +17,7 @@ static bool fuzz_read(int first_fd)
 	g.op.config_file = "config";
 	world.exit_code = -1;
 	if (setjmp(world.exited)) {
-		for (int fd = first_fd; fd < first_fd + 2 * CF_DEPTH; fd++)
+		for (int fd = first_fd; fd < first_fd + 2 * INCLUDE_DEPTH; fd++)
 			close(fd);
 		return false;
 	}

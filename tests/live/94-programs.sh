@@ -292,6 +292,9 @@ stale() {
 	leaves "a dead socket"
 	gives "a dead socket, ControlMaster=no: a connection of its own" 3 x ssh -o ControlMaster=no x 'echo x; exit 3' </dev/null
 	differs "a file in the socket's place" "it deletes the file" && return
+	gives "--wait: it becomes the master, and waits for none" 0 x ssh --wait=100 x 'echo x' </dev/null
+	works "--wait: the socket is there" test -S "$T/m"
+	leaves "--wait"
 	echo precious >"$T/m"
 	gives "a file in the socket's place: the command runs" 0 x ssh x 'echo x' </dev/null
 	is "a file in the socket's place: it stays" "$([ ! -f "$T/m" ] || cat "$T/m")" precious
