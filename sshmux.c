@@ -2437,15 +2437,23 @@ static bool fw_field(const char **p, struct endpoint *e)
 	return true;
 }
 
-/* Makes an endpoint of a host field and a port field.  False if the port is no
- * number from `least` to 65535. */
-static bool fw_host_port(struct endpoint *to, const struct endpoint *host, const struct endpoint *port, uint32_t least)
+/* A TCP port, or the name of one (services(5)), at start-up only; -1 if it is neither. */
+static int64_t fw_port(const char *text)
 {
 	char *end;
-	if (!isdigit((unsigned char)port->host[0]))
-		return false;
-	unsigned long n = strtoul(port->host, &end, 10);
-	if (*end || n > 65535 || n < least || host->port == FW_PATH)
+	unsigned long n = strtoul(text, &end, 10);
+	if (isdigit((unsigned char)text[0]) && !*end)
+		return n <= 65535 ? (int64_t)n : -1;
+	struct servent *service = getservbyname(text, "tcp");
+	return service ? ntohs((uint16_t)service->s_port) : -1;
+}
+
+/* Makes an endpoint of a host field and a port field.  False if there is no such
+ * port, or one below `least`. */
+static bool fw_host_port(struct endpoint *to, const struct endpoint *host, const struct endpoint *port, uint32_t least)
+{
+	int64_t n = fw_port(port->host);
+	if (n < least || host->port == FW_PATH)
 		return false;
 	*to = *host;
 	to->port = (uint32_t)n;
@@ -7658,8 +7666,8 @@ static void op_die(const char *format, ...)
 /* OP_APPEND, OP_ADD_WORDS and OP_FORWARD gather all values that are given, the
  * others take the first. */
 enum op_kind {
-	OP_TEXT, OP_REST, OP_NUMBER, OP_TIME, OP_CHOICE, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY,
-	OP_FORWARD, OP_ESCAPE, OP_QOS, OP_PERSIST
+	OP_NUMBER, OP_PORT, OP_TIME, OP_CHOICE, OP_PERSIST,	/* to an int64_t */
+	OP_TEXT, OP_REST, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD, OP_ESCAPE, OP_QOS
 };
 
 /* Whom an option is for. */
@@ -7750,7 +7758,7 @@ static const struct op_keyword {
 	{ "LogLevel", OP_BOTH, OP_CHOICE, &g.op.level, 0, 0, op_levels },
 	{ "MACs", OP_MASTER, OP_TEXT, &g.op.tp.macs, 0, 0, NULL },
 	{ "PasswordAuthentication", OP_MASTER, OP_CHOICE, &g.op.password_auth, 0, 0, op_yes_no },
-	{ "Port", OP_MASTER, OP_NUMBER, &g.op.port, 1, 65535, NULL },
+	{ "Port", OP_MASTER, OP_PORT, &g.op.port, 1, 65535, NULL },
 	{ "PreferredAuthentications", OP_MASTER, OP_TEXT, &g.op.preferred_auth, 0, 0, NULL },
 	{ "ProxyCommand", OP_MASTER, OP_REST, &g.op.proxy_command, 0, 0, NULL },
 	{ "ProxyJump", OP_MASTER, OP_TEXT, &g.op.proxy_jump, 0, 0, NULL },
@@ -8089,6 +8097,14 @@ static bool op_choose(const struct op_choice *c, const char *value, int64_t *to)
 	return false;
 }
 
+static bool op_port(const char *value)
+{
+	int64_t port = fw_port(value);
+	if (port > 0)
+		g.op.port = port;
+	return port > 0;
+}
+
 static bool op_number(const struct op_keyword *k, const char *value)
 {
 	const char *p = value;
@@ -8160,6 +8176,7 @@ static bool op_take_word(const struct op_keyword *k, const char *word, struct op
 	switch (k->kind) {
 	case OP_NUMBER:
 	case OP_TIME:	return op_number(k, word);
+	case OP_PORT:	return op_port(word);
 	case OP_CHOICE:	return op_choose(k->choices, word, k->to);
 	case OP_APPEND:	op_append(k, op_path(word)); return true;
 	case OP_REKEY:	return op_rekey(word, op_word(t));
@@ -9115,7 +9132,7 @@ static void cf_print(const struct op_keyword *k)
 	for (; k->name[n] && n < sizeof name - 1; n++)
 		name[n] = (char)tolower((unsigned char)k->name[n]);
 	name[n] = 0;
-	int64_t number = k->kind == OP_NUMBER || k->kind == OP_TIME || k->kind == OP_CHOICE || k->kind == OP_PERSIST ? *(int64_t *)k->to : 0;
+	int64_t number = k->kind <= OP_PERSIST ? *(int64_t *)k->to : 0;
 	switch (k->kind) {
 	case OP_TEXT:
 	case OP_REST:
@@ -9128,6 +9145,7 @@ static void cf_print(const struct op_keyword *k)
 			break;
 		}
 		/* fall through */
+	case OP_PORT:
 	case OP_NUMBER:		printf("%s %lld\n", name, (long long)number); break;
 	case OP_CHOICE:		printf("%s %s\n", name, cf_choice(k->choices, number)); break;
 	case OP_PERSIST:
