@@ -125,10 +125,9 @@ DynamicForward *:4055"
 	is "instance: environment" "$(about example env)" "HOME=/root "
 	is "instance: respawn, output, end" "$(grep '^[rst]' "$PROCD/instances/example" | tr '\n' ' ')" \
 		"respawn 3600 10 0 stdout 1 stderr 1 term_timeout 10 "
-	like "instance: the file that it depends on" "$(about example file)" "RUN/example.conf *"
+	like "instance: the files that it depends on" "$(about example file)" "/usr/sbin/sshmux *RUN/example.conf *"
 	is "instance: no jail without ujail" "$(grep -c jail "$PROCD/instances/example")" 0
-	is "triggers: a change of the configuration, any interface" "$(triggers)" "config.change sshmux: init reload
-interface.*.up: /etc/init.d/sshmux kick example"
+	is "triggers: a change of the configuration" "$(triggers)" "config.change sshmux: init reload"
 	like "sshtunnel's: what has no effect is logged" "$LOG" \
 		"*daemon.notice options without effect: CheckHostIP Compression PKCS11Provider VerifyHostKeyDNS *"
 	like "sshtunnel's: tunnelW is refused" "$LOG" "*daemon.err tunnelW 'vpn': tun and tap devices are not supported*"
@@ -178,16 +177,15 @@ office.conf"
 		"$HOME_SERVER" 'config tunnelD' 'option server home' 'option localport 1080'
 	init reload
 	is "reload: interfaces restart nothing" "$DID" ""
-	is "triggers: the interfaces of one, any for the other" "$(triggers)" "config.change sshmux: init reload
-interface.*.up wan: /etc/init.d/sshmux kick office
-interface.*.up wwan: /etc/init.d/sshmux kick office
-interface.*.up: /etc/init.d/sshmux kick home"
+	is "wake: an interface of nobody's wakes who has no list" "$(woken guest)" "home "
+	is "wake: one of the list wakes both" "$(woken wwan)" "office home "
 	cp "$T/run/home.conf" "$T/saved"
 	uci "$HOME_SERVER" 'config tunnelD' 'option server home' 'option enabled 0' 'option localport 1080' \
 		"$OFFICE" 'option enabled 0'
 	init reload
 	is "reload: a server and a tunnel that are not enabled" "$DID" "restart home stop office "
 	is "reload: clients know of it no more" "$(grep -c office "$T/run/config")" 0
+	is "wake: not who is not enabled" "$(woken wan)" "home "
 	uci "config sshmux globals" "option enabled 0" "$HOME_SERVER" "$OFFICE"
 	init reload
 	is "globals: not enabled" "$DID$(cat "$T/run/config")" "stop home "
@@ -198,6 +196,27 @@ interface.*.up: /etc/init.d/sshmux kick home"
 	is "start NAME: clients know all" "$(grep -c '^Host' "$T/run/config")" 2
 	init stop office
 	is "stop NAME" "$(instances)" ""
+}
+
+# woken INTERFACE: whom it kicks
+woken() {
+	rm -f "$PROCD/signals"
+	init wake "$1"
+	[ ! -e "$PROCD/signals" ] || sed 's/^sshmux \(.*\) USR1$/\1/' "$PROCD/signals" | tr '\n' ' '
+}
+
+# event NAME=VALUE...: what the hotplug script makes of it
+event() {
+	sed 's,/etc/init.d/sshmux,echo,' "$PORT_DIR/sshmux.hotplug" >"$T/hotplug"
+	env -i PATH="$PATH" "$@" "$BUSYBOX" ash -c '(. "$0")' "$T/hotplug" 2>&1
+}
+
+hotplug() {
+	is "hotplug: an interface comes up" "$(event ACTION=ifup INTERFACE=wan)" "wake wan"
+	is "hotplug: it has another address" "$(event ACTION=ifupdate INTERFACE=wan IFUPDATE_ADDRESSES=1)" "wake wan"
+	is "hotplug: a lease is renewed" "$(event ACTION=ifupdate INTERFACE=wan)" ""
+	is "hotplug: it goes down" "$(event ACTION=ifdown INTERFACE=wan)" ""
+	is "hotplug: loopback" "$(event ACTION=ifup INTERFACE=loopback)" ""
 }
 
 kicks() {
@@ -253,6 +272,7 @@ wrong_values() {
 	refused ServerAliveCountMax 0 "*not a number*"
 	refused ControlPath run/x "*not a valid path"
 	refused ControlPath "/$(printf %090d 0)" "*more than 90 characters"
+	refused ControlPath /nowhere/x "there is no directory '/nowhere'"
 	refused HostKey 'MD5:aa' "'MD5:aa' is neither*"
 	refused HostKey '$(reboot)' "*characters that are in no key"
 	refused HostKey 'SHA256:abc ssh-ed25519 AAAAC3' "give fingerprints or keys, not both"
@@ -264,6 +284,10 @@ wrong_values() {
 	like "wrong: an option that does not exist is logged" "$LOG" \
 		"*daemon.warn server 'office': there is no option ServerAliveIntervall *options without effect: recv_window *"
 	is "wrong: but it stops nothing" "$DID" "start office "
+	uci "$OFFICE" "option user 'joe" "$HOME_SERVER"
+	init reload
+	is "wrong: the whole file: nothing is done, clients find their masters" "$DID$(grep -c ^Host "$T/run/config")" 2
+	is "wrong: the whole file: is logged" "$LOG" "sshmux daemon.err /etc/config/sshmux cannot be read "
 	uci "$OFFICE" "option port x" "$HOME_SERVER"
 	init reload
 	is "wrong: a running server is stopped" "$DID$(ls "$T/run")" "stop office config
@@ -308,7 +332,17 @@ more_options() {
 		"UserKnownHostsFile RUN/office.known_hosts" "StrictHostKeyChecking yes"
 	is "HostKey: the keys" "$(cat "$T/run/office.known_hosts")" "office ssh-ed25519 AAAAC3
 office ssh-rsa AAAAB3"
-	like "HostKey: the instance depends on them" "$(about office file)" "RUN/office.conf * RUN/office.known_hosts *"
+	accepted HostKey "ssh-ed25519 AAAAC3 root@office ssh-rsa AAAAB3 root@office" "HostKeyAlias office"
+	is "HostKey: lines of a .pub file" "$(cat "$T/run/office.known_hosts")" "office ssh-ed25519 AAAAC3
+office ssh-rsa AAAAB3"
+	like "HostKey: the instance depends on them" "$(about office file)" "*RUN/office.conf * RUN/office.known_hosts *"
+	sh -c 'echo new >"$0"' "$T/program"
+	sed -i "s,file /usr/sbin/sshmux,file $T/program," "$T/init"
+	init reload
+	sh -c 'echo newer >"$0"' "$T/program"
+	init reload
+	is "reload: a new program restarts" "$DID" "restart office "
+	accepted hostname office.example.net "StrictHostKeyChecking accept-new"
 	touch "$T/etc/id_ed25519" "$T/etc/id_ed25519.pub"
 	accepted user joe "User joe" "IdentityFile ETC/id_ed25519"
 	accepted IdentityFile /etc/mine "IdentityFile /etc/mine"
@@ -354,6 +388,9 @@ config autossh
 	option monitorport '20000'
 	option poll '600'
 	option ssh '-i /etc/dropbear/id_rsa -NT -y -R 2222:localhost:22 -L [::1]:80:[fe80::2]:8080 -D 1080 -o ServerAliveInterval=20 -C -p 2200 bob@example.org'
+config autossh inner
+	option ssh '-N -i "/a" dave@inner'
+	option dropbearproxy 'ncat --proxy-type '\''http'\'' %h %p'
 config autossh hq
 	option enabled 0
 	option ssh '-N -g carol@host -L 8080:a:80 -L /tmp/x:b:1 -J jump -R 9000'
@@ -370,7 +407,7 @@ END
 # hq: no place for -R 9000"
 	rm -rf "$PROCD" "$T/run"
 	init start
-	is "import_autossh: is a configuration" "$DID$LOG" "start autossh1 "
+	like "import_autossh: is a configuration" "$DID$LOG" "start autossh1 *IdentityFile: '\"/a\"' is not a valid path *"
 	is "import_autossh: the same server and tunnels" "$(conf autossh1 | grep -v '^BatchMode')" \
 		"ControlPath RUN/autossh1.sock
 HostName example.org
@@ -409,6 +446,9 @@ tree() {
 		-rw-r--r-- 0/0 $(size "$PORT_DIR/sshmux.capabilities") etc/capabilities/sshmux.json
 		drwxr-xr-x 0/0 0 etc/config/
 		-rw------- 0/0 $(size "$PORT_DIR/sshmux.config") etc/config/sshmux
+		drwxr-xr-x 0/0 0 etc/hotplug.d/
+		drwxr-xr-x 0/0 0 etc/hotplug.d/iface/
+		-rw-r--r-- 0/0 $(size "$PORT_DIR/sshmux.hotplug") etc/hotplug.d/iface/90-sshmux
 		drwxr-xr-x 0/0 0 etc/init.d/
 		-rwxr-xr-x 0/0 $(size "$PORT_DIR/sshmux.init") etc/init.d/sshmux
 		drwx------ 0/0 0 etc/sshmux/
@@ -458,8 +498,8 @@ ipk() {
 	is "ipk: name, version, processor" "$(field Package $c) $(field Version $c) $(field Architecture $c)" \
 		"sshmux $VERSION-r1 x86_64"
 	is "ipk: installed size" "$(field Installed-Size $c)" "$(bytes "$T/ipk/data")"
-	is "ipk: configuration that is kept" "$(tr '\n' ' ' <"$T/ipk/control/conffiles")" \
-		"/etc/config/sshmux /etc/sshmux/config /etc/sshmux/ "
+	is "ipk: configuration that is kept, files only" "$(tr '\n' ' ' <"$T/ipk/control/conffiles")" \
+		"/etc/config/sshmux /etc/sshmux/config "
 	is "ipk: directories that sysupgrade keeps" "$(cat "$T/ipk/data/lib/upgrade/keep.d/sshmux")" "/etc/sshmux/"
 	works "ipk: scripts" "$BUSYBOX" ash -c 'ash -n "$0/postinst" && ash -n "$0/prerm" && grep -q "^default_postinst" "$0/postinst" &&
 		grep -q "^default_prerm" "$0/prerm"' "$T/ipk/control"
@@ -690,6 +730,7 @@ set_up
 of_sshtunnel
 cp "$T/run/example.conf" "$T/saved"
 reloads
+hotplug
 kicks
 wrong_values
 wrong_tunnels
