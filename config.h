@@ -304,6 +304,17 @@
 #define INCLUDE_FILES 256
 #endif
 
+/* Hosts on the way to one another by ProxyJump; one more is taken for a loop.
+ * Costs nothing. */
+#ifndef JUMPS
+#define JUMPS 8
+#endif
+
+/* Seconds that `-O list` gives a master to answer.  Costs nothing. */
+#ifndef LIST_SECONDS
+#define LIST_SECONDS 5
+#endif
+
 #ifndef LISTEN_BACKLOG
 #define LISTEN_BACKLOG 128
 #endif

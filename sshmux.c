@@ -589,6 +589,7 @@ static struct {
 
 	/* lp_ */
 	int signal_pipe[2];
+	int cancel_pipe[2];		/* readable when one of them ends us */
 	enum lp_stop stop;
 	enum lp_split split;		/* what is to happen after the login */
 	bool has_split;			/* we are the child that stays */
@@ -5860,8 +5861,7 @@ static void mx_expire(struct client *c)
 		mx_forget_probe(c);
 		mx_tell_state(c, false, "the server does not answer");
 		mx_next(c);
-	}
-	else
+	} else
 		mx_drop(c);
 }
 
@@ -6198,6 +6198,8 @@ static void lp_on_signal(int number)
 	int saved = errno;
 	uint8_t byte = (uint8_t)number;
 	(void)!write(g.signal_pipe[1], &byte, 1);
+	if (number != SIGCHLD && number != SIGUSR1 && number != SIGWINCH)
+		(void)!write(g.cancel_pipe[1], &byte, 1);
 	errno = saved;
 }
 
@@ -6214,12 +6216,8 @@ static void lp_catch(int number, bool unless_ignored)
 
 static void lp_open_signals(void)
 {
-	if (pipe(g.signal_pipe) != 0)
+	if (pipe2(g.signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0 || pipe2(g.cancel_pipe, O_CLOEXEC | O_NONBLOCK) != 0)
 		log_abort("no pipe for signals");
-	for (int i = 0; i < 2; i++) {
-		fcntl(g.signal_pipe[i], F_SETFD, FD_CLOEXEC);
-		fd_nonblock(g.signal_pipe[i]);
-	}
 	lp_catch(SIGTERM, true);
 	lp_catch(SIGINT, true);
 	lp_catch(SIGHUP, true);
@@ -7523,11 +7521,13 @@ static int cl_wait(uint32_t sid)
 /* -f: the session is open, who called us goes on. */
 static void cl_background(void)
 {
+	unsigned left = alarm(0);	/* a child has none */
 	pid_t pid = fork();
 	if (pid > 0)
 		_exit(0);
 	if (pid == 0)
 		setsid();
+	alarm(left);
 	fd_close_others(cl.fd, g.log_fd);
 }
 
@@ -7677,6 +7677,9 @@ struct op_choice { const char *name; int value; };
 
 /* Of several names for one value -G prints the first. */
 static const struct op_choice op_yes_no[] = { { "no", 0 }, { "yes", 1 }, { "false", 0 }, { "true", 1 }, { NULL, 0 } };
+static const struct op_choice op_pubkey[] = {	/* of its kinds there is one */
+	{ "no", 0 }, { "yes", 1 }, { "false", 0 }, { "true", 1 }, { "unbound", 1 }, { "host-bound", 1 }, { NULL, 0 }
+};
 static const struct op_choice op_trusted[] = { { "no", 1 }, { "yes", 2 }, { "false", 1 }, { "true", 2 }, { NULL, 0 } };
 static const struct op_choice op_masters[] = {
 	{ "false", OP_MASTER_NO }, { "no", OP_MASTER_NO }, { "true", OP_MASTER_YES }, { "yes", OP_MASTER_YES },
@@ -7728,7 +7731,7 @@ static const struct op_keyword {
 	{ "BindInterface", OP_MASTER, OP_TEXT, &g.op.bind_interface, 0, 0, NULL },
 	{ "Ciphers", OP_MASTER, OP_TEXT, &g.op.tp.ciphers, 0, 0, NULL },
 	{ "ClearAllForwardings", OP_BOTH, OP_CHOICE, &g.op.clear_forwards, 0, 0, op_yes_no },
-	{ "ConnectionAttempts", OP_MASTER, OP_NUMBER, &g.op.attempts, 1, 1000, NULL },
+	{ "ConnectionAttempts", OP_MASTER, OP_NUMBER, &g.op.attempts, 1, INT32_MAX, NULL },
 	{ "ConnectTimeout", OP_MASTER, OP_TIME, &g.op.connect_timeout, 0, INT32_MAX, NULL },
 	{ "ControlMaster", OP_BOTH, OP_CHOICE, &g.op.master, 0, 0, op_masters },
 	{ "ControlPath", OP_BOTH, OP_TEXT, &g.op.control_path, 0, 0, NULL },
@@ -7762,7 +7765,7 @@ static const struct op_keyword {
 	{ "PreferredAuthentications", OP_MASTER, OP_TEXT, &g.op.preferred_auth, 0, 0, NULL },
 	{ "ProxyCommand", OP_MASTER, OP_REST, &g.op.proxy_command, 0, 0, NULL },
 	{ "ProxyJump", OP_MASTER, OP_TEXT, &g.op.proxy_jump, 0, 0, NULL },
-	{ "PubkeyAuthentication", OP_MASTER, OP_CHOICE, &g.op.pubkey_auth, 0, 0, op_yes_no },
+	{ "PubkeyAuthentication", OP_MASTER, OP_CHOICE, &g.op.pubkey_auth, 0, 0, op_pubkey },
 	{ "Reconnect", OP_MASTER, OP_CHOICE, &g.op.reconnect, 0, 0, op_reconnect },
 	{ "ReconnectMax", OP_MASTER, OP_TIME, &g.op.reconnect_max, 1, 86400, NULL },
 	{ "ReconnectMin", OP_MASTER, OP_TIME, &g.op.reconnect_min, 1, 3600, NULL },
@@ -7771,7 +7774,7 @@ static const struct op_keyword {
 	{ "RemoteForward", OP_BOTH, OP_FORWARD, NULL, FW_REMOTE, 0, NULL },
 	{ "RequestTTY", OP_CLIENT, OP_CHOICE, &g.op.request_tty, 0, 0, op_ttys },
 	{ "SendEnv", OP_BOTH, OP_ADD_WORDS, &g.op.send_env, 0, 0, NULL },
-	{ "ServerAliveCountMax", OP_MASTER, OP_NUMBER, &g.op.alive_count, 1, 1000, NULL },
+	{ "ServerAliveCountMax", OP_MASTER, OP_NUMBER, &g.op.alive_count, 0, INT32_MAX, NULL },
 	{ "ServerAliveInterval", OP_MASTER, OP_TIME, &g.op.alive_interval, 0, INT32_MAX, NULL },
 	{ "SessionType", OP_BOTH, OP_CHOICE, &g.op.session_type, 0, 0, op_session_types },
 	{ "SessionWait", OP_MASTER, OP_TIME, &g.op.session_wait, 0, 86400, NULL },
@@ -7789,17 +7792,27 @@ _Static_assert(OP_KEYWORDS <= 64, "op_set has a bit for each keyword");
 /* ssh_config's other keywords.  To go without the first is safe: what they would
  * add is not there.  The second ones would take something away from an attacker. */
 static const char op_idle[] =
-	"AddKeysToAgent CanonicalDomains CanonicalizeFallbackLocal CanonicalizeHostname CanonicalizeMaxDots "
-	"CanonicalizePermittedCNAMEs CASignatureAlgorithms CertificateFile ChallengeResponseAuthentication ChannelTimeout "
-	"CheckHostIP Cipher Compression CompressionLevel DSAAuthentication EnableEscapeCommandline EnableSSHKeysign "
-	"FingerprintHash ForwardX11Timeout GSSAPIAuthentication GSSAPIClientIdentity GSSAPIDelegateCredentials "
-	"GSSAPIKexAlgorithms GSSAPIKeyExchange GSSAPIRenewalForcesRekey GSSAPIServerIdentity GSSAPITrustDns "
-	"HashKnownHosts HostbasedAcceptedAlgorithms HostbasedAuthentication HostbasedKeyTypes KbdInteractiveDevices "
-	"KnownHostsCommand LocalCommand LogVerbose NoHostAuthenticationForLocalhost NumberOfPasswordPrompts "
-	"ObscureKeystrokeTiming PermitLocalCommand PKCS11Provider Protocol PubkeyAcceptedAlgorithms "
-	"PubkeyAcceptedKeyTypes RhostsRSAAuthentication RSAAuthentication SecurityKeyProvider StreamLocalBindMask "
-	"StreamLocalBindUnlink SyslogFacility Tag Tunnel TunnelDevice UpdateHostKeys UsePrivilegedPort VerifyHostKeyDNS "
-	"VersionAddendum VisualHostKey WarnWeakCrypto";
+	"AddKeysToAgent AFSTokenPassing CanonicalDomains CanonicalizeFallbackLocal CanonicalizeHostname "
+	"CanonicalizeMaxDots CanonicalizePermittedCNAMEs CASignatureAlgorithms CertificateFile ChannelTimeout "
+	"CheckHostIP Cipher Compression CompressionLevel EnableEscapeCommandline EnableSSHKeysign FallBackToRsh "
+	"FingerprintHash ForwardX11Timeout GlobalKnownHostsFile2 GSSAPIAuthentication GSSAPIClientIdentity "
+	"GSSAPIDelegateCredentials GSSAPIKexAlgorithms GSSAPIKeyExchange GSSAPIRenewalForcesRekey "
+	"GSSAPIServerIdentity GSSAPITrustDns HashKnownHosts HostbasedAcceptedAlgorithms HostbasedAuthentication "
+	"HostbasedKeyTypes KbdInteractiveDevices KerberosAuthentication KerberosTGTPassing KnownHostsCommand "
+	"LocalCommand LogVerbose NoHostAuthenticationForLocalhost NumberOfPasswordPrompts ObscureKeystrokeTiming "
+	"PermitLocalCommand PKCS11Provider Protocol PubkeyAcceptedAlgorithms PubkeyAcceptedKeyTypes "
+	"RhostsAuthentication RhostsRSAAuthentication RSAAuthentication SecurityKeyProvider SmartcardDevice "
+	"StreamLocalBindMask StreamLocalBindUnlink SyslogFacility Tag Tunnel TunnelDevice UpdateHostKeys "
+	"UsePrivilegedPort UserKnownHostsFile2 UseRoaming UseRsh VerifyHostKeyDNS VersionAddendum VisualHostKey "
+	"WarnWeakCrypto";
+static const char *const op_aliases[][2] = {	/* older words for ours */
+	{ "ChallengeResponseAuthentication", "KbdInteractiveAuthentication" },
+	{ "DSAAuthentication", "PubkeyAuthentication" },
+	{ "IdentityFile2", "IdentityFile" },
+	{ "KeepAlive", "TCPKeepAlive" },
+	{ "SkeyAuthentication", "KbdInteractiveAuthentication" },
+	{ "TISAuthentication", "KbdInteractiveAuthentication" },
+};
 static const char op_unsafe[] = "PermitRemoteOpen ProxyUseFdpass RefuseConnection RequiredRSASize RevokedHostKeys";
 
 static const struct op_letter {
@@ -7894,6 +7907,15 @@ static const char *op_join(const char *a, const char *b)
 		op_put(*a++);
 	while (*b)
 		op_put(*b++);
+	op_put(0);
+	return to;
+}
+
+static const char *op_lower(const char *s)
+{
+	const char *to = op_store.text + op_store.used;
+	for (; *s; s++)
+		op_put((char)tolower((unsigned char)*s));
 	op_put(0);
 	return to;
 }
@@ -8202,6 +8224,11 @@ static void op_follow(const struct op_keyword *k)
 
 static const struct op_keyword *op_find(const char *name, size_t len)
 {
+	for (size_t i = 0; i < sizeof op_aliases / sizeof op_aliases[0]; i++)
+		if (op_is(name, len, op_aliases[i][0])) {
+			name = op_aliases[i][1];
+			len = strlen(name);
+		}
 	for (size_t i = 0; i < OP_KEYWORDS; i++)
 		if (op_is(name, len, op_keywords[i].name))
 			return &op_keywords[i];
@@ -8408,7 +8435,7 @@ static void op_special(const struct op_letter *l, const char *argument)
 }
 
 /* Of these letters the last one counts, whatever came before (CFG-first). */
-#define OP_LAST "46AaBbegNnqSsXxY"
+#define OP_LAST "46AaBbcegmNnqSsXxY"
 
 /* One word of letters, "-MNS" or "-p22"; returns how many words it used up. */
 static int op_letter_word(char **word)
@@ -8435,6 +8462,11 @@ static int op_letter_word(char **word)
 	return 1;
 }
 
+static bool op_ends(const char *s, char c)
+{
+	return *s && s[strlen(s) - 1] == c;
+}
+
 /* A host name may end up in the shell's hands (ProxyCommand), or look like an
  * option to one. */
 static bool op_safe(const char *name, const char *bad)
@@ -8444,7 +8476,7 @@ static bool op_safe(const char *name, const char *bad)
 	for (const char *p = name; *p; p++)
 		if (strchr(bad, *p) || isspace((unsigned char)*p) || iscntrl((unsigned char)*p))
 			return false;
-	return true;
+	return !op_ends(name, '\\');
 }
 #define OP_BAD_HOST "'`\"$\\;&<>|(){},"
 #define OP_BAD_USER "'`\";&<>|(){}"
@@ -8543,6 +8575,8 @@ static void op_parse(char **argv)
 static const char *cf_user(void)
 {
 	const struct passwd *p = getpwuid(getuid());
+	if (!p && getuid() != 0)
+		op_die("No user exists for uid %u", (unsigned)getuid());
 	return p ? p->pw_name : "root";
 }
 
@@ -8559,14 +8593,25 @@ static void cf_port(char to[8])
 	snprintf(to, 8, "%d", (int)g.op.port);
 }
 
+/* The name of ProxyJump's last host, without user and port. */
+static const char *cf_jump_host(void)
+{
+	static char name[NI_MAXHOST];
+	const char *hop = g.op.proxy_jump ? g.op.proxy_jump : "";
+	hop = strrchr(hop, ',') ? strrchr(hop, ',') + 1 : hop;
+	hop += strncasecmp(hop, "ssh://", 6) == 0 ? 6 : 0;
+	hop = strrchr(hop, '@') ? strrchr(hop, '@') + 1 : hop;
+	snprintf(name, sizeof name, "%.*s", (int)strcspn(hop + (*hop == '['), *hop == '[' ? "]" : ":/"), hop + (*hop == '['));
+	return name;
+}
+
 /* %C: the connection's name, so that a path of it has one length. */
 static void cf_hash(char to[41])
 {
 	char text[1024], port[8];
 	uint8_t hash[20];
 	cf_port(port);
-	int n = snprintf(text, sizeof text, "%s%s%s%s%s", cf_local_host(), g.op.host_name, port, g.op.tp.user,
-			 g.op.proxy_jump ? g.op.proxy_jump : "");
+	int n = snprintf(text, sizeof text, "%s%s%s%s%s", cf_local_host(), g.op.host_name, port, g.op.tp.user, cf_jump_host());
 	tp_sha1((const uint8_t *)text, n < (int)sizeof text ? (size_t)n : sizeof text - 1, hash);
 	for (int i = 0; i < 20; i++)
 		snprintf(to + 2 * i, 3, "%02x", hash[i]);
@@ -8581,7 +8626,7 @@ static const char *cf_token(char token, char room[64])
 	case 'd':	return op_home();
 	case 'h':	return g.op.host_name;
 	case 'i':	snprintf(room, 64, "%u", (unsigned)getuid()); return room;
-	case 'j':	return g.op.proxy_jump ? g.op.proxy_jump : "";
+	case 'j':	return cf_jump_host();
 	case 'k':	return g.op.host_key_alias ? g.op.host_key_alias : g.op.given;
 	case 'L':	snprintf(room, 64, "%.*s", (int)strcspn(cf_local_host(), "."), cf_local_host()); return room;
 	case 'l':	return cf_local_host();
@@ -8694,8 +8739,10 @@ static bool cf_match(struct op_text t)
 		bool not = *word == '!';
 		size_t n = strcspn(word += not, "=");
 		bool original = op_is(word, n, "originalhost");
-		if (op_is(word, n, "all"))
+		if (op_is(word, n, "all")) {
+			matches &= !not;
 			continue;
+		}
 		const char *list = !original && !op_is(word, n, "host") ? NULL : word[n] ? word + n + 1 : op_word(&t);
 		const char *name = original ? g.op.given : host;
 		if (!list) {
@@ -8745,13 +8792,17 @@ static void cf_include_path(const char *path, int depth)
 {
 	char last[NAME_MAX + 1] = "", full[PATH_MAX];
 	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-	if (!strpbrk(name, "*?")) {
+	if (!strpbrk(name, "*?") || strlen(path) >= sizeof full) {
 		cf_read(path, depth);
 		return;
 	}
-	snprintf(full, sizeof full, "%.*s", (int)(name - path), path);
-	for (int i = 0; i < INCLUDE_FILES && cf_next(full, name, last); i++)
-		cf_read(op_join(full, last), depth);
+	size_t directory = (size_t)(name - path);
+	snprintf(full, sizeof full, "%.*s", (int)directory, path);
+	for (int i = 0; i < INCLUDE_FILES && cf_next(full, name, last); i++) {
+		snprintf(full + directory, sizeof full - directory, "%s", last);
+		cf_read(full, depth);
+		full[directory] = 0;
+	}
 }
 
 /* Include PATH...: relative ones are beside the user's or the system's file. */
@@ -8864,6 +8915,18 @@ static const char *cf_literal(const char *s)
 	return start;
 }
 
+/* Each jump reads the same files: those that lead back to it would go on for ever. */
+static void cf_count_jump(const char *jump)
+{
+	const char *before = getenv("SSHMUX_JUMPS");
+	char text[12];
+	int n = before ? atoi(before) : 0;
+	if (n < 0 || n >= JUMPS)
+		op_die("jumphost loop via %.100s", jump);
+	snprintf(text, sizeof text, "%d", n + 1);
+	setenv("SSHMUX_JUMPS", text, 1);
+}
+
 /* -J: the last of the hosts is reached by a program that is ourselves, through
  * the others. */
 static const char *cf_jump(void)
@@ -8873,12 +8936,13 @@ static const char *cf_jump(void)
 	const char *jump = g.op.proxy_jump, *comma = strrchr(jump, ','), *host = comma ? comma + 1 : jump, *file = g.op.config_file;
 	bool uri = strncasecmp(host, "ssh://", 6) == 0;
 	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+	cf_count_jump(jump);
 	if (n <= 0 || !op_safe(jump, OP_BAD_USER "$\\") || *host == '-' || (file && strchr(file, '\'')))
 		op_die("bad ProxyJump \"%.100s\"", jump);
 	self[n] = 0;
-	n = snprintf(command, sizeof command, "'%s'%s%s%s%s%.*s -W '[%%h]:%%p' -- %s%s", cf_literal(self), file ? " -F '" : "",
-		     file ? cf_literal(file) : "", file ? "'" : "", comma ? " -J " : "", comma ? (int)(comma - jump) : 0, jump,
-		     uri ? "" : "ssh://", host);
+	n = snprintf(command, sizeof command, "'%s'%s%s%s%s%.*s%s -W '[%%h]:%%p' -- '%s%s'", cf_literal(self),
+		     file ? " -F '" : "", file ? cf_literal(file) : "", file ? "'" : "",
+		     comma ? " -J '" : "", comma ? (int)(comma - jump) : 0, jump, comma ? "'" : "", uri ? "" : "ssh://", host);
 	if (n >= (int)sizeof command)
 		op_die("ProxyJump is too long");
 	return op_keep(command, (size_t)n);
@@ -8887,7 +8951,6 @@ static const char *cf_jump(void)
 /* The host as it will be asked for. */
 static void cf_resolve_host(void)
 {
-	static char lower[NI_MAXHOST];
 	const char *name = g.op.host_name;
 	g.op.host_name = g.op.given;
 	if (!g.op.given)
@@ -8896,11 +8959,11 @@ static void cf_resolve_host(void)
 		name = cf_expand(name, "h", false);
 	else
 		name = g.op.given;
-	if (strlen(name) >= sizeof lower || !op_safe(name, OP_BAD_HOST))
+	if (strlen(name) >= NI_MAXHOST || !op_safe(name, OP_BAD_HOST))
 		op_die("bad HostName \"%.100s\"", name);
-	for (size_t i = 0; i <= strlen(name); i++)
-		lower[i] = (char)tolower((unsigned char)name[i]);
-	g.op.host_name = lower;
+	g.op.host_name = op_lower(name);
+	if (g.op.host_key_alias)
+		g.op.host_key_alias = op_lower(g.op.host_key_alias);
 }
 
 static void cf_resolve_command(void)
@@ -8951,6 +9014,15 @@ static void cf_default_paths(struct list *l, const char *const *paths)
 		l->at[l->n++] = op_path(*paths);
 }
 
+static void cf_drop_none(struct list *l)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < l->n; i++)
+		if (!cf_is_none(l->at[i]))
+			l->at[n++] = l->at[i];
+	l->n = n;
+}
+
 /* The files that keys and hosts are in. */
 static void cf_paths(void)
 {
@@ -8965,8 +9037,7 @@ static void cf_paths(void)
 		g.op.identity.at[i] = cf_expand(g.op.identity.at[i], NULL, true);
 	for (size_t i = 0; i < g.op.known_hosts.n; i++)
 		g.op.known_hosts.at[i] = cf_expand(g.op.known_hosts.at[i], NULL, true);
-	if (g.op.identity.n == 1 && cf_is_none(g.op.identity.at[0]))
-		g.op.identity.n = 0;
+	cf_drop_none(&g.op.identity);
 }
 
 /* The agent that keys are asked of: IdentityAgent, or SSH_AUTH_SOCK. */
@@ -9011,7 +9082,7 @@ static void cf_transport(void)
 	t->no_pubkey = !g.op.pubkey_auth || !cf_prefers("publickey");
 	t->no_password = !g.op.password_auth || !cf_prefers("password");
 	t->no_keyboard = !g.op.keyboard_auth || !cf_prefers("keyboard-interactive");
-	t->cancel_fd = g.signal_pipe[0];
+	t->cancel_fd = g.cancel_pipe[0];
 }
 
 /* Fills in what no option gave, for who logs in. */
@@ -9042,6 +9113,8 @@ static void cf_list_one(const char *name)
 	cf_resolve();
 	if (!g.op.control_path)
 		exit(0);
+	if (g.op.connect_timeout <= 0)
+		g.op.connect_timeout = LIST_SECONDS;
 	printf("%s\t%s\t", name, g.op.control_path);
 	fflush(stdout);
 	dup2(STDOUT_FILENO, STDERR_FILENO);
@@ -9254,7 +9327,7 @@ static int main_connect(void)
 static void main_defaults(void)
 {
 	g.pool_free = NO_BLOCK;
-	g.listener = g.uplink.fd = g.signal_pipe[0] = g.signal_pipe[1] = -1;
+	g.listener = g.uplink.fd = g.signal_pipe[0] = g.signal_pipe[1] = g.cancel_pipe[0] = g.cancel_pipe[1] = -1;
 	g.data_queue = BULK_QUEUE;
 	g.bulk_packet = UINT32_MAX;
 	g.net_fd = -1;
@@ -9295,7 +9368,7 @@ int main(int argc, char **argv)
 	main_defaults();
 	main_stdio();
 	op_parse(argv);
-	if (g.op.user && (*g.op.user == '-' || strpbrk(g.op.user, OP_BAD_USER)))
+	if (g.op.user && (*g.op.user == '-' || strpbrk(g.op.user, OP_BAD_USER) || op_ends(g.op.user, '\\')))
 		op_die("bad user name \"%s\"", g.op.user);	/* ProxyCommand's shell may read it; a file is trusted */
 	if (g.op.given)
 		cf_files();

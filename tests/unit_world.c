@@ -401,6 +401,8 @@ static bool world_end(void)
 			fw_free(&g.forward[i]);
 	fd_close(&g.signal_pipe[0]);
 	fd_close(&g.signal_pipe[1]);
+	fd_close(&g.cancel_pipe[0]);
+	fd_close(&g.cancel_pipe[1]);
 	int fds = world_count_fds();
 	if (fds != world.fds)
 		printf("# %d descriptors open, %d at the start\n", fds, world.fds);

@@ -23,6 +23,15 @@ stays_out() {
 	fi
 }
 
+# at_terminal QUESTION ANSWER WORD...: what a command says that is preceded by a
+# question; the terminal changes its size before the answer
+at_terminal() {
+	at_question=$1 at_answer=$2
+	shift 2
+	"${MUXC%/*}/pty" size 24 80 expect "$at_question" size 30 90 send "$at_answer\\r" end -- \
+		"$SSHMUX" -F none -p "$PORT" -l "$ME" "$@" 127.0.0.1 'echo in' 2>&1 </dev/null | tr -d '\r' | grep '^in$'
+}
+
 # What the router profile has no room for is named, and the login goes on without
 small="ecdsa-384 ecdsa-521 rsa-4096"
 case $MASTER-$("$SSHMUX" --version 2>/dev/null) in
@@ -180,6 +189,7 @@ passwords() {
 		exec 8<&-
 		rm "$T/keys"
 	fi
+	is "a terminal that changes its size while a password is typed" "$(at_terminal 'assword: ' "$PASSWORD" "$@")" in
 	mv "$T/away" "$T/home/.ssh/authorized_keys"
 }
 
@@ -233,6 +243,12 @@ host_keys() {
 	cp "$right" "$T/known_hosts"
 
 	if [ "$MASTER" != stock ]; then
+		: >"$T/known_hosts"
+		set -- -i "$KEY" -o UserKnownHostsFile="$T/known_hosts"
+		is "a terminal is asked whether the host is the right one: no" "$(at_terminal 'fingerprint])? ' no "$@")" ''
+		is "no is not stored" "$(lines "$T/known_hosts")" 0
+		is "a terminal is asked whether the host is the right one: yes" "$(at_terminal 'fingerprint])? ' yes "$@")" in
+		works "yes is stored" grep -q "$(cut -d' ' -f3 "$right" | head -n 1)" "$T/known_hosts"
 		pin=$(ssh-keygen -lf "${SERVER_KEYS%% *}.pub" | cut -d' ' -f2)
 		: >"$T/known_hosts"
 		enters "HostKeyFingerprint in place of known_hosts" -o HostKeyFingerprint="$pin"

@@ -159,6 +159,17 @@ patience() {
 	stop_master
 }
 
+# -O list goes on beside a master that does not answer.
+stopped_master() {
+	printf '%s\n' 'Host one two' "ControlPath $CTL" 'Host three' "ControlPath $T/none" >"$T/list.conf"
+	kill -STOP "$MASTER_PID"
+	exit_of "$SSHMUX" -F "$T/list.conf" -O list
+	is "-O list: a stopped master holds up nobody" "$RC, $(echo "$SAID" | grep -c "^[a-z]*	$T")" "0, 3"
+	kill -CONT "$MASTER_PID"
+	exit_of "$SSHMUX" -F "$T/list.conf" -O list
+	is "-O list: states" "$RC, $(echo "$SAID" | grep -c "^[a-z]*	$CTL	Master running")" "0, 2"
+}
+
 # dropbear sends the signal.
 time_limit() {
 	start_dropbear
@@ -166,6 +177,11 @@ time_limit() {
 	exit_of "$SSHMUX" --timeout=2 -S "$CTL" x "echo \$\$ >$T/remote; exec sleep 1000"
 	is "dropbear: --timeout=2 ends a command" $RC 124
 	works "dropbear: at the server too" wait_for 30 gone "$(cat "$T/remote")"
+	exit_of "$SSHMUX" -f --timeout=2 -S "$CTL" x "echo \$\$ >$T/background; exec sleep 1000"
+	is "dropbear: -f --timeout=2 returns at once" $RC 0
+	works "dropbear: the command began" wait_for 30 test -s "$T/background"
+	works "dropbear: it ends in the background" wait_for 30 gone "$(cat "$T/background")"
+	stopped_master
 	stop_master
 	stop_server
 }

@@ -30,6 +30,31 @@ cases() {
 	done <"$T/configs/cases.tsv"
 }
 
+# More files than the texts of options have room for
+many_files() {
+	mkdir "$T/many"
+	i=0
+	while [ $i -lt 120 ]; do
+		echo "Host host-$i" >"$T/many/$i.conf"
+		echo " Port $((3000 + i))" >>"$T/many/$i.conf"
+		i=$((i + 1))
+	done
+	echo "Include $T/many/*.conf" >"$T/many.conf"
+	same_config "Include of 120 files" -F "$T/many.conf" host-77
+}
+
+# Nobody else's name is taken for an account that has none.
+nameless() {
+	if [ "$(id -u)" != 0 ] || [ -z "$(command -v setpriv)" ]; then
+		skip "a user without an entry" "an ordinary user cannot become another"
+		return
+	fi
+	cp "$PROGRAM" "$T/program" 2>/dev/null
+	chmod 755 "$T/program" "$T"
+	(cd / && setpriv --reuid 54321 --regid 54321 --clear-groups "$T/program" -G -F none x) >"$T/out" 2>"$T/err" </dev/null
+	is "a user without an entry in passwd" "$?, $(grep -c 'No user exists for uid 54321' "$T/err")" "255, 1"
+}
+
 # Every file again with line ends of the other kind
 carriage_returns() {
 	for f in hosts first quoting match values times tokens include; do
@@ -100,5 +125,7 @@ REFUSED="status 255, 0 lines of output"
 cases
 carriage_returns
 default_file
+many_files
+nameless
 errors
 finish

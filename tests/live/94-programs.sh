@@ -453,6 +453,19 @@ jumps() {
 	is "300,000 bytes in and out" "$(p ssh -J jump x cat <"$T/data/random" | sum)" "$(sum <"$T/data/random")"
 	gives "a jump host that is not there" 255 '' ssh -J "nobody@127.0.0.1:1" x 'echo x' </dev/null
 	works "nothing is left" wait_for 20 no_connections
+	printf '%s\n' 'Host *' 'ProxyJump bastion' >"$T/loop"
+	p ssh -F "$T/loop" x true >"$T/out" 2>"$T/err" </dev/null
+	is "a jump host that leads to itself" "$?, $(grep -c 'jumphost loop via bastion' "$T/err")" "255, 1"
+	printf '%s\n' '#!/bin/bash -O' 'shopt -s failglob' 'eval "$2"' >"$T/failglob"
+	sed -i '1s/ -O//' "$T/failglob"
+	chmod 755 "$T/failglob"
+	SHELL=$T/failglob
+	export SHELL
+	if have_ipv6; then
+		DEADLINE=20 p ssh -J 'x@[::1]:1' x true >"$T/out" 2>"$T/err" </dev/null
+		is "a jump host by its IPv6 address, for a shell that minds" "$?, $(grep -c 'no match' "$T/err")" "255, 0"
+	fi
+	unset SHELL
 	auto
 	gives "a master behind a jump host" 0 x ssh -J jump -o ControlPath="$T/m" x 'echo x' </dev/null
 	count_logins
