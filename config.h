@@ -121,10 +121,15 @@
 #define WINDOW_MIN_BLOCKS 3
 #endif
 
-/* Window that a new channel starts with if the pool has it; it doubles while
- * its reader keeps up.  Costs nothing. */
+/* Window that a new channel starts with: this part of what it may have, and no
+ * more than WINDOW_START.  A channel whose server is silent keeps it, so more for
+ * each is less for those that come later; it is four times as large after each
+ * round trip that its reader keeps up with.  Cost nothing. */
+#ifndef WINDOW_SHARE
+#define WINDOW_SHARE BY_PROFILE(16, 32)
+#endif
 #ifndef WINDOW_START
-#define WINDOW_START BY_PROFILE(8 * 1024, 64 * 1024)
+#define WINDOW_START (32 * 1024)
 #endif
 
 /* Channel requests of the server (exit-status, exit-signal) that wait for a

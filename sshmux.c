@@ -840,9 +840,11 @@ static bool str_is(struct str s, const char *t)
  * stays as it is, and never are more than `charge` blocks in use.  So as long
  * as all charges fit into the pool, pool_put() cannot fail.
  *
- * Every channel may always charge WINDOW_MIN_BLOCKS.  Beyond them it may
- * charge as much as would then remain free: a lone channel gets half, the
- * next one half of the rest, and a newcomer always finds something.
+ * Every channel may always charge WINDOW_MIN_BLOCKS.  Beyond them, of what the
+ * others have left free it may charge half the part that is left free: a lone
+ * channel gets half of all, beside one that has half it gets an eighth.  SSH
+ * takes no window back, so many that once were busy, and many that never were
+ * (see pool_start()), must leave a newcomer enough to work with.
  * Calls log_abort() only. */
 
 static uint32_t pool_bytes(const struct channel *c)
@@ -872,9 +874,18 @@ static void pool_account(struct channel *c)
 /* Bytes that c may hold, buffered and advertised together, by the rule above. */
 static uint32_t pool_limit(const struct channel *c)
 {
-	uint32_t others = g.pool_shared - pool_extra(c->charge);
-	uint32_t blocks = WINDOW_MIN_BLOCKS + (WINDOW_BLOCKS - WINDOW_RESERVED - others) / 2;
+	uint32_t all = WINDOW_BLOCKS - WINDOW_RESERVED, left = all - (g.pool_shared - pool_extra(c->charge));
+	uint32_t blocks = WINDOW_MIN_BLOCKS + left * left / all / 2;	/* blocks have 16 bits */
 	return blocks * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1);
+}
+
+/* The window that c begins with, which it holds for as long as nothing comes. */
+static uint32_t pool_start(const struct channel *c)
+{
+	uint32_t limit = pool_limit(c), start = limit / WINDOW_SHARE;
+	if (start < WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1))
+		return WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1);
+	return start < WINDOW_START ? start : WINDOW_START;
 }
 
 /* How many more bytes c may promise or buffer. */
@@ -1717,8 +1728,7 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	c->client = c->forward = c->connector = -1;
 	c->escape = NO_ESCAPE;
 	c->in.fd = c->out[CH_OUT].fd = c->out[CH_ERR].fd = -1;
-	uint32_t limit = pool_limit(c);
-	c->window = c->window_target = WINDOW_START < limit ? WINDOW_START : limit;
+	c->window = c->window_target = pool_start(c);
 	pool_account(c);
 	if (i >= g.channels)
 		g.channels = i + 1;
@@ -1963,15 +1973,15 @@ static uint32_t ch_read(struct channel *c, uint32_t max)
 }
 
 /* Promises the peer more once a packet, or an eighth of the target, is free.
- * The target doubles each time the reader has kept up with a whole one. */
+ * The target is four times as large each time the reader has kept up with it. */
 static void ch_credit(struct channel *c)
 {
 	if (c->flags & (CH_EOF_RCVD | CH_CLOSE_RCVD | CH_CLOSE_SENT))
 		return;
 	if (c->consumed >= c->window_target && ch_empty(c)) {
+		uint32_t limit = pool_limit(c);
 		c->consumed = 0;
-		if (c->window_target < pool_limit(c))
-			c->window_target *= 2;
+		c->window_target = c->window_target < limit / 4 ? c->window_target * 4 : limit;
 	}
 	uint32_t target = c->window_target, room = pool_room(c);
 	uint32_t held = c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
@@ -3776,9 +3786,7 @@ static bool px_terms(struct channel *ch, struct buf *b)
 		return false;
 	ch->window = 0;
 	pool_account(ch);
-	uint32_t grant = pool_room(ch);
-	if (grant > WINDOW_START)
-		grant = WINDOW_START;
+	uint32_t grant = pool_start(ch);
 	ch->window = grant < ch->px.window ? grant : ch->px.window;
 	pool_account(ch);
 	buf_set_u32(at, (uint32_t)ch_index(ch));

@@ -177,6 +177,14 @@ static void unit_pool_shares(void)
 	check(!pool_newcomer(), "pool: no channel beyond CHANNELS");
 	for (int i = 0; i < CHANNELS; i++)
 		pool_leave(c[i]);
+	for (int i = 0; i < CHANNELS; i++)
+		c[i] = pool_newcomer();
+	for (int i = 0; i + 1 < CHANNELS; i++)
+		all = all && pool_greedy(c[i]) >= min;
+	first = pool_greedy(c[CHANNELS - 1]);
+	check(all && first >= shared / 40, "pool: beside %d that once were busy one still gets %u of %u", CHANNELS - 1, first, shared);
+	for (int i = 0; i < CHANNELS; i++)
+		pool_leave(c[i]);
 }
 
 /* ----- req_ ----- */

@@ -540,7 +540,7 @@ static void flow_terminal_shared(void)
 		world_run();
 		while (fake_take())
 			;
-		waits = g.channel[s[0].id].queue[CH_OUT].len > 0 && g.channel[s[1].id].queue[CH_OUT].len > 0;
+		waits = !ch_empty(&g.channel[s[0].id]) && !ch_empty(&g.channel[s[1].id]);
 	}
 	check(waits, "flow: a terminal that nobody reads: the rest of both waits in the pool");
 	alarm(0);

@@ -15,6 +15,7 @@
 #define ENV_VARIABLES 8
 #define WINDOW_BLOCK 64
 #define WINDOW_POOL 4096
+#define WINDOW_SHARE 1
 #define WINDOW_START 1024
 #define OPTION_LIST 4
 #define FORWARDS 4

@@ -63,10 +63,11 @@ flags_restored() {
 	mkfifo "$T/p"
 	exec 7<>"$T/p"
 	is "the descriptor was blocking" "$(blocking 7; echo $?)" 0
-	(exec_client x 'cat >/dev/null' <&7 >&7 2>&7 7<&-) &
+	rm -f "$T"/began.*
+	(exec_client x "touch $T/began.1; exec cat >/dev/null" <&7 >&7 2>&7 7<&-) &
 	pid=$!
 	ends_later $pid
-	wait_for 20 nonblocking 7 || note "the master does not make it non-blocking"
+	wait_for 20 test -e "$T/began.1"
 	kill $pid
 	wait $pid 2>/dev/null
 	wait_for 10 blocking 7
@@ -83,12 +84,13 @@ flags_restored() {
 flags_shared() {
 	mkfifo "$T/p" "$T/a" "$T/b"
 	exec 7<>"$T/p" 6<>"$T/a" 5<>"$T/b"
-	(exec 5<&-; exec_client x 'cat; echo one' <&6 >&7 2>/dev/null 6<&- 7<&-) &
+	rm -f "$T"/began.*
+	(exec 5<&-; exec_client x "touch $T/began.1; cat; echo one" <&6 >&7 2>/dev/null 6<&- 7<&-) &
 	one=$!
-	(exec 6<&-; exec_client x 'cat; echo two' <&5 >&7 2>/dev/null 5<&- 7<&-) &
+	(exec 6<&-; exec_client x "touch $T/began.2; cat; echo two" <&5 >&7 2>/dev/null 5<&- 7<&-) &
 	two=$!
 	ends_later "$one $two"
-	wait_for 20 nonblocking 7
+	wait_for 20 test -e "$T/began.1" && wait_for 20 test -e "$T/began.2"
 	kill $one
 	wait $one 2>/dev/null
 	echo word >&5

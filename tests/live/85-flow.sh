@@ -107,6 +107,22 @@ ten() {
 	stop_server
 }
 
+# The windows of sessions that say nothing leave a newcomer enough to work with.
+idle() {
+	start_sshd
+	need_master
+	hold 30
+	(exec 9<&-; CLIENT=ssh; exec_client x "head -c 4000000 /dev/zero; cat" <"$T/hold" >"$T/much" 2>&1) &
+	holders="$holders $!"
+	ends_later $!
+	works "beside 30 idle sessions: 4 MB come" wait_for 60 bigger "$T/much" 4000000
+	widest=$("$SSHMUX" -S "$CTL" -O channels x | sed -n 's,.* i[0-9]*/\([0-9]*\) .*,\1,p' | sort -n | tail -n 1)
+	works "beside 30 idle sessions: the window grows (${widest:-0})" test "${widest:-0}" -ge 4096
+	release
+	stop_master
+	stop_server
+}
+
 # stalled FILE: reads nothing until it may
 stalled() {
 	until [ -e "$T/go" ]; do sleep 0.1; done
@@ -225,7 +241,7 @@ rests() {
 	[ "$was" = "$settled" ]
 }
 
-for part in ${PARTS:-ten readers shares}; do
+for part in ${PARTS:-ten idle readers shares}; do
 	if [ $part = readers ]; then
 		for server in sshd dropbear; do
 			LABEL="$server: "
