@@ -2523,6 +2523,12 @@ static void fw_release_connector(int16_t *index)
 	*index = -1;
 }
 
+/* Whether the failure of f ends us, and is told as the reason of that. */
+static bool fw_is_vital(const struct forward *f)
+{
+	return g.op.exit_on_forward_failure && g.logins == 1 && f->client < 0;
+}
+
 /* The fate of a forward is known.  One line per change, not per try. */
 static void fw_decided(struct forward *f, bool stands)
 {
@@ -2537,7 +2543,7 @@ static void fw_decided(struct forward *f, bool stands)
 	}
 	f->state = FW_WAITING;
 	f->retry_at = g.now + log_backoff(f->tries, g.op.reconnect_min, g.op.reconnect_max);
-	if (f->tries == 0)
+	if (f->tries == 0 && !fw_is_vital(f))
 		log_at(TP_ERROR, "forward %s: %s", fw_name(f), f->why);
 	f->tries += f->tries < UINT8_MAX;
 }
@@ -3126,7 +3132,7 @@ static const struct forward *fw_failed(void)
 		if (f->state == FW_FREE || f->client >= 0 || !f->answered)
 			continue;
 		f->answered = false;
-		if (f->state != FW_ACTIVE && g.op.exit_on_forward_failure && g.logins == 1)
+		if (f->state != FW_ACTIVE && fw_is_vital(f))
 			return f;
 	}
 	return NULL;
@@ -4511,7 +4517,8 @@ static void rx_channel_open_failure(struct buf *b)
 		return;
 	uint32_t code = buf_get_u32(b);
 	struct str text = buf_get_str(b);
-	log_at(TP_VERBOSE, "channel %d: open refused by the server (%u): %.*s",
+	bool own = c->client >= 0 && g.client[c->client].own;	/* the user of -W, of a jump, hears it from nobody else */
+	log_at(own ? TP_ERROR : TP_VERBOSE, "channel %d: open refused by the server (%u): %.*s",
 	       ch_index(c), (unsigned)code, (int)(text.len > 100 ? 100 : text.len), (const char *)text.p);
 	if (c->flags & CH_ABANDONED)
 		c->state = CH_DEAD;

@@ -206,7 +206,7 @@ retries() {
 	exit_of "$SSHMUX" -S "$T/odd" x true
 	is "without it: 255" $RC 255
 	works "it asked once" wait $played
-	played expect 0x10000002 @r ... take 3 close accept quiet 3000
+	played expect 0x10000002 @r ... take 3 drop close accept quiet 3000
 	exit_of "$SSHMUX" --retry=3 -S "$T/odd" x true
 	is "--retry: a command that may have run is not run again" $RC 255
 	end $played

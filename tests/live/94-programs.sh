@@ -431,6 +431,7 @@ background() {
 	gives "-M -N: the socket is there" 0 x ssh -S "$T/m" x 'echo x' </dev/null
 	leaves "-M -N" -S "$T/m"
 	backs "-N, a port that is taken" 255 -N -M -S "$T/m" -o ExitOnForwardFailure=yes -R $PORT:127.0.0.1:1 x
+	is "-N, a port that is taken: it is said once" "$(lines "$T/err")" 1
 	works "-N, a port that is taken: no socket" no_socket
 	works "-N, a port that is taken: no connection" wait_for 20 no_connections
 	backs "a login that fails" 255 -o UserKnownHostsFile=/dev/null x true
@@ -451,6 +452,8 @@ jumps() {
 	gives "-J none" 0 x ssh -J none -o ProxyJump=jump x 'echo x' </dev/null
 	is "-J none: one login" "$(logins)" 8
 	is "300,000 bytes in and out" "$(p ssh -J jump x cat <"$T/data/random" | sum)" "$(sum <"$T/data/random")"
+	p ssh -J jump -p 1 x true >"$T/out" 2>"$T/err" </dev/null
+	is "what the jump host cannot reach" "$?, $(grep -c 'onnection refused' "$T/err")" "255, 1"
 	gives "a jump host that is not there" 255 '' ssh -J "nobody@127.0.0.1:1" x 'echo x' </dev/null
 	works "nothing is left" wait_for 20 no_connections
 	printf '%s\n' 'Host *' 'ProxyJump bastion' >"$T/loop"
