@@ -124,7 +124,8 @@
 /* Window that a new channel starts with: this part of what it may have, and no
  * more than WINDOW_START.  A channel whose server is silent keeps it, so more for
  * each is less for those that come later; it is four times as large after each
- * round trip that its reader keeps up with.  Cost nothing. */
+ * round trip that its reader keeps up with.  WINDOW_SHARE in the range 1..1024.
+ * Cost nothing. */
 #ifndef WINDOW_SHARE
 #define WINDOW_SHARE BY_PROFILE(16, 32)
 #endif
@@ -312,7 +313,7 @@
 /* Hosts on the way to one another by ProxyJump; one more is taken for a loop.
  * Costs nothing. */
 #ifndef JUMPS
-#define JUMPS 8
+#define JUMPS 16
 #endif
 
 /* Seconds that `-O list` gives a master to answer.  Costs nothing. */

@@ -116,6 +116,7 @@ _Static_assert(WINDOW_POOL % WINDOW_BLOCK == 0, "WINDOW_POOL must be whole block
 _Static_assert(WINDOW_BLOCKS < 0xffff, "more window blocks than their numbers");
 _Static_assert(WINDOW_MIN_BLOCKS >= 3, "a channel needs three blocks: two streams, one more");
 _Static_assert(WINDOW_RESERVED <= WINDOW_BLOCKS * 3 / 4, "WINDOW_POOL too small for CHANNELS");
+_Static_assert(WINDOW_SHARE >= 1 && WINDOW_SHARE <= 1024, "WINDOW_SHARE out of range");
 _Static_assert(PAYLOAD_MAX >= 10240, "an 8 KB command must fit in PAYLOAD_MAX");
 _Static_assert(ASKERS >= 1 && ASKERS <= 64, "ASKERS out of range");
 _Static_assert(REPLY_MAX >= 128, "REPLY_MAX must hold two replies with their reasons");
@@ -2455,7 +2456,8 @@ static int64_t fw_port(const char *text)
 	unsigned long n = strtoul(text, &end, 10);
 	if (isdigit((unsigned char)text[0]) && !*end)
 		return n <= 65535 ? (int64_t)n : -1;
-	struct servent *service = getservbyname(text, "tcp");
+	bool name = isalpha((unsigned char)text[0]) && !strchr(text, '/');	/* musl would take 22/tcp */
+	struct servent *service = name ? getservbyname(text, "tcp") : NULL;
 	return service ? ntohs((uint16_t)service->s_port) : -1;
 }
 
@@ -3016,6 +3018,19 @@ static void fw_connecting(struct channel *c)
 	}
 }
 
+/* The window that c began with may be shorter than its request, of which nothing
+ * is taken before it is whole. */
+static void fw_socks_widen(struct channel *c)
+{
+	uint32_t room = pool_room(c);
+	if (c->window > 0 || room == 0)
+		return;
+	room = room < SOCKS_MAX ? room : SOCKS_MAX;
+	c->window = room;
+	pool_account(c);
+	tx_window_adjust(c, room);
+}
+
 /* SOCKS words that came as channel data on a remote dynamic forward. */
 static void fw_socks_remote(struct channel *c)
 {
@@ -3035,8 +3050,10 @@ static void fw_socks_remote(struct channel *c)
 			fw_refuse(c, "");
 			return;
 		}
-		if (used == 0)
+		if (used == 0) {
+			fw_socks_widen(c);
 			return;
+		}
 		pool_drop(&c->queue[CH_OUT], (uint32_t)used);
 		pool_account(c);
 		if (!done && !fw_send_data(c, fw_socks_method, sizeof fw_socks_method)) {
@@ -8937,7 +8954,7 @@ static void cf_count_jump(const char *jump)
 	char text[12];
 	int n = before ? atoi(before) : 0;
 	if (n < 0 || n >= JUMPS)
-		op_die("jumphost loop via %.100s", jump);
+		op_die("jumphost loop via %.100s, or more than %d of them", jump, JUMPS);
 	snprintf(text, sizeof text, "%d", n + 1);
 	setenv("SSHMUX_JUMPS", text, 1);
 }
@@ -9380,6 +9397,7 @@ static void main_no_input(void)
 int main(int argc, char **argv)
 {
 	(void)argc;
+	signal(SIGUSR1, SIG_IGN);	/* a kick may come before we can take it */
 	main_defaults();
 	main_stdio();
 	op_parse(argv);

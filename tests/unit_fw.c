@@ -315,6 +315,28 @@ static void unit_fw_remote_socks_ahead(void)
 	check_clean("fw: SOCKS with data");
 }
 
+/* A request that is longer than the first window. */
+static void unit_fw_remote_socks_long(void)
+{
+	struct peer p;
+	uint8_t start[4] = { 4, 1, 0, 80 };
+	world_begin();
+	forward_remote(&p, "socks", 0);
+	forward_server_opens(1000);
+	while (fake_take())
+		;
+	struct channel *c = &g.channel[0];
+	c->window = sizeof start;
+	pool_account(c);
+	fake_put(SSH_CHANNEL_DATA, "uS", 0, start, sizeof start);
+	world_run();
+	check(fake_expect(SSH_CHANNEL_WINDOW_ADJUST, "uu", 60, SOCKS_MAX) && c->window == SOCKS_MAX, "fw: half a SOCKS request fills the window: there is more");
+	fake_put(SSH_CHANNEL_CLOSE, "u", 0);
+	world_run();
+	peer_close(&p);
+	check_clean("fw: a long SOCKS request");
+}
+
 static void unit_fw(void)
 {
 	unit_fw_refused();
@@ -324,4 +346,5 @@ static void unit_fw(void)
 	unit_fw_remote();
 	unit_fw_remote_socks();
 	unit_fw_remote_socks_ahead();
+	unit_fw_remote_socks_long();
 }

@@ -1,7 +1,7 @@
 # The package for OpenWrt: its init script, run by BusyBox's ash on what stands for
 # rc.common and procd (tests/openwrt/rc.common); the packages, taken apart; a package
 # unpacked into a BusyBox root and run from there.
-# shellcheck shell=sh disable=SC2016,SC2034,SC2046,SC2086,SC2153,SC2154
+# shellcheck shell=sh disable=SC2016,SC2034,SC2046,SC2086,SC2088,SC2153,SC2154
 . "$TESTDIR/lib.sh"
 
 TOP=${TESTDIR%/*}
@@ -272,9 +272,12 @@ wrong_values() {
 	refused ServerAliveCountMax 0 "*not a number*"
 	refused ControlPath run/x "*not a valid path"
 	refused ControlPath "/$(printf %090d 0)" "*more than 90 characters"
-	refused ControlPath /nowhere/x "there is no directory '/nowhere'"
+	refused ControlPath /nowhere/x "there is no directory '/nowhere/'"
 	refused HostKey 'MD5:aa' "'MD5:aa' is neither*"
 	refused HostKey '$(reboot)' "*characters that are in no key"
+	refused HostKey 'AAAAC3' "the type of the key 'AAAAC3' is missing or unknown"
+	refused HostKey 'ssh-ed25519 AAAAC3 me sk-ssh-ed25519@openssh.com AAAAG' \
+		"*neither a SHA256 fingerprint nor a key*the type of the key 'AAAAG' is missing*"
 	refused HostKey 'SHA256:abc ssh-ed25519 AAAAC3' "give fingerprints or keys, not both"
 	uci "config server office" "$HOME_SERVER"
 	init reload
@@ -288,6 +291,11 @@ wrong_values() {
 	init reload
 	is "wrong: the whole file: nothing is done, clients find their masters" "$DID$(grep -c ^Host "$T/run/config")" 2
 	is "wrong: the whole file: is logged" "$LOG" "sshmux daemon.err /etc/config/sshmux cannot be read "
+	init stop
+	init start
+	is "wrong: the whole file: a start waits for a reload" "$DID$(triggers)" "config.change sshmux: init reload"
+	uci "$OFFICE" "$HOME_SERVER"
+	init reload
 	uci "$OFFICE" "option port x" "$HOME_SERVER"
 	init reload
 	is "wrong: a running server is stopped" "$DID$(ls "$T/run")" "stop office config
@@ -327,6 +335,7 @@ more_options() {
 	accepted ConnectTimeout 20 "ConnectTimeout 20"
 	accepted ProxyCommand 'ncat --proxy "a b" %h %p' 'ProxyCommand ncat --proxy "a b" %h %p'
 	accepted ControlPath /tmp/office "ControlPath /tmp/office"
+	accepted ControlPath '~/office' "ControlPath ~/office"
 	accepted HostKey SHA256:abc/+= "HostKeyFingerprint SHA256:abc/+="
 	accepted HostKey "ssh-ed25519 AAAAC3 ssh-rsa AAAAB3" "HostKeyAlias office" \
 		"UserKnownHostsFile RUN/office.known_hosts" "StrictHostKeyChecking yes"

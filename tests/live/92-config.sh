@@ -43,6 +43,21 @@ many_files() {
 	same_config "Include of 120 files" -F "$T/many.conf" host-77
 }
 
+# SIGUSR1 while the options are read: who supervises does not know how far we are.
+kicked_early() {
+	[ "$MASTER" != stock ] || return 0
+	mkfifo "$T/slow.conf"
+	(exec "$PROGRAM" -F "$T/slow.conf" -G x) >"$T/out" 2>&1 </dev/null &
+	pid=$!
+	ends_later $pid
+	exec 8>"$T/slow.conf"	# now it is being read
+	kill -USR1 $pid
+	echo 'Port 77' >&8
+	exec 8>&-
+	wait $pid
+	is "a kick that comes early" "$?, $(sed -n 's/^port //p' "$T/out")" "0, 77"
+}
+
 # Nobody else's name is taken for an account that has none.
 nameless() {
 	if [ "$(id -u)" != 0 ] || [ -z "$(command -v setpriv)" ]; then
@@ -126,6 +141,7 @@ cases
 carriage_returns
 default_file
 many_files
+kicked_early
 nameless
 errors
 finish
