@@ -5471,11 +5471,25 @@ static void mx_ask_events(struct client *c)
 	mx_next(c);
 }
 
+/* Whether a request that descriptors have to follow can be read at all. */
+static bool mx_is_malformed(struct client *c)
+{
+	struct buf b = mx_body(c);
+	struct mx_session session;
+	struct endpoint to;
+	if (c->type == MUX_C_NEW_SESSION)
+		return !mx_parse_session(&b, &session);
+	mx_parse_stdio(&b, &to);
+	return b.bad;
+}
+
 /* The body is here or skipped; descriptors may have to follow. */
 static void mx_body_done(struct client *c)
 {
 	const struct mx_handler *h = mx_handler(c->type);
-	if (h && h->fds > 0)
+	if (h && h->fds > 0 && !c->too_long && mx_is_malformed(c))
+		mx_drop(c);
+	else if (h && h->fds > 0)
 		c->phase = MX_DESCRIPTORS;
 	else
 		mx_dispatch(c);
