@@ -264,6 +264,12 @@
 #define SESSION_FREED_MS 1000
 #endif
 
+/* How often a session is opened again that the server closed before anything was
+ * asked of it.  Range 0..255.  Costs nothing. */
+#ifndef REOPENS
+#define REOPENS 4
+#endif
+
 /* How often terminals are asked for their size, besides SIGWINCH. */
 #ifndef TT_RESIZE_MS
 #define TT_RESIZE_MS 1000

@@ -367,6 +367,7 @@ struct client {
 	int8_t ask;			/* as_: who asks about the present request, -1 for nobody */
 	bool consent;			/* the user allowed the present request */
 	uint8_t n_fds;
+	uint8_t reopened;		/* how often its session was */
 	int fds[MX_DESCRIPTOR_MAX];
 	uint32_t ticket;		/* order of arrival of the present request */
 	uint32_t type, rid;
@@ -5109,6 +5110,7 @@ static void mx_queue(struct client *c)
 	c->phase = MX_QUEUED;
 	c->give_up = c->deadline = g.now + c->wait + 1;
 	c->place = 0;
+	c->reopened = 0;
 }
 
 static void mx_new_session(struct client *c, struct buf *b)
@@ -5774,6 +5776,24 @@ static void mx_refused(struct client *c, struct channel *ch)
 		mx_refuse(c, up ? "Session open refused by peer" : "connection to the server lost");
 }
 
+/* Whether the server has closed a session before anything was asked of it, as
+ * dropbear does if another one ends at that moment (SES-stillborn). */
+static bool mx_is_stillborn(const struct client *c, const struct channel *ch)
+{
+	return ch->kind == CH_SESSION && ch->flags & CH_CLOSE_RCVD && c->reopened < REOPENS && g.now < c->give_up;
+}
+
+/* Nothing was started: the request waits for another channel, in its place. */
+static void mx_reopen(struct client *c, struct channel *ch)
+{
+	ch_abandon(ch);
+	c->channel = -1;
+	c->reopened++;
+	c->phase = MX_QUEUED;
+	c->deadline = c->give_up;
+	g.again = true;
+}
+
 /* What has happened to a client's session since the last turn. */
 static void mx_session_events(struct client *c)
 {
@@ -5781,6 +5801,10 @@ static void mx_session_events(struct client *c)
 	uint32_t sid = (uint32_t)c->channel;
 	if (ch->events & CH_EV_REFUSED) {
 		mx_refused(c, ch);
+		return;
+	}
+	if (ch->events & CH_EV_CONFIRMED && mx_is_stillborn(c, ch)) {
+		mx_reopen(c, ch);
 		return;
 	}
 	if (ch->events & CH_EV_CONFIRMED && tp_room() > 0) {

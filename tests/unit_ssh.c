@@ -211,6 +211,35 @@ static void unit_ssh_open_refused(void)
 	check_clean("ssh: open refused");
 }
 
+/* The server closes what it has just opened, as often as that is taken. */
+static void unit_ssh_stillborn(void)
+{
+	struct session s;
+	int opens = 0, closes = 0, others = 0;
+	world_begin();
+	session_ask(&s, "run");
+	for (int round = 0; round < REOPENS; round++) {
+		fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", (uint32_t)s.id, s.remote, 1000, 1000);
+		fake_put(SSH_CHANNEL_EOF, "u", (uint32_t)s.id);
+		fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
+		world_run();
+		for (int i = 0; i < g.clients; i++)
+			s.id = g.client[i].phase == MX_OPENING ? g.client[i].channel : s.id;
+		for (const struct fake_message *m; (m = fake_take());) {
+			opens += m->bytes[0] == SSH_CHANNEL_OPEN;
+			closes += m->bytes[0] == SSH_CHANNEL_CLOSE;
+			others += m->bytes[0] == SSH_CHANNEL_REQUEST;
+		}
+	}
+	check(opens == 1 + REOPENS && closes == REOPENS && others == 0, "ssh: a session that is closed at once is opened again (%d, %d, %d)", opens, closes, others);
+	session_confirm(&s, 1000, 1000);
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", s.remote, "exec", 1, "run"), "ssh: and its command runs once");
+	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id), "ssh: which its client is told once");
+	session_finish(&s, 0);
+	session_close(&s);
+	check_clean("ssh: closed at once");
+}
+
 static void unit_ssh_exec_refused(bool crowded)
 {
 	struct session s, other[2];
@@ -531,6 +560,7 @@ static void unit_ssh(void)
 	unit_ssh_remote_window();
 	unit_ssh_no_packets();
 	unit_ssh_open_refused();
+	unit_ssh_stillborn();
 	unit_ssh_exec_refused(false);
 	unit_ssh_exec_refused(true);
 	unit_ssh_pty_refused();
