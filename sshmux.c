@@ -247,6 +247,7 @@ enum ch_flag {
 	CH_LINE_START = 1 << 12,	/* es_: the next byte typed may be the escape character */
 	CH_ESCAPED = 1 << 13,	/* es_: the escape character is held back */
 	CH_SHORT = 1 << 14,	/* lp_: little input waits, it goes before bulk */
+	CH_REQUESTED = 1 << 15,	/* the server was asked to start the command */
 };
 
 /* What has happened to a channel and its client has not seen yet. */
@@ -1818,7 +1819,7 @@ static void ch_abandon(struct channel *c)
  * still delivered. */
 static void ch_lose(struct channel *c)
 {
-	if (c->state == CH_OPENING || c->events & CH_EV_CONFIRMED)
+	if (c->state == CH_OPENING || (c->events & CH_EV_CONFIRMED && !(c->flags & CH_REQUESTED)))
 		c->events = CH_EV_REFUSED;
 	ch_end_input(c);
 	c->flags |= CH_EOF_SENT | CH_EOF_RCVD | CH_CLOSE_SENT | CH_CLOSE_RCVD;
@@ -1892,7 +1893,7 @@ static void ch_tell(struct channel *c, const char *text)
 {
 	struct passed *d = &c->out[CH_ERR];
 	uint32_t len = (uint32_t)strlen(text);
-	if (d->fd >= 0 && pool_room(c) >= len)
+	if ((d->fd >= 0 || c->events & CH_EV_CONFIRMED) && pool_room(c) >= len)
 		ch_deliver(c, CH_ERR, (const uint8_t *)text, len);
 	else if (d->fd >= 0 && d->nonblock && c->queue[CH_ERR].len == 0)
 		(void)fd_give(d, &(struct iovec){ (void *)(uintptr_t)text, len }, 1);
@@ -2139,15 +2140,15 @@ static void tt_put_size(struct buf *b, const struct winsize *w)
 	buf_put_u32(b, w->ws_ypixel);
 }
 
-static void tt_request_pty(struct channel *c, struct str term)
+static void tt_request_pty(struct channel *c, int tty, struct str term)
 {
 	memset(&c->size, 0, sizeof c->size);
-	if (ioctl(c->in.fd, TIOCGWINSZ, &c->size) != 0)
+	if (ioctl(tty, TIOCGWINSZ, &c->size) != 0)
 		memset(&c->size, 0, sizeof c->size);
 	struct buf *b = tx_request(c, "pty-req", true);
 	buf_put_str(b, term);
 	tt_put_size(b, &c->size);
-	tt_put_modes(b, c->in.fd);
+	tt_put_modes(b, tty);
 	tx_end(b);
 	ch_expect(c, CH_RQ_PTY);
 	c->flags |= CH_TTY;
@@ -5686,32 +5687,21 @@ static void mx_send_env(struct channel *ch, struct str s)
 }
 
 /* A stdio forward's channel is open: nothing is to be asked for. */
-static void mx_start_stdio(struct client *c, struct channel *ch)
-{
-	fd_lend(&ch->in, c->fds[0]);
-	fd_lend(&ch->out[CH_OUT], c->fds[1]);
-	c->n_fds = 0;
-}
-
 /* A session's channel is open: display, agent, terminal, environment, command,
  * all without waiting. */
-static void mx_start_session(struct client *c, struct channel *ch)
+static void mx_request_session(struct client *c, struct channel *ch)
 {
 	struct mx_session s;
 	struct buf b = mx_body(c);
 	mx_parse_session(&b, &s);	/* it was checked when it came */
-	fd_lend(&ch->in, c->fds[0]);
-	fd_lend(&ch->out[CH_OUT], c->fds[1]);
-	fd_lend(&ch->out[CH_ERR], c->fds[2]);
-	c->n_fds = 0;
 	ch->escape = s.want_tty ? s.escape : NO_ESCAPE;
-	ch->flags |= CH_LINE_START;
+	ch->flags |= CH_LINE_START | CH_REQUESTED;
 	if (s.want_x11)
 		xf_request_x11(ch);
 	if (s.want_agent)
 		xf_request_agent(ch);
 	if (s.want_tty)
-		tt_request_pty(ch, s.term);
+		tt_request_pty(ch, c->fds[0], s.term);
 	int n = 0;
 	for (size_t i = 0; i < g.op.set_env.n; i++, n++)
 		mx_send_env(ch, str_of(g.op.set_env.at[i]));
@@ -5729,13 +5719,15 @@ static void mx_start_session(struct client *c, struct channel *ch)
 	ch_expect(ch, CH_RQ_START);
 }
 
+/* Its descriptors are the channel's from here on. */
 static void mx_start(struct client *c, struct channel *ch)
 {
 	uint32_t sid = (uint32_t)ch_index(ch);
-	if (ch->kind == CH_STDIO)
-		mx_start_stdio(c, ch);
-	else
-		mx_start_session(c, ch);
+	fd_lend(&ch->in, c->fds[0]);
+	fd_lend(&ch->out[CH_OUT], c->fds[1]);
+	if (ch->kind == CH_SESSION)
+		fd_lend(&ch->out[CH_ERR], c->fds[2]);
+	c->n_fds = 0;
 	mx_reply(c, MUX_S_SESSION_OPENED, c->rid, &sid, NULL);
 	log_at(TP_VERBOSE, "channel %d: session opened", ch_index(ch));
 	mx_next(c);
@@ -5776,11 +5768,20 @@ static void mx_refused(struct client *c, struct channel *ch)
 		mx_refuse(c, up ? "Session open refused by peer" : "connection to the server lost");
 }
 
-/* Whether the server has closed a session before anything was asked of it, as
- * dropbear does if another one ends at that moment (SES-stillborn). */
+/* Whether the server has closed a session before it took the command, as dropbear
+ * does if another one ends at that moment (SES-stillborn). */
 static bool mx_is_stillborn(const struct client *c, const struct channel *ch)
 {
-	return ch->kind == CH_SESSION && ch->flags & CH_CLOSE_RCVD && c->reopened < REOPENS && g.now < c->give_up;
+	bool taken = ch->flags & CH_REQUESTED && ch->request[0] == CH_RQ_NONE;
+	return ch->kind == CH_SESSION && !taken && ch->flags & CH_CLOSE_RCVD && !(ch->flags & CH_CLOSE_SENT) &&
+	       c->reopened < REOPENS && g.now < c->give_up;
+}
+
+/* Such a server has to answer before we read any input, which could not be had again. */
+static bool mx_awaits_start(const struct channel *ch)
+{
+	return ch->kind == CH_SESSION && ch->request[0] != CH_RQ_NONE && !(ch->flags & CH_CLOSE_RCVD) &&
+	       strncmp(tp_info()->peer_version, "SSH-2.0-dropbear", 16) == 0;
 }
 
 /* Nothing was started: the request waits for another channel, in its place. */
@@ -5794,6 +5795,27 @@ static void mx_reopen(struct client *c, struct channel *ch)
 	g.again = true;
 }
 
+/* The server has confirmed the channel; true when its client may know. */
+static bool mx_confirmed(struct client *c, struct channel *ch)
+{
+	if (mx_is_stillborn(c, ch)) {
+		mx_reopen(c, ch);
+		return false;
+	}
+	if (!(ch->flags & CH_REQUESTED) && tp_room() == 0)
+		return false;
+	if (!(ch->flags & CH_REQUESTED) && ch->kind == CH_SESSION)
+		mx_request_session(c, ch);
+	g.open_wait = 0;
+	if (!mx_awaits_start(ch)) {
+		ch->events &= (uint8_t)~CH_EV_CONFIRMED;
+		mx_start(c, ch);
+		g.again = true;		/* its end may have come already */
+	}
+	tp_flush();
+	return !(ch->events & CH_EV_CONFIRMED);
+}
+
 /* What has happened to a client's session since the last turn. */
 static void mx_session_events(struct client *c)
 {
@@ -5803,16 +5825,8 @@ static void mx_session_events(struct client *c)
 		mx_refused(c, ch);
 		return;
 	}
-	if (ch->events & CH_EV_CONFIRMED && mx_is_stillborn(c, ch)) {
-		mx_reopen(c, ch);
+	if (ch->events & CH_EV_CONFIRMED && !mx_confirmed(c, ch))
 		return;
-	}
-	if (ch->events & CH_EV_CONFIRMED && tp_room() > 0) {
-		ch->events &= (uint8_t)~CH_EV_CONFIRMED;
-		g.open_wait = 0;
-		mx_start(c, ch);
-		tp_flush();
-	}
 	if (ch->events & CH_EV_TTY_FAILED) {
 		ch->events &= (uint8_t)~CH_EV_TTY_FAILED;
 		mx_reply(c, MUX_S_TTY_ALLOC_FAIL, sid, NULL, NULL);

@@ -240,6 +240,45 @@ static void unit_ssh_stillborn(void)
 	check_clean("ssh: closed at once");
 }
 
+/* A dropbear has to take the command before its client is told and input is read:
+ * one that closes before is asked again, one that is lost is not. */
+static void unit_ssh_stillborn_asked(bool lost)
+{
+	struct session s;
+	world_begin();
+	fake.info.peer_version = "SSH-2.0-dropbear";
+	session_ask(&s, "run");
+	check(write(s.in, "input", 5) == 5, "ssh: input for a dropbear");
+	fake_take();
+	session_confirm(&s, 1000, 1000);
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", s.remote, "exec", 1, "run") && !fake_take(), "ssh: a dropbear is asked first");
+	if (lost) {
+		g.op.reconnect = LK_ALWAYS;
+		fake_fail("Connection reset by peer");
+		world_run();
+		check(g.link == LK_WAITING && peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id) && peer_gone(&s.p),
+		      "ssh: a connection that is lost then may have started it: it is not asked again");
+		session_close(&s);
+		check(world_end(), "ssh: lost while asked: no descriptor leaked");
+		return;
+	}
+	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
+	world_run();
+	for (int i = 0; i < g.clients; i++)
+		s.id = g.client[i].phase == MX_OPENING ? g.client[i].channel : s.id;
+	while (fake_take())
+		;
+	session_confirm(&s, 1000, 1000);
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", s.remote, "exec", 1, "run") && !fake_take(), "ssh: it has closed before it answered: it is asked again");
+	fake_put(SSH_CHANNEL_SUCCESS, "u", (uint32_t)s.id);
+	world_run();
+	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id) && fake_expect(SSH_CHANNEL_DATA, "us", s.remote, "input"), "ssh: then the input goes to it");
+	session_finish(&s, 3);
+	check(session_ended(&s, 3), "ssh: and its status comes");
+	session_close(&s);
+	check_clean("ssh: asked again");
+}
+
 static void unit_ssh_exec_refused(bool crowded)
 {
 	struct session s, other[2];
@@ -561,6 +600,8 @@ static void unit_ssh(void)
 	unit_ssh_no_packets();
 	unit_ssh_open_refused();
 	unit_ssh_stillborn();
+	unit_ssh_stillborn_asked(false);
+	unit_ssh_stillborn_asked(true);
 	unit_ssh_exec_refused(false);
 	unit_ssh_exec_refused(true);
 	unit_ssh_pty_refused();
