@@ -264,8 +264,8 @@
 #define SESSION_FREED_MS 1000
 #endif
 
-/* How often a session is opened again that the server closed before anything was
- * asked of it.  Range 0..255.  Costs nothing. */
+/* How often a session is opened again that the server closed before it took the
+ * command.  Range 0..255.  Costs nothing. */
 #ifndef REOPENS
 #define REOPENS 4
 #endif

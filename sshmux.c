@@ -5719,7 +5719,7 @@ static void mx_request_session(struct client *c, struct channel *ch)
 	ch_expect(ch, CH_RQ_START);
 }
 
-/* Its descriptors are the channel's from here on. */
+/* Tells the client, whose descriptors are the channel's from here on. */
 static void mx_start(struct client *c, struct channel *ch)
 {
 	uint32_t sid = (uint32_t)ch_index(ch);
@@ -5728,6 +5728,8 @@ static void mx_start(struct client *c, struct channel *ch)
 	if (ch->kind == CH_SESSION)
 		fd_lend(&ch->out[CH_ERR], c->fds[2]);
 	c->n_fds = 0;
+	if (ch->flags & CH_REFUSED)	/* nobody will read it */
+		ch_end_input(ch);
 	mx_reply(c, MUX_S_SESSION_OPENED, c->rid, &sid, NULL);
 	log_at(TP_VERBOSE, "channel %d: session opened", ch_index(ch));
 	mx_next(c);

@@ -279,11 +279,13 @@ static void unit_ssh_stillborn_asked(bool lost)
 	check_clean("ssh: asked again");
 }
 
-static void unit_ssh_exec_refused(bool crowded)
+static void unit_ssh_exec_refused(bool crowded, bool dropbear)
 {
 	struct session s, other[2];
 	char text[64] = "";
 	world_begin();
+	if (dropbear)
+		fake.info.peer_version = "SSH-2.0-dropbear";
 	if (crowded) {			/* others hold most of the window pool */
 		for (int i = 0; i < 2; i++) {
 			session_open(&other[i], 9, 9);
@@ -296,14 +298,17 @@ static void unit_ssh_exec_refused(bool crowded)
 	session_confirm(&s, 1000, 1000);
 	while (fake_take())
 		;
+	check(!dropbear || write(s.in, "for others", 10) == 10, "ssh: input that nobody will read");
 	fake_put(SSH_CHANNEL_FAILURE, "u", (uint32_t)s.id);
 	world_run();
 	ssize_t n = read(s.err, text, sizeof text - 1);
 	check(n > 0 && strcmp(text, "exec request failed\r\n") == 0, "ssh: exec refused is said on stderr%s", crowded ? " while others hold the pool" : "");
-	bool closes = false;
-	for (const struct fake_message *m; (m = fake_take());)
+	bool closes = false, data = false;
+	for (const struct fake_message *m; (m = fake_take());) {
 		closes |= m->bytes[0] == SSH_CHANNEL_CLOSE;
-	check(closes, "ssh: and the channel is closed");
+		data |= m->bytes[0] == SSH_CHANNEL_DATA;
+	}
+	check(closes && !data, "ssh: and the channel is closed, no input was read");
 	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
 	world_run();
 	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id) && peer_gone(&s.p), "ssh: without an exit status");
@@ -602,8 +607,9 @@ static void unit_ssh(void)
 	unit_ssh_stillborn();
 	unit_ssh_stillborn_asked(false);
 	unit_ssh_stillborn_asked(true);
-	unit_ssh_exec_refused(false);
-	unit_ssh_exec_refused(true);
+	unit_ssh_exec_refused(false, false);
+	unit_ssh_exec_refused(false, true);
+	unit_ssh_exec_refused(true, false);
 	unit_ssh_pty_refused();
 	unit_ssh_requests();
 	unit_ssh_exit_signal();
