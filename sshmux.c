@@ -2140,6 +2140,7 @@ static void tt_put_size(struct buf *b, const struct winsize *w)
 	buf_put_u32(b, w->ws_ypixel);
 }
 
+/* Asks for a pty with the size and the modes of `tty`, which need not be a terminal. */
 static void tt_request_pty(struct channel *c, int tty, struct str term)
 {
 	memset(&c->size, 0, sizeof c->size);
@@ -5686,7 +5687,6 @@ static void mx_send_env(struct channel *ch, struct str s)
 		tx_end(b);
 }
 
-/* A stdio forward's channel is open: nothing is to be asked for. */
 /* A session's channel is open: display, agent, terminal, environment, command,
  * all without waiting. */
 static void mx_request_session(struct client *c, struct channel *ch)
