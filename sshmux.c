@@ -522,100 +522,120 @@ static struct {
 		struct tp_config tp;
 	} op;
 
-	/* log_ */
-	uint32_t log_lost;
-	int log_fd;			/* -E, 0 for stderr */
+	struct {
+		uint32_t lost;		/* lines that could not be written */
+		int fd;			/* -E, 0 for stderr */
+	} log;
 
-	/* pool_ */
-	uint16_t pool_next[WINDOW_BLOCKS];
-	uint16_t pool_free;		/* chain of blocks that were used once */
-	uint16_t pool_fresh;		/* blocks from here on never were */
-	uint32_t pool_shared;		/* blocks charged beyond the channels' minimum */
+	struct {
+		struct program slot[PROGRAMS];
+	} ex;
 
-	/* req_ */
-	struct req { uint32_t at, len; } req[REQUESTS];	/* len 0: free */
+	struct {
+		struct connector slot[CONNECTORS];
+	} cn;
 
-	/* ch_ */
-	struct channel channel[CHANNELS];
-	int channels;			/* all slots from here on are free */
-	int sessions;
-	int session_limit;		/* the server's, learned from its refusals */
-	int64_t limit_until;		/* when to doubt it */
-	int64_t freed_at;		/* when a session's slot was freed last */
-	int64_t open_after, open_wait;	/* mx_: no session is opened before; ms, doubled each time */
-	struct global_request global[GLOBAL_REQUESTS];
-	int n_global;
+	struct {
+		struct global_request global[GLOBAL_REQUESTS];
+		int n_global;
+	} tx;
 
-	/* fw_ */
-	struct forward forward[FORWARDS];
-	struct connector connector[CONNECTORS];
+	struct {
+		uint32_t packet;	/* longest message of bulk just now */
+		uint32_t queue;		/* bytes of bulk that may wait for the network just now */
+		uint32_t burst;		/* bytes of it that were queued since that was decided */
+		bool backlogged;	/* the kernel has not sent the last burst yet */
+		bool held;		/* somebody's bulk waits for that */
+		int next;		/* the channel whose turn it is to send */
+	} sd;
 
-	/* ex_ */
-	struct program program[PROGRAMS];
+	struct {
+		struct channel slot[CHANNELS];
+		int end;		/* all slots from here on are free */
+		int sessions;
+		int session_limit;	/* the server's, learned from its refusals */
+		int64_t limit_until;	/* when to doubt it */
+		int64_t freed_at;	/* when a session's slot was freed last */
+	} ch;
 
-	/* xf_ */
+	struct {
+		int listener;
+		int64_t accept_after;	/* accept() failed for want of descriptors */
+		bool bound;
+		dev_t dev;
+		ino_t ino;
+	} us;
+
+	struct {
+		struct forward slot[FORWARDS];
+	} fw;
+
 	struct {
 		bool agent_wanted, x11_wanted;	/* some session asked for it */
 		bool faked, known;		/* `fake`, `real` hold a cookie */
 		uint8_t fake[XF_COOKIE], real[XF_COOKIE];
 	} xf;
 
-	/* mx_ */
-	struct client client[CLIENTS];
-	int clients;			/* all slots from here on are free */
-	uint32_t ticket;
+	struct {
+		struct client slot[CLIENTS];
+		int end;		/* all slots from here on are free */
+		uint32_t ticket;
+		int64_t open_after, open_wait;	/* no session is opened before; ms, doubled each time */
+	} mx;
 
-	/* us_ */
-	int listener;
-	int64_t accept_after;		/* accept() failed for want of descriptors */
-	bool bound;
-	dev_t socket_dev;
-	ino_t socket_ino;
+	struct {
+		enum lk_state state;
+		struct connector uplink;
+		int64_t login_deadline, alive_at, connected_at, resize_at;
+		uint64_t alive_bytes;
+		int alive_unanswered;
+		uint32_t logins, tries;	/* in all; that failed since the last one that held */
+		uint32_t failures;	/* logins that failed one after the other */
+		int64_t retry_at;	/* when to try again */
+		int64_t down_at;	/* when the link was lost */
+		int64_t probe_at;	/* when a probe must have been answered */
+		uint64_t probe_bytes;
+		pid_t proxy;		/* ProxyCommand's process, 0 for none */
+		int net_fd;		/* the transport's socket, for its DSCP; not ours to close */
+		int tos;		/* set on it, -1 for none yet */
+		int unsent;		/* its TCP_NOTSENT_LOWAT */
+		char error[200];	/* a protocol error found by rx_ */
+		char why[200];		/* why the last try failed */
+		char local[INET6_ADDRSTRLEN + 8], remote[INET6_ADDRSTRLEN + 8];	/* "1.2.3.4:22" */
+	} lk;
 
-	/* lk_ */
-	enum lk_state link;
-	struct connector uplink;
-	int64_t login_deadline, alive_at, connected_at, resize_at;
-	uint64_t alive_bytes;
-	int alive_unanswered;
-	uint32_t logins, tries;		/* in all; that failed since the last one that held */
-	uint32_t failures;		/* logins that failed one after the other */
-	int64_t retry_at, down_at, probe_at;	/* when to try again; when the link was lost; when it must have answered */
-	uint64_t probe_bytes;
-	pid_t proxy;			/* ProxyCommand's process, 0 for none */
-	int net_fd;			/* the transport's socket, for its DSCP; not ours to close */
-	int tos;			/* set on it, -1 for none yet */
-	int unsent;			/* its TCP_NOTSENT_LOWAT */
-	char link_error[200];		/* a protocol error found by rx_ */
-	char link_why[200];		/* why the last try failed */
-	char local[INET6_ADDRSTRLEN + 8], remote[INET6_ADDRSTRLEN + 8];	/* "1.2.3.4:22" */
+	struct {
+		int signal_pipe[2];
+		int cancel_pipe[2];	/* readable when one of them ends us */
+		enum lp_stop stop;
+		enum lp_split split;	/* what is to happen after the login */
+		bool has_split;		/* we are the child that stays */
+		int own_fd;		/* in the parent: its connection to that child, 0 for none */
+		pid_t own_master;
+		int64_t idle_at;	/* ControlPersist: when to end */
+		int exit_code;
+		int64_t stop_deadline;
+		bool again;		/* run again at once: the next poll() does not wait */
+		int n_poll;
+		struct pollfd poll[POLLFDS];
+		struct lp_owner { uint8_t kind; uint8_t stream; uint16_t index; } owner[POLLFDS];
+	} lp;
 
-	/* lp_ */
-	int signal_pipe[2];
-	int cancel_pipe[2];		/* readable when one of them ends us */
-	enum lp_stop stop;
-	enum lp_split split;		/* what is to happen after the login */
-	bool has_split;			/* we are the child that stays */
-	int own_fd;			/* in the parent: its connection to that child, 0 for none */
-	pid_t own_master;
-	int64_t idle_at;		/* ControlPersist: when to end */
-	int exit_code;
-	int64_t now, stop_deadline;
-	bool again;			/* the reaper freed something: the next poll() does not wait */
-	int n_poll;
-	int next_channel;		/* whose turn it is to send */
-	uint32_t bulk_packet;		/* longest message of bulk just now */
-	uint32_t data_queue;		/* bytes of bulk that may wait for the network just now */
-	uint32_t burst;			/* bytes of it that were queued since that was decided */
-	bool backlogged;		/* the kernel has not sent the last burst yet */
-	bool held;			/* somebody's bulk waits for that */
-	struct pollfd poll[POLLFDS];
-	struct lp_owner { uint8_t kind; uint8_t stream; uint16_t index; } owner[POLLFDS];
+	int64_t now;			/* ms, log_clock() as the turn began: lp_ */
 
 	/* the big ones last: their untouched pages cost nothing */
-	uint8_t scratch[SCRATCH];
-	uint8_t req_memory[REQUEST_POOL];	/* the client builds its request there */
-	uint8_t pool[WINDOW_BLOCKS][WINDOW_BLOCK];
+	uint8_t scratch[SCRATCH];	/* of whoever runs: holds nothing across a call into another section */
+	struct {
+		struct req { uint32_t at, len; } slot[REQUESTS];	/* len 0: free */
+		uint8_t memory[REQUEST_POOL];	/* the client builds its request there */
+	} req;
+	struct {
+		uint16_t next[WINDOW_BLOCKS];
+		uint16_t free;		/* chain of blocks that were used once */
+		uint16_t fresh;		/* blocks from here on never were */
+		uint32_t shared;	/* blocks charged beyond the channels' minimum */
+		uint8_t block[WINDOW_BLOCKS][WINDOW_BLOCK];
+	} pool;
 } g;	/* all zeros at start: main() sets what is not */
 
 /* ===== log_ ===============================================================
@@ -628,20 +648,20 @@ static void log_line(enum tp_level level, const char *text)
 {
 	if ((int)level > g.op.log_level)
 		return;
-	int fd = g.log_fd ? g.log_fd : STDERR_FILENO;
+	int fd = g.log.fd ? g.log.fd : STDERR_FILENO;
 	struct pollfd p = { .fd = fd, .events = POLLOUT };
 	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT)) {
-		g.log_lost++;
+		g.log.lost++;
 		return;
 	}
 	char line[512];
-	int n = g.log_lost == 0
+	int n = g.log.lost == 0
 		? snprintf(line, sizeof line, "sshmux: %s", text)
-		: snprintf(line, sizeof line, "sshmux: (%u lines lost) %s", (unsigned)g.log_lost, text);
+		: snprintf(line, sizeof line, "sshmux: (%u lines lost) %s", (unsigned)g.log.lost, text);
 	size_t len = n < (int)sizeof line - 1 ? (size_t)n : sizeof line - 2;
 	line[len++] = '\n';
 	if (write(fd, line, len) == (ssize_t)len)
-		g.log_lost = 0;
+		g.log.lost = 0;
 }
 
 static void log_at(enum tp_level level, const char *format, ...)
@@ -662,7 +682,7 @@ static void log_at(enum tp_level level, const char *format, ...)
  * login that fails again and again is said once. */
 void tp_log(enum tp_level level, const char *line)
 {
-	log_line(g.failures > 0 && level < TP_VERBOSE ? TP_VERBOSE : level, line);
+	log_line(g.lk.failures > 0 && level < TP_VERBOSE ? TP_VERBOSE : level, line);
 }
 
 /* A broken invariant: nothing that this program can mend. */
@@ -868,16 +888,16 @@ static uint32_t pool_extra(uint32_t charge)
 static void pool_account(struct channel *c)
 {
 	uint32_t charge = c->state == CH_FREE ? 0 : pool_bytes(c) / WINDOW_BLOCK;
-	g.pool_shared += pool_extra(charge) - pool_extra(c->charge);
+	g.pool.shared += pool_extra(charge) - pool_extra(c->charge);
 	c->charge = (uint16_t)charge;
-	if (g.pool_shared > WINDOW_BLOCKS - WINDOW_RESERVED)
+	if (g.pool.shared > WINDOW_BLOCKS - WINDOW_RESERVED)
 		log_abort("window pool overdrawn");
 }
 
 /* Bytes that c may hold, buffered and advertised together, by the rule above. */
 static uint32_t pool_limit(const struct channel *c)
 {
-	uint32_t all = WINDOW_BLOCKS - WINDOW_RESERVED, left = all - (g.pool_shared - pool_extra(c->charge));
+	uint32_t all = WINDOW_BLOCKS - WINDOW_RESERVED, left = all - (g.pool.shared - pool_extra(c->charge));
 	uint32_t blocks = WINDOW_MIN_BLOCKS + left * left / all / 2;	/* blocks have 16 bits */
 	return blocks * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1);
 }
@@ -900,11 +920,11 @@ static uint32_t pool_room(const struct channel *c)
 
 static uint16_t pool_take_block(void)
 {
-	uint16_t b = g.pool_free;
+	uint16_t b = g.pool.free;
 	if (b != NO_BLOCK)
-		g.pool_free = g.pool_next[b];
-	else if (g.pool_fresh < WINDOW_BLOCKS)
-		b = g.pool_fresh++;
+		g.pool.free = g.pool.next[b];
+	else if (g.pool.fresh < WINDOW_BLOCKS)
+		b = g.pool.fresh++;
 	else
 		log_abort("window pool empty");
 	return b;
@@ -919,14 +939,14 @@ static void pool_put(struct queue *q, const uint8_t *p, size_t n)
 			q->off = q->end = 0;
 		} else if (q->end == WINDOW_BLOCK) {
 			uint16_t b = pool_take_block();
-			g.pool_next[q->tail] = b;
+			g.pool.next[q->tail] = b;
 			q->tail = b;
 			q->end = 0;
 		}
 		size_t part = WINDOW_BLOCK - q->end;
 		if (part > n)
 			part = n;
-		memcpy(g.pool[q->tail] + q->end, p, part);
+		memcpy(g.pool.block[q->tail] + q->end, p, part);
 		q->end += part;
 		q->len += part;
 		p += part;
@@ -944,14 +964,14 @@ static int pool_iov(const struct queue *q, struct iovec *iov, int max)
 		uint32_t part = WINDOW_BLOCK - off;
 		if (part > left)
 			part = left;
-		uint8_t *p = g.pool[b] + off;
+		uint8_t *p = g.pool.block[b] + off;
 		if (n > 0 && (uint8_t *)iov[n - 1].iov_base + iov[n - 1].iov_len == p)
 			iov[n - 1].iov_len += part;	/* neighbours go as one */
 		else
 			iov[n++] = (struct iovec){ p, part };
 		left -= part;
 		if (left > 0)
-			b = g.pool_next[b];
+			b = g.pool.next[b];
 	}
 	return n;
 }
@@ -970,10 +990,10 @@ static void pool_drop(struct queue *q, uint32_t n)
 		n -= part;
 		if (q->off == WINDOW_BLOCK || q->len == 0) {
 			uint16_t b = q->head;
-			q->head = g.pool_next[b];
+			q->head = g.pool.next[b];
 			q->off = 0;
-			g.pool_next[b] = g.pool_free;
-			g.pool_free = b;
+			g.pool.next[b] = g.pool.free;
+			g.pool.free = b;
 		}
 	}
 }
@@ -984,7 +1004,7 @@ static void pool_drop(struct queue *q, uint32_t n)
 
 static uint8_t *req_data(int slot)
 {
-	return g.req_memory + g.req[slot].at;
+	return g.req.memory + g.req.slot[slot].at;
 }
 
 /* A slot for len bytes (1..REQUEST_MAX), or -1 while there is no room. */
@@ -992,11 +1012,11 @@ static int req_alloc(uint32_t len)
 {
 	int slot = -1;
 	for (int i = 0; i < REQUESTS && slot < 0; i++)
-		if (g.req[i].len == 0)
+		if (g.req.slot[i].len == 0)
 			slot = i;
 	uint32_t at = 0;
 	for (int i = 0; slot >= 0 && i < REQUESTS; i++) {
-		const struct req *r = &g.req[i];
+		const struct req *r = &g.req.slot[i];
 		if (r->len > 0 && r->at < at + len && at < r->at + r->len) {
 			at = r->at + r->len;
 			i = -1;		/* moved up: look at all again, at most REQUESTS times */
@@ -1004,14 +1024,14 @@ static int req_alloc(uint32_t len)
 	}
 	if (slot < 0 || len > REQUEST_POOL - at)
 		return -1;
-	g.req[slot] = (struct req){ .at = at, .len = len };
+	g.req.slot[slot] = (struct req){ .at = at, .len = len };
 	return slot;
 }
 
 static void req_free(int16_t *slot)
 {
 	if (*slot >= 0)
-		g.req[*slot].len = 0;
+		g.req.slot[*slot].len = 0;
 	*slot = -1;
 }
 
@@ -1140,11 +1160,11 @@ static ssize_t fd_give(const struct passed *d, const struct iovec *iov, int piec
  * description sees it gone: the first one sets it again and inherits the debt. */
 static void fd_inherit(const struct passed *d)
 {
-	for (int i = 0; i < g.channels; i++) {
-		struct passed *lent[] = { &g.channel[i].in, &g.channel[i].out[CH_OUT], &g.channel[i].out[CH_ERR] };
+	for (int i = 0; i < g.ch.end; i++) {
+		struct passed *lent[] = { &g.ch.slot[i].in, &g.ch.slot[i].out[CH_OUT], &g.ch.slot[i].out[CH_ERR] };
 		for (size_t k = 0; k < sizeof lent / sizeof lent[0]; k++) {
 			struct passed *o = lent[k];
-			if (g.channel[i].state == CH_FREE || o == d || o->fd < 0 || !o->nonblock || o->inode != d->inode)
+			if (g.ch.slot[i].state == CH_FREE || o == d || o->fd < 0 || !o->nonblock || o->inode != d->inode)
 				continue;
 			int flags = fcntl(o->fd, F_GETFL);
 			if (flags < 0 || flags & O_NONBLOCK)
@@ -1198,11 +1218,11 @@ static void fd_close_others(int keep, int also)
 /* On every way out of the process. */
 static void fd_give_all_back(void)
 {
-	for (int i = 0; i < g.channels; i++)
-		if (g.channel[i].state != CH_FREE) {
-			fd_give_back(&g.channel[i].in);
-			fd_give_back(&g.channel[i].out[CH_OUT]);
-			fd_give_back(&g.channel[i].out[CH_ERR]);
+	for (int i = 0; i < g.ch.end; i++)
+		if (g.ch.slot[i].state != CH_FREE) {
+			fd_give_back(&g.ch.slot[i].in);
+			fd_give_back(&g.ch.slot[i].out[CH_OUT]);
+			fd_give_back(&g.ch.slot[i].out[CH_ERR]);
 		}
 }
 
@@ -1371,7 +1391,7 @@ static bool cn_bind(const struct connector *c, sa_family_t family)
 	const char *from = g.op.bind_address, *interface = g.op.bind_interface;
 	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6 };
 	struct sockaddr_in v4 = { .sin_family = AF_INET };
-	if (c != &g.uplink)
+	if (c != &g.lk.uplink)
 		return true;
 	if (interface && setsockopt(c->fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strlen(interface) + 1) != 0)
 		return false;
@@ -1559,7 +1579,7 @@ static void ex_start(struct program *p, const char *const argv[], const char *va
 {
 	int out[2];
 	*p = (struct program){ .state = EX_FAILED, .fd = -1, .deadline = deadline };
-	g.again = true;			/* should it fail, somebody must see it */
+	g.lp.again = true;			/* should it fail, somebody must see it */
 	if (pipe2(out, O_CLOEXEC) != 0)
 		return;
 	fd_nonblock(out[0]);
@@ -1578,7 +1598,7 @@ static void ex_start(struct program *p, const char *const argv[], const char *va
 static void ex_exited(pid_t pid, int status)
 {
 	for (int i = 0; i < PROGRAMS; i++) {
-		struct program *p = &g.program[i];
+		struct program *p = &g.ex.slot[i];
 		if (p->state == EX_RUNNING && p->pid == pid)
 			p->state = WIFEXITED(status) && WEXITSTATUS(status) == 0 ? EX_DONE : EX_FAILED;
 	}
@@ -1596,8 +1616,8 @@ static void ex_kill(struct program *p)
 static void ex_expire(void)
 {
 	for (int i = 0; i < PROGRAMS; i++)
-		if (g.program[i].state == EX_RUNNING && g.now >= g.program[i].deadline)
-			ex_kill(&g.program[i]);
+		if (g.ex.slot[i].state == EX_RUNNING && g.now >= g.ex.slot[i].deadline)
+			ex_kill(&g.ex.slot[i]);
 }
 
 /* Ends it in whatever state and frees the slot. */
@@ -1646,8 +1666,8 @@ static void tx_end(const struct buf *b)
  * open, so that they do not wait behind what a bulk upload has queued. */
 static size_t tx_room(void)
 {
-	size_t room = tp_room(), kept = NET_QUEUE - g.data_queue;
-	return room > kept && !g.backlogged ? room - kept : 0;
+	size_t room = tp_room(), kept = NET_QUEUE - g.sd.queue;
+	return room > kept && !g.sd.backlogged ? room - kept : 0;
 }
 
 /* Messages that are a recipient channel and nothing else. */
@@ -1712,7 +1732,7 @@ static void tx_global_request(const char *name, bool want_reply)
 
 static int ch_index(const struct channel *c)
 {
-	return (int)(c - g.channel);
+	return (int)(c - g.ch.slot);
 }
 
 /* A fresh slot in `state`, its window promised and accounted; NULL if all are
@@ -1720,11 +1740,11 @@ static int ch_index(const struct channel *c)
 static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 {
 	int i = 0;
-	while (i < CHANNELS && g.channel[i].state != CH_FREE)
+	while (i < CHANNELS && g.ch.slot[i].state != CH_FREE)
 		i++;
 	if (i == CHANNELS)
 		return NULL;
-	struct channel *c = &g.channel[i];
+	struct channel *c = &g.ch.slot[i];
 	memset(c, 0, sizeof *c);
 	c->state = (uint8_t)state;
 	c->kind = (uint8_t)kind;
@@ -1733,8 +1753,8 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	c->in.fd = c->out[CH_OUT].fd = c->out[CH_ERR].fd = -1;
 	c->window = c->window_target = pool_start(c);
 	pool_account(c);
-	if (i >= g.channels)
-		g.channels = i + 1;
+	if (i >= g.ch.end)
+		g.ch.end = i + 1;
 	return c;
 }
 
@@ -1766,20 +1786,20 @@ static void ch_release(const struct channel *c, struct passed *d, const struct p
 static void ch_free(struct channel *c)
 {
 	if (c->connector >= 0)		/* it was still connecting */
-		cn_stop(&g.connector[c->connector]);
+		cn_stop(&g.cn.slot[c->connector]);
 	ch_release(c, &c->in, &c->out[CH_OUT], SHUT_RD);
 	for (int s = 0; s < CH_STREAMS; s++) {
 		ch_release(c, &c->out[s], &c->in, SHUT_WR);
 		pool_drop(&c->queue[s], c->queue[s].len);
 	}
 	if (c->kind == CH_SESSION) {
-		g.sessions--;
-		g.freed_at = g.now;
+		g.ch.sessions--;
+		g.ch.freed_at = g.now;
 	}
 	c->state = CH_FREE;
 	pool_account(c);
-	while (g.channels > 0 && g.channel[g.channels - 1].state == CH_FREE)
-		g.channels--;
+	while (g.ch.end > 0 && g.ch.slot[g.ch.end - 1].state == CH_FREE)
+		g.ch.end--;
 }
 
 static bool ch_empty(const struct channel *c)
@@ -1964,7 +1984,7 @@ static void ch_send(struct channel *c, uint32_t n)
 	buf_set_u32(p + 5, n);
 	tp_send(SSH_DATA_HEADER + n);
 	c->remote_window -= n;
-	g.burst += n;
+	g.sd.burst += n;
 }
 
 /* Moves at most `max` bytes of input into one message; returns how many. */
@@ -2162,8 +2182,8 @@ static bool tt_is_open(const struct channel *c)
 
 static bool tt_any(void)
 {
-	for (int i = 0; i < g.channels; i++)
-		if (tt_is_open(&g.channel[i]))
+	for (int i = 0; i < g.ch.end; i++)
+		if (tt_is_open(&g.ch.slot[i]))
 			return true;
 	return false;
 }
@@ -2172,8 +2192,8 @@ static bool tt_any(void)
  * every TT_RESIZE_MS, because a client of another user cannot signal us. */
 static void tt_resize(void)
 {
-	for (int i = 0; i < g.channels; i++) {
-		struct channel *c = &g.channel[i];
+	for (int i = 0; i < g.ch.end; i++) {
+		struct channel *c = &g.ch.slot[i];
 		struct winsize w;
 		if (!tt_is_open(c) || c->events & CH_EV_CONFIRMED)
 			continue;
@@ -2319,10 +2339,10 @@ static int us_listen(const char *path)
 		fd_close(&fd);
 		return error;
 	}
-	g.listener = fd;
-	g.bound = true;
-	g.socket_dev = st.st_dev;
-	g.socket_ino = st.st_ino;
+	g.us.listener = fd;
+	g.us.bound = true;
+	g.us.dev = st.st_dev;
+	g.us.ino = st.st_ino;
 	return 0;
 }
 
@@ -2330,19 +2350,19 @@ static int us_listen(const char *path)
 static void us_remove(void)
 {
 	struct stat st;
-	fd_close(&g.listener);
-	if (g.bound && lstat(g.op.control_path, &st) == 0 && st.st_dev == g.socket_dev && st.st_ino == g.socket_ino)
+	fd_close(&g.us.listener);
+	if (g.us.bound && lstat(g.op.control_path, &st) == 0 && st.st_dev == g.us.dev && st.st_ino == g.us.ino)
 		unlink(g.op.control_path);
-	g.bound = false;
+	g.us.bound = false;
 }
 
 /* A connection of somebody who may use the master, or -1. */
 static int us_accept(void)
 {
-	int fd = accept4(g.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = accept4(g.us.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-			g.accept_after = g.now + 1000;
+			g.us.accept_after = g.now + 1000;
 		return -1;
 	}
 	struct ucred peer;
@@ -2380,7 +2400,7 @@ static bool fw_same(const struct endpoint *a, const struct endpoint *b)
 static struct forward *fw_find(const struct forward *like)
 {
 	for (int i = 0; i < FORWARDS; i++) {
-		struct forward *f = &g.forward[i];
+		struct forward *f = &g.fw.slot[i];
 		if (f->state != FW_FREE && f->type == like->type && fw_same(&f->listen, &like->listen) &&
 		    (f->type == FW_DYNAMIC || fw_same(&f->connect, &like->connect)))
 			return f;
@@ -2393,7 +2413,7 @@ static struct forward *fw_find(const struct forward *like)
 static struct forward *fw_add(const struct forward *like)
 {
 	for (int i = 0; i < FORWARDS; i++) {
-		struct forward *f = &g.forward[i];
+		struct forward *f = &g.fw.slot[i];
 		if (f->state != FW_FREE)
 			continue;
 		memset(f, 0, sizeof *f);
@@ -2514,7 +2534,7 @@ static bool fw_parse(const char *text, enum fw_type type, struct forward *f)
 static int fw_connector(void)
 {
 	for (int i = 0; i < CONNECTORS; i++)
-		if (g.connector[i].state == CN_IDLE)
+		if (g.cn.slot[i].state == CN_IDLE)
 			return i;
 	return -1;
 }
@@ -2522,8 +2542,8 @@ static int fw_connector(void)
 static void fw_release_connector(int16_t *index)
 {
 	if (*index >= 0) {
-		cn_stop(&g.connector[*index]);
-		g.again = true;		/* somebody may wait for one */
+		cn_stop(&g.cn.slot[*index]);
+		g.lp.again = true;		/* somebody may wait for one */
 	}
 	*index = -1;
 }
@@ -2531,7 +2551,7 @@ static void fw_release_connector(int16_t *index)
 /* Whether the failure of f ends us, and is told as the reason of that. */
 static bool fw_is_vital(const struct forward *f)
 {
-	return g.op.exit_on_forward_failure && g.logins == 1 && f->client < 0;
+	return g.op.exit_on_forward_failure && g.lk.logins == 1 && f->client < 0;
 }
 
 /* The fate of a forward is known.  One line per change, not per try. */
@@ -2567,9 +2587,9 @@ static void fw_close(struct forward *f)
 
 static void fw_free(struct forward *f)
 {
-	for (int i = 0; i < g.channels; i++)	/* who still waits for a connector */
-		if (g.channel[i].forward == f - g.forward)
-			g.channel[i].forward = -1;
+	for (int i = 0; i < g.ch.end; i++)	/* who still waits for a connector */
+		if (g.ch.slot[i].forward == f - g.fw.slot)
+			g.ch.slot[i].forward = -1;
 	fw_close(f);
 	fw_release_connector(&f->connector);
 	f->state = FW_FREE;
@@ -2644,7 +2664,7 @@ static void fw_listen(struct forward *f)
 		f->connector = (int16_t)fw_connector();
 		if (f->connector >= 0) {
 			f->state = FW_RESOLVING;
-			cn_resolve(&g.connector[f->connector], host, AF_UNSPEC, g.now + CONNECT_MS);
+			cn_resolve(&g.cn.slot[f->connector], host, AF_UNSPEC, g.now + CONNECT_MS);
 			return;
 		}
 		snprintf(f->why, sizeof f->why, "too many names are being resolved");
@@ -2655,7 +2675,7 @@ static void fw_listen(struct forward *f)
 /* The name to listen on is known, or is not. */
 static void fw_resolved(struct forward *f)
 {
-	struct connector *c = &g.connector[f->connector];
+	struct connector *c = &g.cn.slot[f->connector];
 	if (c->state == CN_RESOLVING)
 		return;
 	c->port = (uint16_t)f->listen.port;
@@ -2699,10 +2719,10 @@ static void fw_tx(const struct forward *f, bool cancel, bool want_reply)
 
 static void fw_ask(struct forward *f)
 {
-	if (g.link != LK_UP || g.n_global == GLOBAL_REQUESTS)
+	if (g.lk.state != LK_UP || g.tx.n_global == GLOBAL_REQUESTS)
 		return;			/* stays in FW_WAITING */
 	f->state = FW_ASKED;
-	g.global[g.n_global++] = (struct global_request){ GLOBAL_FORWARD, (int16_t)(f - g.forward), false };
+	g.tx.global[g.tx.n_global++] = (struct global_request){ GLOBAL_FORWARD, (int16_t)(f - g.fw.slot), false };
 	fw_tx(f, false, true);
 }
 
@@ -2733,7 +2753,7 @@ static void fw_start(struct forward *f)
 /* Ends a forward; connections that it carries go on. */
 static void fw_cancel(struct forward *f)
 {
-	if (f->type == FW_REMOTE && f->state == FW_ACTIVE && g.link == LK_UP)
+	if (f->type == FW_REMOTE && f->state == FW_ACTIVE && g.lk.state == LK_UP)
 		fw_tx(f, true, false);
 	fw_free(f);
 }
@@ -2789,16 +2809,16 @@ static void fw_accept(struct forward *f, int listener)
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-			g.accept_after = g.now + 1000;
+			g.us.accept_after = g.now + 1000;
 		return;
 	}
-	struct channel *c = g.link == LK_UP ? ch_alloc(CH_LOCAL, CH_SOCKS) : NULL;
+	struct channel *c = g.lk.state == LK_UP ? ch_alloc(CH_LOCAL, CH_SOCKS) : NULL;
 	if (!c) {			/* the link may have gone since poll() */
 		close(fd);
 		return;
 	}
 	fw_use_socket(c, fd);
-	c->forward = (int16_t)(f - g.forward);
+	c->forward = (int16_t)(f - g.fw.slot);
 	c->deadline = g.now + SOCKS_MS;
 	if (f->type == FW_LOCAL)
 		fw_open_for(c, &f->connect);
@@ -2807,7 +2827,7 @@ static void fw_accept(struct forward *f, int listener)
 /* Room for connections that nobody has accepted yet. */
 static bool fw_wants_accept(void)
 {
-	return g.link == LK_UP && tp_room() > 0 && g.now >= g.accept_after;
+	return g.lk.state == LK_UP && tp_room() > 0 && g.now >= g.us.accept_after;
 }
 
 /* --- SOCKS 4, 4a and 5, "no authentication", CONNECT ------------------------- */
@@ -2948,7 +2968,7 @@ static void fw_confirm(struct channel *c)
 /* A few words of ours to the server's side; false if its window is too small. */
 static bool fw_send_data(struct channel *c, const uint8_t *p, size_t n)
 {
-	if (g.link != LK_UP || n > c->remote_window || n > c->remote_packet)
+	if (g.lk.state != LK_UP || n > c->remote_window || n > c->remote_packet)
 		return false;
 	struct buf *b = tx_begin(SSH_CHANNEL_DATA);
 	buf_put_u32(b, c->remote_id);
@@ -2995,7 +3015,7 @@ static void fw_connect(struct channel *c, const struct endpoint *to)
 	}
 	c->connector = (int16_t)fw_connector();
 	if (c->connector >= 0)
-		cn_start(&g.connector[c->connector], to->host, (uint16_t)to->port, AF_UNSPEC, g.now + CONNECT_MS, g.now);
+		cn_start(&g.cn.slot[c->connector], to->host, (uint16_t)to->port, AF_UNSPEC, g.now + CONNECT_MS, g.now);
 }
 
 /* Looks whether the connector of a channel has finished; gives it one if it
@@ -3006,10 +3026,10 @@ static void fw_connecting(struct channel *c)
 		if (c->forward < 0 || g.now >= c->deadline)
 			fw_refuse(c, "connect failed");
 		else
-			fw_connect(c, &g.forward[c->forward].connect);
+			fw_connect(c, &g.fw.slot[c->forward].connect);
 		return;
 	}
-	struct connector *k = &g.connector[c->connector];
+	struct connector *k = &g.cn.slot[c->connector];
 	if (k->state == CN_DONE) {
 		int fd = k->fd;
 		k->fd = -1;
@@ -3072,7 +3092,7 @@ static void fw_socks_remote(struct channel *c)
 static struct forward *fw_for_open(struct str host, uint32_t port)
 {
 	for (int i = 0; i < FORWARDS; i++) {
-		struct forward *f = &g.forward[i];
+		struct forward *f = &g.fw.slot[i];
 		if (f->state == FW_ACTIVE && (f->type == FW_REMOTE || f->type == FW_PROXY) &&
 		    str_is(host, fw_is_path(&f->listen) ? f->listen.host : fw_remote_host(f)) &&
 		    port == (f->allocated ? f->allocated : f->listen.port))
@@ -3101,7 +3121,7 @@ static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint
 	struct channel *c = fw_server_channel(CH_REMOTE, id, window, packet);
 	if (!c)
 		return;
-	c->forward = (int16_t)(f - g.forward);
+	c->forward = (int16_t)(f - g.fw.slot);
 	if (!fw_is_remote_dynamic(f)) {
 		c->deadline = g.now + CONNECT_MS;
 		fw_connect(c, &f->connect);
@@ -3118,22 +3138,22 @@ static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint
 static bool fw_is_due(const struct forward *f)
 {
 	return f->state == FW_WAITING && !(f->answered && f->client >= 0) &&
-		(f->type != FW_REMOTE || (g.link == LK_UP && g.n_global < GLOBAL_REQUESTS));
+		(f->type != FW_REMOTE || (g.lk.state == LK_UP && g.tx.n_global < GLOBAL_REQUESTS));
 }
 
 /* Tries what is due: one forward a turn, each with its own back-off. */
 static void fw_retry(void)
 {
 	for (int i = 0; i < FORWARDS; i++)
-		if (fw_is_due(&g.forward[i]) && g.now >= g.forward[i].retry_at)
-			fw_start(&g.forward[i]);
+		if (fw_is_due(&g.fw.slot[i]) && g.now >= g.fw.slot[i].retry_at)
+			fw_start(&g.fw.slot[i]);
 }
 
 /* The link is lost: the server's listeners are gone, ours stay. */
 static void fw_link_lost(void)
 {
 	for (int i = 0; i < FORWARDS; i++) {
-		struct forward *f = &g.forward[i];
+		struct forward *f = &g.fw.slot[i];
 		if (f->type != FW_REMOTE || (f->state != FW_ASKED && f->state != FW_ACTIVE))
 			continue;
 		f->state = FW_WAITING;
@@ -3148,7 +3168,7 @@ static void fw_link_lost(void)
 static const struct forward *fw_failed(void)
 {
 	for (int i = 0; i < FORWARDS; i++) {
-		struct forward *f = &g.forward[i];
+		struct forward *f = &g.fw.slot[i];
 		if (f->state == FW_FREE || f->client >= 0 || !f->answered)
 			continue;
 		f->answered = false;
@@ -3180,14 +3200,14 @@ static void fw_settle_channel(struct channel *c)
 
 static void fw_settle(void)
 {
-	if (g.logins > 0)
+	if (g.lk.logins > 0)
 		fw_retry();
 	for (int i = 0; i < FORWARDS; i++)
-		if (g.forward[i].state == FW_RESOLVING)
-			fw_resolved(&g.forward[i]);
-	for (int i = 0; i < g.channels; i++)
-		if (ch_is_socket(&g.channel[i]) && g.channel[i].state != CH_FREE && g.channel[i].state != CH_DEAD)
-			fw_settle_channel(&g.channel[i]);
+		if (g.fw.slot[i].state == FW_RESOLVING)
+			fw_resolved(&g.fw.slot[i]);
+	for (int i = 0; i < g.ch.end; i++)
+		if (ch_is_socket(&g.ch.slot[i]) && g.ch.slot[i].state != CH_FREE && g.ch.slot[i].state != CH_DEAD)
+			fw_settle_channel(&g.ch.slot[i]);
 }
 
 /* ===== in_ ================================================================
@@ -3212,26 +3232,26 @@ static void in_print(struct buf *b, const char *format, ...)
 static const char *in_state(void)
 {
 	static char text[280];
-	if (g.link == LK_UP)
+	if (g.lk.state == LK_UP)
 		return "up";
-	int n = snprintf(text, sizeof text, "%s, try %u", g.logins ? "reconnecting" : "connecting", (unsigned)g.tries + 1);
-	if (g.link == LK_WAITING)
-		n += snprintf(text + n, sizeof text - (size_t)n, ", next in %d s", (int)((g.retry_at - g.now + 999) / 1000));
-	if (g.link_why[0])
-		snprintf(text + n, sizeof text - (size_t)n, ": %s", g.link_why);
+	int n = snprintf(text, sizeof text, "%s, try %u", g.lk.logins ? "reconnecting" : "connecting", (unsigned)g.lk.tries + 1);
+	if (g.lk.state == LK_WAITING)
+		n += snprintf(text + n, sizeof text - (size_t)n, ", next in %d s", (int)((g.lk.retry_at - g.now + 999) / 1000));
+	if (g.lk.why[0])
+		snprintf(text + n, sizeof text - (size_t)n, ": %s", g.lk.why);
 	return text;
 }
 
 static void in_connection(struct buf *b)
 {
 	const struct tp_info *i = tp_info();
-	int64_t s = (g.now - g.connected_at) / 1000;
+	int64_t s = (g.now - g.lk.connected_at) / 1000;
 	in_print(b, "Connection information for %s pid %d\r\n", g.op.tp.host, (int)getpid());
-	if (g.link != LK_UP) {
+	if (g.lk.state != LK_UP) {
 		in_print(b, "  %s\r\n", in_state());
 		return;
 	}
-	in_print(b, "  tcp %s -> %s\r\n", g.local, g.remote);
+	in_print(b, "  tcp %s -> %s\r\n", g.lk.local, g.lk.remote);
 	in_print(b, "  duration %02d:%02d:%02d\r\n", (int)(s / 3600), (int)(s / 60 % 60), (int)(s % 60));
 	in_print(b, "  server %s\r\n", i->peer_version);
 	in_print(b, "  kexalgorithm %s\r\n", i->kex);
@@ -3244,9 +3264,9 @@ static void in_connection(struct buf *b)
 	in_print(b, "  traffic %llu pkts %llu bytes in, %llu pkts %llu bytes out\r\n",
 		 (unsigned long long)i->packets_in, (unsigned long long)i->bytes_in,
 		 (unsigned long long)i->packets_out, (unsigned long long)i->bytes_out);
-	in_print(b, "  sessions %d of %d%s\r\n", g.sessions, g.session_limit,
-		 g.session_limit < SESSIONS ? " (the server's limit)" : "");
-	in_print(b, "  logins %u\r\n", (unsigned)g.logins);
+	in_print(b, "  sessions %d of %d%s\r\n", g.ch.sessions, g.ch.session_limit,
+		 g.ch.session_limit < SESSIONS ? " (the server's limit)" : "");
+	in_print(b, "  logins %u\r\n", (unsigned)g.lk.logins);
 }
 
 static void in_channels(struct buf *b)
@@ -3254,8 +3274,8 @@ static void in_channels(struct buf *b)
 	static const char *const kinds[] = { "client-session", "stdio-forward", "direct", "forwarded", "x11", "proxied" };
 	static const char *const states[] = { "free", "socks", "connecting", "opening", "open", "closed" };
 	in_print(b, "The following connections are open:\r\n");
-	for (int i = 0; i < g.channels; i++) {
-		const struct channel *c = &g.channel[i];
+	for (int i = 0; i < g.ch.end; i++) {
+		const struct channel *c = &g.ch.slot[i];
 		if (c->state == CH_FREE || c->state == CH_DEAD)
 			continue;
 		in_print(b, "  #%d %s (%s r%u i%u/%u o%u%s)\r\n", i, kinds[c->kind], states[c->state],
@@ -3263,7 +3283,7 @@ static void in_channels(struct buf *b)
 			 (unsigned)c->window, (unsigned)c->remote_window, c->flags & CH_TTY ? " tty" : "");
 	}
 	for (int i = 0; i < FORWARDS; i++) {
-		const struct forward *f = &g.forward[i];
+		const struct forward *f = &g.fw.slot[i];
 		if (f->state != FW_FREE)
 			in_print(b, "  forward %s: %s%s%s\r\n", fw_name(f), f->state == FW_ACTIVE ? "active" : "waiting",
 				 f->why[0] ? ", " : "", f->why);
@@ -3310,7 +3330,7 @@ static void es_break(struct channel *c)
 static bool es_command(struct channel *c, uint8_t byte)
 {
 	char echo[64] = "";
-	bool ours = c->client >= 0 && g.client[c->client].ours;
+	bool ours = c->client >= 0 && g.mx.slot[c->client].ours;
 	switch (byte) {
 	case '.':	c->events |= CH_EV_HANG_UP; return true;
 	case 'B':	es_break(c); break;
@@ -3411,13 +3431,13 @@ static bool px_is(const struct client *c)
 static void px_drop(struct client *c, const char *why)
 {
 	if (!c->dead)
-		log_at(TP_VERBOSE, "proxy client %d dropped: %s", (int)(c - g.client), why);
+		log_at(TP_VERBOSE, "proxy client %d dropped: %s", (int)(c - g.mx.slot), why);
 	c->dead = true;
 }
 
 static bool px_owns(const struct client *c, const struct channel *ch)
 {
-	return ch->kind == CH_PROXY && ch->client == (int16_t)(c - g.client) &&
+	return ch->kind == CH_PROXY && ch->client == (int16_t)(c - g.mx.slot) &&
 	       ch->state != CH_FREE && ch->state != CH_DEAD;
 }
 
@@ -3440,9 +3460,9 @@ static void px_next(struct client *c)
 /* While there is no link, the client's frames wait in its socket. */
 static void px_begin(struct client *c)
 {
-	log_at(TP_VERBOSE, "proxy client %d", (int)(c - g.client));
+	log_at(TP_VERBOSE, "proxy client %d", (int)(c - g.mx.slot));
 	px_next(c);
-	if (g.link != LK_UP)
+	if (g.lk.state != LK_UP)
 		c->deadline = g.now + g.op.session_wait * 1000 + 1;
 }
 
@@ -3615,9 +3635,9 @@ static void px_tell(struct client *c, struct channel *ch)
 static void px_fill(struct client *c)
 {
 	px_tell_answer(c);
-	for (int n = 0; n < g.channels && px_has_room(c); n++) {
-		c->next_channel = (int16_t)((c->next_channel + 1) % g.channels);
-		struct channel *ch = &g.channel[c->next_channel];
+	for (int n = 0; n < g.ch.end && px_has_room(c); n++) {
+		c->next_channel = (int16_t)((c->next_channel + 1) % g.ch.end);
+		struct channel *ch = &g.ch.slot[c->next_channel];
 		if (px_owns(c, ch))
 			px_tell(c, ch);
 	}
@@ -3626,7 +3646,7 @@ static void px_fill(struct client *c)
 /* n bytes of a channel's tail were written. */
 static void px_written(struct client *c, uint32_t n)
 {
-	struct channel *ch = &g.channel[c->tail_channel];
+	struct channel *ch = &g.ch.slot[c->tail_channel];
 	pool_drop(&ch->queue[c->tail_stream], n);
 	c->tail -= n;
 	if (ch->state == CH_OPEN) {
@@ -3639,7 +3659,7 @@ static void px_written(struct client *c, uint32_t n)
 /* Points iov at the tail; returns the number of pieces. */
 static int px_tail_iov(const struct client *c, struct iovec *iov)
 {
-	int n = pool_iov(&g.channel[c->tail_channel].queue[c->tail_stream], iov, PX_PIECES);
+	int n = pool_iov(&g.ch.slot[c->tail_channel].queue[c->tail_stream], iov, PX_PIECES);
 	size_t left = c->tail;
 	for (int i = 0; i < n; i++) {
 		if (iov[i].iov_len >= left) {
@@ -3708,7 +3728,7 @@ static void px_server_request(struct channel *ch, const struct buf *b, struct st
 		return;
 	}
 	if (len + 1 > (size_t)(PROXY_STORE - px->stored) || px->asked == UINT8_MAX) {
-		px_drop(&g.client[ch->client], "too many requests of the server wait for it");
+		px_drop(&g.mx.slot[ch->client], "too many requests of the server wait for it");
 		return;
 	}
 	px->store[px->stored] = (uint8_t)len;
@@ -3732,8 +3752,8 @@ static bool px_server_reply(struct channel *ch, bool success)
  * was granted is given back. */
 static void px_server_answer(const struct global_request *r, bool granted, struct buf *b)
 {
-	struct forward *f = &g.forward[r->of];
-	struct client *c = f->client >= 0 ? &g.client[f->client] : NULL;
+	struct forward *f = &g.fw.slot[r->of];
+	struct client *c = f->client >= 0 ? &g.mx.slot[f->client] : NULL;
 	bool cancel = r->kind == GLOBAL_PROXY_CANCEL;
 	if (!cancel && granted && f->listen.port == 0)
 		f->allocated = buf_get_u32(b);
@@ -3790,8 +3810,8 @@ static void px_relay(const struct client *c, const struct buf *b)
 static struct channel *px_channel(struct client *c, struct buf *b, enum ch_state state)
 {
 	uint32_t id = buf_get_u32(b);
-	for (int i = 0; i < g.channels; i++) {
-		struct channel *ch = &g.channel[i];
+	for (int i = 0; i < g.ch.end; i++) {
+		struct channel *ch = &g.ch.slot[i];
 		if (px_owns(c, ch) && ch->state == state && ch->remote_id == id && ch->events == 0 &&
 		    !(ch->flags & CH_CLOSE_SENT))
 			return ch;
@@ -3833,7 +3853,7 @@ static void px_channel_open(struct client *c, struct buf *b)
 		ch->state = CH_DEAD;
 		px_drop(c, "channel open");
 	} else {
-		ch->client = (int16_t)(c - g.client);
+		ch->client = (int16_t)(c - g.mx.slot);
 		px_relay(c, b);
 	}
 }
@@ -3969,8 +3989,8 @@ static void px_channel_reply(struct client *c, struct buf *b)
 static struct forward *px_forward(const struct client *c, const struct endpoint *at)
 {
 	for (int i = 0; i < FORWARDS; i++) {
-		struct forward *f = &g.forward[i];
-		if (f->state != FW_FREE && f->type == FW_PROXY && f->client == (int16_t)(c - g.client) &&
+		struct forward *f = &g.fw.slot[i];
+		if (f->state != FW_FREE && f->type == FW_PROXY && f->client == (int16_t)(c - g.mx.slot) &&
 		    strcmp(f->listen.host, at->host) == 0 &&
 		    at->port == (f->allocated ? f->allocated : f->listen.port))
 			return f;
@@ -3981,8 +4001,8 @@ static struct forward *px_forward(const struct client *c, const struct endpoint 
 /* Whether the server has a request about f to answer. */
 static bool px_in_flight(const struct forward *f)
 {
-	for (int i = 0; i < g.n_global; i++)
-		if (g.global[i].kind >= GLOBAL_PROXY && &g.forward[g.global[i].of] == f)
+	for (int i = 0; i < g.tx.n_global; i++)
+		if (g.tx.global[i].kind >= GLOBAL_PROXY && &g.fw.slot[g.tx.global[i].of] == f)
 			return true;
 	return false;
 }
@@ -3993,16 +4013,16 @@ static bool px_ask(struct client *c, const struct endpoint *at, bool cancel, boo
 {
 	struct forward like = { .type = FW_PROXY, .listen = *at };
 	struct forward *f = px_forward(c, at);
-	if (g.n_global == GLOBAL_REQUESTS || (cancel && (!f || px_in_flight(f))) || (f && !cancel && at->port != 0))
+	if (g.tx.n_global == GLOBAL_REQUESTS || (cancel && (!f || px_in_flight(f))) || (f && !cancel && at->port != 0))
 		return false;
 	if (!cancel && !(f = fw_add(&like)))
 		return false;
 	if (!cancel) {
-		f->client = (int16_t)(c - g.client);
+		f->client = (int16_t)(c - g.mx.slot);
 		f->state = FW_ASKED;
 	}
-	g.global[g.n_global++] = (struct global_request){
-		cancel ? GLOBAL_PROXY_CANCEL : GLOBAL_PROXY, (int16_t)(f - g.forward), reply
+	g.tx.global[g.tx.n_global++] = (struct global_request){
+		cancel ? GLOBAL_PROXY_CANCEL : GLOBAL_PROXY, (int16_t)(f - g.fw.slot), reply
 	};
 	fw_tx(f, cancel, true);
 	return true;
@@ -4140,7 +4160,7 @@ static uint32_t px_relay_data(struct client *c, uint32_t max)
 static bool px_may_read(const struct client *c)
 {
 	return px_is(c) && !c->dead && !c->closing && c->verdict == PX_NONE && c->phase != MX_PROXY_WAIT &&
-	       g.stop != LP_NOW;
+	       g.lp.stop != LP_NOW;
 }
 
 /* Worth waiting for input: the transport's room is asked once by the caller. */
@@ -4180,9 +4200,9 @@ static uint32_t px_read(struct client *c, uint32_t max)
  * and nothing else might remind us of it. */
 static void px_settle_channels(void)
 {
-	bool may_send = g.link == LK_UP && !tp_info()->exchanging;
-	for (int i = 0; i < g.channels; i++) {
-		struct channel *ch = &g.channel[i];
+	bool may_send = g.lk.state == LK_UP && !tp_info()->exchanging;
+	for (int i = 0; i < g.ch.end; i++) {
+		struct channel *ch = &g.ch.slot[i];
 		if (!ch_is_proxied(ch) || ch->state != CH_OPEN || ch->events)
 			continue;
 		if (ch->px.owed & PX_CLOSED && ch->flags & CH_CLOSE_SENT)
@@ -4199,9 +4219,9 @@ static void px_settle(struct client *c)
 	bool fresh = c->phase == MX_PROXY_WAIT && (c->request = (int16_t)req_alloc(c->body_len)) >= 0;
 	if (fresh)
 		c->phase = MX_PROXY_BODY;
-	if (c->phase == MX_PROXY_HEAD && g.link == LK_UP && !c->closing)
+	if (c->phase == MX_PROXY_HEAD && g.lk.state == LK_UP && !c->closing)
 		c->deadline = 0;	/* px_begin()'s */
-	if (fresh || (c->request >= 0 && g.link == LK_UP && tp_room() == 0))
+	if (fresh || (c->request >= 0 && g.lk.state == LK_UP && tp_room() == 0))
 		c->deadline = g.now + REQUEST_MS;
 	px_pump(c);
 	if (c->closing && c->out_len == 0 && c->tail == 0)
@@ -4212,26 +4232,26 @@ static void px_settle(struct client *c)
  * cancelled, at once or when the server has answered. */
 static void px_leave(struct client *c)
 {
-	for (int i = 0; i < g.channels; i++) {
-		struct channel *ch = &g.channel[i];
+	for (int i = 0; i < g.ch.end; i++) {
+		struct channel *ch = &g.ch.slot[i];
 		if (!px_owns(c, ch))
 			continue;
 		if (ch->state != CH_CONNECTING) {
 			ch_abandon(ch);
 			continue;
 		}
-		if (g.link == LK_UP && !c->closing)
+		if (g.lk.state == LK_UP && !c->closing)
 			tx_channel_open_failure(ch->remote_id, SSH_OPEN_CONNECT_FAILED, "connect failed");
 		ch->state = CH_DEAD;
 	}
 	for (int i = 0; i < FORWARDS; i++) {
-		struct forward *f = &g.forward[i];
-		if (f->state == FW_FREE || f->type != FW_PROXY || f->client != (int16_t)(c - g.client))
+		struct forward *f = &g.fw.slot[i];
+		if (f->state == FW_FREE || f->type != FW_PROXY || f->client != (int16_t)(c - g.mx.slot))
 			continue;
 		f->client = -1;
 		if (px_in_flight(f))
 			continue;
-		if (g.link == LK_UP)
+		if (g.lk.state == LK_UP)
 			fw_tx(f, true, false);
 		fw_free(f);
 	}
@@ -4241,14 +4261,14 @@ static void px_leave(struct client *c)
  * has come for them, if they take it soon. */
 static void px_link_lost(void)
 {
-	for (int i = 0; i < g.clients; i++)
-		if (px_is(&g.client[i])) {
-			g.client[i].closing = true;
-			g.client[i].deadline = g.now + FAREWELL_MS;
+	for (int i = 0; i < g.mx.end; i++)
+		if (px_is(&g.mx.slot[i])) {
+			g.mx.slot[i].closing = true;
+			g.mx.slot[i].deadline = g.now + FAREWELL_MS;
 		}
 	for (int i = 0; i < FORWARDS; i++)
-		if (g.forward[i].state != FW_FREE && g.forward[i].type == FW_PROXY)
-			fw_free(&g.forward[i]);
+		if (g.fw.slot[i].state != FW_FREE && g.fw.slot[i].type == FW_PROXY)
+			fw_free(&g.fw.slot[i]);
 }
 
 /* ===== xf_ ================================================================
@@ -4311,13 +4331,13 @@ static void xf_ask_cookie(void)
 {
 	char name[256];
 	const char *d = getenv("DISPLAY");
-	if (g.program[EX_XAUTH].state != EX_IDLE)
+	if (g.ex.slot[EX_XAUTH].state != EX_IDLE)
 		return;
 	/* xauth knows the display that ssh itself forwards here by this name */
 	snprintf(name, sizeof name, "%s%s", strncmp(d, "localhost:", 10) == 0 ? "unix" : "",
 		 strncmp(d, "localhost:", 10) == 0 ? d + 9 : d);
 	const char *const argv[] = { g.op.xauth ? g.op.xauth : "xauth", "list", name, NULL };
-	ex_start(&g.program[EX_XAUTH], argv, NULL, g.now + XAUTH_MS);
+	ex_start(&g.ex.slot[EX_XAUTH], argv, NULL, g.now + XAUTH_MS);
 }
 
 /* Takes the cookie out of one line "display  protocol  hex". */
@@ -4342,7 +4362,7 @@ static bool xf_cookie_line(char *line)
 static void xf_read_cookie(void)
 {
 	char *text = (char *)g.scratch, *rest;
-	ex_read(&g.program[EX_XAUTH], text, sizeof g.scratch);
+	ex_read(&g.ex.slot[EX_XAUTH], text, sizeof g.scratch);
 	g.xf.known = false;
 	for (char *line = strtok_r(text, "\n", &rest); line && !g.xf.known; line = strtok_r(NULL, "\n", &rest))
 		g.xf.known = xf_cookie_line(line);
@@ -4413,7 +4433,7 @@ static void xf_greeting(struct channel *c)
 			log_at(TP_ERROR, "X11 connection rejected because of wrong authentication.");
 		fw_refuse(c, "");
 	}
-	if (right <= 0 || g.program[EX_XAUTH].state != EX_IDLE || fw_connector() < 0)
+	if (right <= 0 || g.ex.slot[EX_XAUTH].state != EX_IDLE || fw_connector() < 0)
 		return;
 	if (g.xf.known)
 		memcpy((uint8_t *)first.iov_base + XF_COOKIE_AT, g.xf.real, XF_COOKIE);
@@ -4449,10 +4469,10 @@ static void xf_link_lost(void)
 
 static void xf_settle(void)
 {
-	if (g.program[EX_XAUTH].state > EX_RUNNING)
+	if (g.ex.slot[EX_XAUTH].state > EX_RUNNING)
 		xf_read_cookie();
-	for (int i = 0; i < g.channels; i++) {
-		struct channel *c = &g.channel[i];
+	for (int i = 0; i < g.ch.end; i++) {
+		struct channel *c = &g.ch.slot[i];
 		if (c->kind == CH_X11 && c->state == CH_OPEN && c->flags & CH_SOCKS_PENDING && c->connector < 0)
 			xf_greeting(c);
 	}
@@ -4464,8 +4484,8 @@ static void xf_settle(void)
 
 static void rx_bad(const char *why)
 {
-	if (!g.link_error[0])
-		snprintf(g.link_error, sizeof g.link_error, "protocol error by the server: %s", why);
+	if (!g.lk.error[0])
+		snprintf(g.lk.error, sizeof g.lk.error, "protocol error by the server: %s", why);
 }
 
 /* The channel that a message is for; NULL, and the link is lost, if the server
@@ -4473,8 +4493,8 @@ static void rx_bad(const char *why)
 static struct channel *rx_channel(struct buf *b)
 {
 	uint32_t id = buf_get_u32(b);
-	if (!b->bad && id < (uint32_t)g.channels) {
-		struct channel *c = &g.channel[id];
+	if (!b->bad && id < (uint32_t)g.ch.end) {
+		struct channel *c = &g.ch.slot[id];
 		if (c->state == CH_OPEN && !(c->flags & CH_CLOSE_RCVD))
 			return c;
 	}
@@ -4507,8 +4527,8 @@ static void rx_channel_open(struct buf *b)
 static struct channel *rx_opening(struct buf *b)
 {
 	uint32_t id = buf_get_u32(b);
-	if (!b->bad && id < (uint32_t)g.channels && g.channel[id].state == CH_OPENING)
-		return &g.channel[id];
+	if (!b->bad && id < (uint32_t)g.ch.end && g.ch.slot[id].state == CH_OPENING)
+		return &g.ch.slot[id];
 	rx_bad("answer for a channel that is not opening");
 	return NULL;
 }
@@ -4537,7 +4557,7 @@ static void rx_channel_open_failure(struct buf *b)
 		return;
 	uint32_t code = buf_get_u32(b);
 	struct str text = buf_get_str(b);
-	bool own = c->client >= 0 && g.client[c->client].own;	/* the user of -W, of a jump, hears it from nobody else */
+	bool own = c->client >= 0 && g.mx.slot[c->client].own;	/* the user of -W, of a jump, hears it from nobody else */
 	log_at(own ? TP_ERROR : TP_VERBOSE, "channel %d: open refused by the server (%u): %.*s",
 	       ch_index(c), (unsigned)code, (int)(text.len > 100 ? 100 : text.len), (const char *)text.p);
 	if (c->flags & CH_ABANDONED)
@@ -4722,16 +4742,16 @@ static void rx_global_request(struct buf *b)
  * came has been noticed by lk_. */
 static void rx_global_reply(struct buf *b, bool success)
 {
-	if (g.n_global == 0) {
+	if (g.tx.n_global == 0) {
 		rx_bad("answer to a global request that was not made");
 		return;
 	}
-	struct global_request first = g.global[0];
-	memmove(g.global, g.global + 1, (size_t)--g.n_global * sizeof first);
+	struct global_request first = g.tx.global[0];
+	memmove(g.tx.global, g.tx.global + 1, (size_t)--g.tx.n_global * sizeof first);
 	if (first.kind == GLOBAL_FORWARD)
-		fw_answer(&g.forward[first.of], success, b);
+		fw_answer(&g.fw.slot[first.of], success, b);
 	else if (first.kind == GLOBAL_PROBE)
-		g.client[first.of].probed = true;
+		g.mx.slot[first.of].probed = true;
 	else if (first.kind != GLOBAL_KEEPALIVE)
 		px_server_answer(&first, success, b);
 }
@@ -4791,7 +4811,7 @@ enum as_answer { AS_WAITING, AS_NO, AS_YES };
 static bool as_idle(void)
 {
 	for (int i = EX_ASKERS; i < PROGRAMS; i++)
-		if (g.program[i].state == EX_IDLE)
+		if (g.ex.slot[i].state == EX_IDLE)
 			return true;
 	return false;
 }
@@ -4804,18 +4824,18 @@ static int8_t as_start(const char *question)
 	bool never = require && strcasecmp(require, "never") == 0;
 	const char *const argv[] = { never ? "" : program && *program ? program : ASKPASS, question, NULL };
 	int i = EX_ASKERS;
-	while (i < PROGRAMS && g.program[i].state != EX_IDLE)
+	while (i < PROGRAMS && g.ex.slot[i].state != EX_IDLE)
 		i++;
 	if (i == PROGRAMS)
 		return -1;
-	ex_start(&g.program[i], argv, "SSH_ASKPASS_PROMPT=confirm", g.now + ASK_MS);
+	ex_start(&g.ex.slot[i], argv, "SSH_ASKPASS_PROMPT=confirm", g.now + ASK_MS);
 	return (int8_t)i;
 }
 
 static enum as_answer as_answer(int8_t slot)
 {
 	char said[64];
-	struct program *p = &g.program[slot];
+	struct program *p = &g.ex.slot[slot];
 	if (p->state == EX_RUNNING)
 		return AS_WAITING;
 	bool done = p->state == EX_DONE;
@@ -4828,7 +4848,7 @@ static enum as_answer as_answer(int8_t slot)
 static void as_forget(int8_t *slot)
 {
 	if (*slot >= 0)
-		ex_stop(&g.program[*slot]);
+		ex_stop(&g.ex.slot[*slot]);
 	*slot = -1;
 }
 
@@ -4863,9 +4883,9 @@ static void mx_put_hello(struct buf *b, bool master)
 static struct client *mx_add(int fd)
 {
 	int i = 0;
-	while (g.client[i].phase != MX_FREE)	/* the caller knows of a free one */
+	while (g.mx.slot[i].phase != MX_FREE)	/* the caller knows of a free one */
 		i++;
-	struct client *c = &g.client[i];
+	struct client *c = &g.mx.slot[i];
 	memset(c, 0, sizeof *c);
 	c->fd = fd;
 	c->phase = MX_HEADER;
@@ -4873,8 +4893,8 @@ static struct client *mx_add(int fd)
 	c->ask = -1;
 	c->deadline = g.now + HELLO_MS;
 	c->wait = g.op.session_wait * 1000;
-	if (i >= g.clients)
-		g.clients = i + 1;
+	if (i >= g.mx.end)
+		g.mx.end = i + 1;
 	struct buf b = buf_over(c->out, sizeof c->out);
 	mx_put_hello(&b, true);
 	c->out_len = (uint16_t)b.pos;
@@ -4892,19 +4912,19 @@ static void mx_close_fds(struct client *c)
 /* Probes of a client that is no more, or waits no more, are nobody's. */
 static void mx_forget_probe(const struct client *c)
 {
-	for (int i = 0; i < g.n_global; i++)
-		if (g.global[i].kind == GLOBAL_PROBE && g.global[i].of == c - g.client)
-			g.global[i].kind = GLOBAL_KEEPALIVE;
+	for (int i = 0; i < g.tx.n_global; i++)
+		if (g.tx.global[i].kind == GLOBAL_PROBE && g.tx.global[i].of == c - g.mx.slot)
+			g.tx.global[i].kind = GLOBAL_KEEPALIVE;
 }
 
 /* Nobody but this client is there: what it leaves behind need not be waited for. */
 static bool mx_is_alone(const struct client *c)
 {
-	for (int i = 0; i < g.clients; i++)
-		if (g.client[i].phase != MX_FREE && &g.client[i] != c)
+	for (int i = 0; i < g.mx.end; i++)
+		if (g.mx.slot[i].phase != MX_FREE && &g.mx.slot[i] != c)
 			return false;
-	for (int i = 0; i < g.channels; i++)
-		if (g.channel[i].state != CH_FREE && !(g.channel[i].flags & CH_ABANDONED))
+	for (int i = 0; i < g.ch.end; i++)
+		if (g.ch.slot[i].state != CH_FREE && !(g.ch.slot[i].flags & CH_ABANDONED))
 			return false;
 	return true;
 }
@@ -4913,11 +4933,11 @@ static bool mx_is_alone(const struct client *c)
 static void mx_free(struct client *c)
 {
 	if (c->channel >= 0)
-		ch_abandon(&g.channel[c->channel]);
+		ch_abandon(&g.ch.slot[c->channel]);
 	if (c->forward >= 0) {			/* nobody asks for it any more */
-		g.forward[c->forward].client = -1;
-		if (g.forward[c->forward].state == FW_WAITING)
-			fw_free(&g.forward[c->forward]);
+		g.fw.slot[c->forward].client = -1;
+		if (g.fw.slot[c->forward].state == FW_WAITING)
+			fw_free(&g.fw.slot[c->forward]);
 	}
 	mx_forget_probe(c);
 	as_forget(&c->ask);
@@ -4928,10 +4948,10 @@ static void mx_free(struct client *c)
 	req_free(&c->answer);
 	fd_close(&c->fd);
 	c->phase = MX_FREE;
-	if (c->own && g.op.persist < 0 && g.stop == LP_RUN)
-		g.stop = mx_is_alone(c) ? LP_NOW : LP_WHEN_IDLE;
-	while (g.clients > 0 && g.client[g.clients - 1].phase == MX_FREE)
-		g.clients--;
+	if (c->own && g.op.persist < 0 && g.lp.stop == LP_RUN)
+		g.lp.stop = mx_is_alone(c) ? LP_NOW : LP_WHEN_IDLE;
+	while (g.mx.end > 0 && g.mx.slot[g.mx.end - 1].phase == MX_FREE)
+		g.mx.end--;
 }
 
 /* Queues a frame: type, one word (request or session id), one more word if
@@ -5050,8 +5070,8 @@ static void mx_terminate(struct client *c, struct buf *b)
 	us_remove();
 	mx_ok(c);
 	c->closing = true;
-	g.stop = LP_NOW;
-	g.exit_code = 0;
+	g.lp.stop = LP_NOW;
+	g.lp.exit_code = 0;
 }
 
 static void mx_stop_listening(struct client *c, struct buf *b)
@@ -5061,8 +5081,8 @@ static void mx_stop_listening(struct client *c, struct buf *b)
 		return;
 	us_remove();
 	mx_ok(c);
-	if (g.stop == LP_RUN)
-		g.stop = LP_WHEN_IDLE;
+	if (g.lp.stop == LP_RUN)
+		g.lp.stop = LP_WHEN_IDLE;
 }
 
 struct mx_session {
@@ -5207,7 +5227,7 @@ static void mx_forward_done(struct client *c, struct forward *f)
 		snprintf(why, sizeof why, "remote port forwarding failed for listen path %.100s", f->listen.host);
 	else
 		snprintf(why, sizeof why, "remote port forwarding failed for listen port %u%s%.90s", (unsigned)f->listen.port,
-			 g.link == LK_UP ? "" : ": ", g.link == LK_UP ? "" : f->why);
+			 g.lk.state == LK_UP ? "" : ": ", g.lk.state == LK_UP ? "" : f->why);
 	if (f->state != FW_ACTIVE)
 		mx_failure(c, why);
 }
@@ -5241,11 +5261,11 @@ static void mx_open_fwd(struct client *c, struct buf *b)
 		mx_failure(c, f ? "Port forwarding failed: it is being set up" : "Port forwarding failed: too many forwards");
 		return;
 	}
-	c->forward = (int16_t)(f - g.forward);
+	c->forward = (int16_t)(f - g.fw.slot);
 	c->phase = MX_FORWARDING;
-	if (g.link != LK_UP)
+	if (g.lk.state != LK_UP)
 		c->deadline = g.now + c->wait + 1;
-	f->client = (int16_t)(c - g.client);
+	f->client = (int16_t)(c - g.mx.slot);
 	fw_start(f);
 }
 
@@ -5266,8 +5286,8 @@ static void mx_close_fwd(struct client *c, struct buf *b)
 /* The forward that a client waits for has its fate. */
 static void mx_forward_events(struct client *c)
 {
-	struct forward *f = &g.forward[c->forward];
-	if (!f->answered && c->deadline == 0 && g.link != LK_UP && f->type == FW_REMOTE)
+	struct forward *f = &g.fw.slot[c->forward];
+	if (!f->answered && c->deadline == 0 && g.lk.state != LK_UP && f->type == FW_REMOTE)
 		c->deadline = g.now + c->wait + 1;	/* the link went while it was asked */
 	if (!f->answered)
 		return;
@@ -5282,7 +5302,7 @@ static void mx_forward_events(struct client *c)
 /* The link did not come up in time for the forward that c asked for. */
 static void mx_forward_expired(struct client *c)
 {
-	struct forward *f = &g.forward[c->forward];
+	struct forward *f = &g.fw.slot[c->forward];
 	if (f->state == FW_ASKED) {		/* the link came up in time: the server decides */
 		c->deadline = 0;
 		return;
@@ -5356,11 +5376,11 @@ static void mx_tell_state(struct client *c, bool up, const char *text)
 static void mx_state(struct client *c, struct buf *b)
 {
 	bool probe = buf_get_u32(b);
-	if (!probe || g.link != LK_UP || g.n_global == GLOBAL_REQUESTS) {
-		mx_tell_state(c, g.link == LK_UP && !probe, in_state());
+	if (!probe || g.lk.state != LK_UP || g.tx.n_global == GLOBAL_REQUESTS) {
+		mx_tell_state(c, g.lk.state == LK_UP && !probe, in_state());
 		return;
 	}
-	g.global[g.n_global++] = (struct global_request){ .kind = GLOBAL_PROBE, .of = (int16_t)(c - g.client) };
+	g.tx.global[g.tx.n_global++] = (struct global_request){ .kind = GLOBAL_PROBE, .of = (int16_t)(c - g.mx.slot) };
 	tx_global_request("keepalive@openssh.com", true);
 	c->phase = MX_PROBING;
 	c->deadline = g.now + PROBE_MS;
@@ -5369,7 +5389,7 @@ static void mx_state(struct client *c, struct buf *b)
 /* Its probe's answer came, or the link went. */
 static void mx_probe_events(struct client *c)
 {
-	if (!c->probed && g.link == LK_UP)
+	if (!c->probed && g.lk.state == LK_UP)
 		return;
 	mx_tell_state(c, c->probed, in_state());
 	c->probed = false;
@@ -5380,7 +5400,7 @@ static void mx_probe_events(struct client *c)
 static void mx_kill(struct client *c, struct buf *b)
 {
 	(void)b;
-	struct channel *ch = c->channel >= 0 ? &g.channel[c->channel] : NULL;
+	struct channel *ch = c->channel >= 0 ? &g.ch.slot[c->channel] : NULL;
 	if (!ch || ch->state != CH_OPEN || ch->events & CH_EV_CONFIRMED || ch->flags & CH_CLOSE_SENT || tp_room() == 0)
 		return;
 	struct buf *m = tx_request(ch, "signal", false);
@@ -5393,7 +5413,7 @@ static void mx_resume(struct client *c, struct buf *b)
 {
 	(void)b;
 	if (c->channel >= 0)
-		g.channel[c->channel].flags &= (uint16_t)~CH_SUSPENDED;
+		g.ch.slot[c->channel].flags &= (uint16_t)~CH_SUSPENDED;
 }
 
 /* From here on the client speaks SSH messages itself. */
@@ -5520,7 +5540,7 @@ static void mx_head(struct client *c)
 	const struct mx_handler *h = mx_handler(c->type);
 	c->body_len = length - (MX_HEADER_SIZE - 4);
 	c->got = 0;
-	c->ticket = g.ticket++;
+	c->ticket = g.mx.ticket++;
 	c->too_long = h && h->body && c->body_len > REQUEST_MAX;
 	if (c->body_len == 0)
 		mx_body_done(c);
@@ -5619,7 +5639,7 @@ static bool mx_written(const struct client *c)
 
 static bool mx_wants_read(const struct client *c)
 {
-	return !c->dead && !c->closing && mx_written(c) && g.stop != LP_NOW &&
+	return !c->dead && !c->closing && mx_written(c) && g.lp.stop != LP_NOW &&
 	       (c->phase == MX_HEADER || c->phase == MX_BODY || c->phase == MX_SKIP || c->phase == MX_DESCRIPTORS);
 }
 
@@ -5633,7 +5653,7 @@ static void mx_read(struct client *c)
 
 static void mx_write_answer(struct client *c)
 {
-	uint32_t left = g.req[c->answer].len - c->answer_pos;
+	uint32_t left = g.req.slot[c->answer].len - c->answer_pos;
 	ssize_t n = fd_write(c->fd, req_data(c->answer) + c->answer_pos, left);
 	if (n == FD_ERROR)
 		mx_drop(c);
@@ -5740,18 +5760,18 @@ static void mx_start(struct client *c, struct channel *ch)
  * is asked again soon, and nothing is learned.  True if waiting can help. */
 static bool mx_learn_limit(int others)
 {
-	if (g.freed_at && g.now - g.freed_at < SESSION_FREED_MS) {
-		g.open_wait = g.open_wait ? g.open_wait * 2 : 50;
-		g.open_wait = g.open_wait < SESSION_FREED_MS ? g.open_wait : SESSION_FREED_MS;
-		g.open_after = g.now + g.open_wait;
+	if (g.ch.freed_at && g.now - g.ch.freed_at < SESSION_FREED_MS) {
+		g.mx.open_wait = g.mx.open_wait ? g.mx.open_wait * 2 : 50;
+		g.mx.open_wait = g.mx.open_wait < SESSION_FREED_MS ? g.mx.open_wait : SESSION_FREED_MS;
+		g.mx.open_after = g.now + g.mx.open_wait;
 		return true;
 	}
 	if (others == 0)
 		return false;
-	if (others < g.session_limit)
+	if (others < g.ch.session_limit)
 		log_at(TP_VERBOSE, "the server allows %d sessions at once", others);
-	g.session_limit = others;
-	g.limit_until = g.now + SESSION_LIMIT_MS;
+	g.ch.session_limit = others;
+	g.ch.limit_until = g.now + SESSION_LIMIT_MS;
 	return true;
 }
 
@@ -5759,8 +5779,8 @@ static bool mx_learn_limit(int others)
  * or the link is down, the request waits on in its place (SES-server-limit). */
 static void mx_refused(struct client *c, struct channel *ch)
 {
-	bool up = g.link == LK_UP;
-	bool wait = up ? ch->kind == CH_SESSION && mx_learn_limit(g.sessions - 1) : g.stop == LP_RUN;
+	bool up = g.lk.state == LK_UP;
+	bool wait = up ? ch->kind == CH_SESSION && mx_learn_limit(g.ch.sessions - 1) : g.lp.stop == LP_RUN;
 	ch->state = CH_DEAD;
 	c->channel = -1;
 	if (wait && g.now < c->give_up) {
@@ -5794,7 +5814,7 @@ static void mx_reopen(struct client *c, struct channel *ch)
 	c->reopened++;
 	c->phase = MX_QUEUED;
 	c->deadline = c->give_up;
-	g.again = true;
+	g.lp.again = true;
 }
 
 /* The server has confirmed the channel; true when its client may know. */
@@ -5808,11 +5828,11 @@ static bool mx_confirmed(struct client *c, struct channel *ch)
 		return false;
 	if (!(ch->flags & CH_REQUESTED) && ch->kind == CH_SESSION)
 		mx_request_session(c, ch);
-	g.open_wait = 0;
+	g.mx.open_wait = 0;
 	if (!mx_awaits_start(ch)) {
 		ch->events &= (uint8_t)~CH_EV_CONFIRMED;
 		mx_start(c, ch);
-		g.again = true;		/* its end may have come already */
+		g.lp.again = true;		/* its end may have come already */
 	}
 	tp_flush();
 	return !(ch->events & CH_EV_CONFIRMED);
@@ -5821,7 +5841,7 @@ static bool mx_confirmed(struct client *c, struct channel *ch)
 /* What has happened to a client's session since the last turn. */
 static void mx_session_events(struct client *c)
 {
-	struct channel *ch = &g.channel[c->channel];
+	struct channel *ch = &g.ch.slot[c->channel];
 	uint32_t sid = (uint32_t)c->channel;
 	if (ch->events & CH_EV_REFUSED) {
 		mx_refused(c, ch);
@@ -5855,8 +5875,8 @@ static void mx_session_events(struct client *c)
 static struct client *mx_oldest(enum mx_phase phase)
 {
 	struct client *first = NULL;
-	for (int i = 0; i < g.clients; i++) {
-		struct client *c = &g.client[i];
+	for (int i = 0; i < g.mx.end; i++) {
+		struct client *c = &g.mx.slot[i];
 		if (c->phase == phase && !c->dead && (!first || (int32_t)(c->ticket - first->ticket) < 0))
 			first = c;
 	}
@@ -5868,9 +5888,9 @@ static struct client *mx_oldest(enum mx_phase phase)
 static struct client *mx_next_to_open(void)
 {
 	struct client *first = NULL;
-	bool session = g.sessions < g.session_limit && g.now >= g.open_after;
-	for (int i = 0; i < g.clients; i++) {
-		struct client *c = &g.client[i];
+	bool session = g.ch.sessions < g.ch.session_limit && g.now >= g.mx.open_after;
+	for (int i = 0; i < g.mx.end; i++) {
+		struct client *c = &g.mx.slot[i];
 		if (c->phase == MX_QUEUED && !c->dead && (session || c->type != MUX_C_NEW_SESSION) &&
 		    (!first || (int32_t)(c->ticket - first->ticket) < 0))
 			first = c;
@@ -5883,7 +5903,7 @@ static void mx_open(struct client *c, struct channel *ch)
 {
 	struct buf b = mx_body(c);
 	struct endpoint to;
-	ch->client = (int16_t)(c - g.client);
+	ch->client = (int16_t)(c - g.mx.slot);
 	c->channel = (int16_t)ch_index(ch);
 	c->phase = MX_OPENING;
 	c->deadline = 0;
@@ -5897,8 +5917,8 @@ static void mx_open(struct client *c, struct channel *ch)
 static void mx_tell_place(struct client *c)
 {
 	uint32_t place = 1;
-	for (int i = 0; i < g.clients; i++)
-		place += g.client[i].phase == MX_QUEUED && (int32_t)(g.client[i].ticket - c->ticket) < 0;
+	for (int i = 0; i < g.mx.end; i++)
+		place += g.mx.slot[i].phase == MX_QUEUED && (int32_t)(g.mx.slot[i].ticket - c->ticket) < 0;
 	if (place == c->place || !mx_written(c))
 		return;
 	c->place = (uint16_t)place;
@@ -5913,21 +5933,21 @@ static void mx_admit(void)
 		c->phase = MX_BODY;
 		c->deadline = g.now + REQUEST_MS;
 	}
-	if (g.now >= g.limit_until)
-		g.session_limit = SESSIONS;
+	if (g.now >= g.ch.limit_until)
+		g.ch.session_limit = SESSIONS;
 	while (as_idle() && (c = mx_oldest(MX_ASK_WAIT)))
 		mx_dispatch(c);
-	while (g.link == LK_UP && tp_room() > 0 && (c = mx_next_to_open())) {
+	while (g.lk.state == LK_UP && tp_room() > 0 && (c = mx_next_to_open())) {
 		bool session = c->type == MUX_C_NEW_SESSION;
 		struct channel *ch = ch_alloc(session ? CH_SESSION : CH_STDIO, CH_OPENING);
 		if (!ch)
 			break;
-		g.sessions += session;
+		g.ch.sessions += session;
 		mx_open(c, ch);
 	}
-	for (int i = 0; i < g.clients; i++)
-		if (g.client[i].phase == MX_QUEUED && g.client[i].tell_place)
-			mx_tell_place(&g.client[i]);
+	for (int i = 0; i < g.mx.end; i++)
+		if (g.mx.slot[i].phase == MX_QUEUED && g.mx.slot[i].tell_place)
+			mx_tell_place(&g.mx.slot[i]);
 }
 
 static void mx_expire(struct client *c)
@@ -5935,8 +5955,8 @@ static void mx_expire(struct client *c)
 	if (c->deadline == 0 || g.now < c->deadline)
 		return;
 	char why[200] = "Session open refused by peer";
-	if (g.link != LK_UP || g.session_limit == SESSIONS)
-		snprintf(why, sizeof why, "no session in time: %.170s", g.link == LK_UP ? "all are in use" : in_state());
+	if (g.lk.state != LK_UP || g.ch.session_limit == SESSIONS)
+		snprintf(why, sizeof why, "no session in time: %.170s", g.lk.state == LK_UP ? "all are in use" : in_state());
 	if (c->phase == MX_QUEUED)
 		mx_later(c, why);
 	else if (c->phase == MX_BODY_WAIT)
@@ -5958,14 +5978,14 @@ static void mx_expire(struct client *c)
 /* Whether another try may follow (-o Reconnect). */
 static bool lk_comes_back(void)
 {
-	return g.stop == LP_RUN && (g.op.reconnect == LK_ALWAYS || (g.op.reconnect == LK_YES && g.logins > 0) ||
-				    (g.link == LK_CONNECTING && g.logins == 0 && g.tries + 1 < g.op.attempts));
+	return g.lp.stop == LP_RUN && (g.op.reconnect == LK_ALWAYS || (g.op.reconnect == LK_YES && g.lk.logins > 0) ||
+				    (g.lk.state == LK_CONNECTING && g.lk.logins == 0 && g.lk.tries + 1 < g.op.attempts));
 }
 
 /* One line per change of state: the first failure, and each new reason. */
 static void lk_report(const char *why, bool again)
 {
-	if (again && g.link != LK_UP && strcmp(why, g.link_why) == 0)
+	if (again && g.lk.state != LK_UP && strcmp(why, g.lk.why) == 0)
 		return;
 	int len = (int)strlen(why);
 	log_at(TP_ERROR, again ? "%.*s; trying again" : "%.*s", len - (again && len > 0 && why[len - 1] == '.'), why);
@@ -5974,47 +5994,47 @@ static void lk_report(const char *why, bool again)
 /* Ends ProxyCommand's process. */
 static void lk_end_proxy(void)
 {
-	if (g.proxy > 0)
-		kill(g.proxy, SIGHUP);
-	g.proxy = 0;
+	if (g.lk.proxy > 0)
+		kill(g.lk.proxy, SIGHUP);
+	g.lk.proxy = 0;
 }
 
 /* The connection is over, or did not come about, for the reason `why`: sessions
  * keep what they have received; the control socket stays if we come back. */
 static void lk_lost(const char *why)
 {
-	bool again = lk_comes_back(), was_up = g.link == LK_UP;
+	bool again = lk_comes_back(), was_up = g.lk.state == LK_UP;
 	lk_report(why, again);
-	snprintf(g.link_why, sizeof g.link_why, "%.199s", why);
-	cn_stop(&g.uplink);
+	snprintf(g.lk.why, sizeof g.lk.why, "%.199s", why);
+	cn_stop(&g.lk.uplink);
 	tp_stop();
 	lk_end_proxy();
-	g.link = LK_DOWN;
-	g.net_fd = -1;
-	g.n_global = 0;
-	g.probe_at = 0;
-	for (int i = 0; i < g.channels; i++)
-		if (g.channel[i].state != CH_FREE && g.channel[i].state != CH_DEAD)
-			ch_lose(&g.channel[i]);
+	g.lk.state = LK_DOWN;
+	g.lk.net_fd = -1;
+	g.tx.n_global = 0;
+	g.lk.probe_at = 0;
+	for (int i = 0; i < g.ch.end; i++)
+		if (g.ch.slot[i].state != CH_FREE && g.ch.slot[i].state != CH_DEAD)
+			ch_lose(&g.ch.slot[i]);
 	fw_link_lost();
 	xf_link_lost();
 	if (was_up)
 		px_link_lost();
 	if (!again) {
-		if (g.stop != LP_NOW)
-			g.exit_code = 255;
-		g.stop = LP_NOW;
+		if (g.lp.stop != LP_NOW)
+			g.lp.exit_code = 255;
+		g.lp.stop = LP_NOW;
 		return;
 	}
 	if (was_up) {
-		g.down_at = g.now;
-		g.tries = g.now - g.connected_at >= RECONNECT_HELD_MS ? 0 : g.tries + 1;
+		g.lk.down_at = g.now;
+		g.lk.tries = g.now - g.lk.connected_at >= RECONNECT_HELD_MS ? 0 : g.lk.tries + 1;
 	} else {
-		g.tries++;
-		g.failures++;
+		g.lk.tries++;
+		g.lk.failures++;
 	}
-	g.link = LK_WAITING;
-	g.retry_at = g.now + log_backoff(g.tries, g.op.reconnect_min, g.op.reconnect_max);
+	g.lk.state = LK_WAITING;
+	g.lk.retry_at = g.now + log_backoff(g.lk.tries, g.op.reconnect_min, g.op.reconnect_max);
 }
 
 static void lk_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -6031,15 +6051,15 @@ static void lk_fail(const char *format, ...)
 static void lk_start(void)
 {
 	int64_t limit = g.op.connect_timeout > 0 ? g.op.connect_timeout * 1000 : LOGIN_MS;
-	g.link_error[0] = 0;
-	g.link = LK_CONNECTING;
-	g.login_deadline = g.now + limit;
-	log_at(g.tries ? TP_DEBUG : TP_VERBOSE, "connecting to %s port %d", g.op.host_name, (int)g.op.port);
-	g.again = true;			/* a program is connected at once */
+	g.lk.error[0] = 0;
+	g.lk.state = LK_CONNECTING;
+	g.lk.login_deadline = g.now + limit;
+	log_at(g.lk.tries ? TP_DEBUG : TP_VERBOSE, "connecting to %s port %d", g.op.host_name, (int)g.op.port);
+	g.lp.again = true;			/* a program is connected at once */
 	if (g.op.proxy_command)
-		g.proxy = cn_proxy(&g.uplink, g.op.proxy_command);
+		g.lk.proxy = cn_proxy(&g.lk.uplink, g.op.proxy_command);
 	else
-		cn_start(&g.uplink, g.op.host_name, (uint16_t)g.op.port, (int)g.op.family, g.login_deadline, g.now);
+		cn_start(&g.lk.uplink, g.op.host_name, (uint16_t)g.op.port, (int)g.op.family, g.lk.login_deadline, g.now);
 }
 
 /* Small send queue in the kernel, so that what goes next is decided late. */
@@ -6049,7 +6069,7 @@ static void lk_tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	if (g.op.tcp_keepalive)
 		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-	g.unsent = low;
+	g.lk.unsent = low;
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low, sizeof low) != 0) {
 		int size = NET_UNSENT * 4;
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
@@ -6060,37 +6080,37 @@ static void lk_connected(void)
 {
 	struct sockaddr_storage a;
 	socklen_t len = sizeof a;
-	if (getsockname(g.uplink.fd, (struct sockaddr *)&a, &len) == 0)
-		fd_address(&a, g.local, sizeof g.local);
+	if (getsockname(g.lk.uplink.fd, (struct sockaddr *)&a, &len) == 0)
+		fd_address(&a, g.lk.local, sizeof g.lk.local);
 	len = sizeof a;
-	if (getpeername(g.uplink.fd, (struct sockaddr *)&a, &len) == 0)
-		fd_address(&a, g.remote, sizeof g.remote);
-	log_at(TP_VERBOSE, "connected to %s [%s]", g.op.host_name, g.remote);
-	lk_tune(g.uplink.fd);
-	g.link = LK_LOGIN;
-	g.net_fd = g.uplink.fd;
-	g.tos = -1;
-	tp_start(g.uplink.fd, g.logins == 0 && g.op.reconnect != LK_ALWAYS, g.now);
-	g.uplink.fd = -1;
-	g.uplink.state = CN_IDLE;
-	g.again = true;			/* it may have failed at once */
+	if (getpeername(g.lk.uplink.fd, (struct sockaddr *)&a, &len) == 0)
+		fd_address(&a, g.lk.remote, sizeof g.lk.remote);
+	log_at(TP_VERBOSE, "connected to %s [%s]", g.op.host_name, g.lk.remote);
+	lk_tune(g.lk.uplink.fd);
+	g.lk.state = LK_LOGIN;
+	g.lk.net_fd = g.lk.uplink.fd;
+	g.lk.tos = -1;
+	tp_start(g.lk.uplink.fd, g.lk.logins == 0 && g.op.reconnect != LK_ALWAYS, g.now);
+	g.lk.uplink.fd = -1;
+	g.lk.uplink.state = CN_IDLE;
+	g.lp.again = true;			/* it may have failed at once */
 }
 
 /* Whether more than one channel is open: then nobody has the queues alone. */
 static bool lk_is_shared(void)
 {
 	int n = 0;
-	for (int i = 0; i < g.channels; i++)
-		n += g.channel[i].state == CH_OPEN || g.channel[i].state == CH_OPENING;
+	for (int i = 0; i < g.ch.end; i++)
+		n += g.ch.slot[i].state == CH_OPEN || g.ch.slot[i].state == CH_OPENING;
 	return n > 1;
 }
 
 static void lk_set_unsent(int bytes)
 {
-	if (bytes == g.unsent || g.net_fd < 0)
+	if (bytes == g.lk.unsent || g.lk.net_fd < 0)
 		return;
-	g.unsent = bytes;
-	setsockopt(g.net_fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
+	g.lk.unsent = bytes;
+	setsockopt(g.lk.net_fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
 }
 
 /* Decides how much bulk may be queued: as much as a lone upload wants, but no
@@ -6100,30 +6120,30 @@ static void lk_set_unsent(int bytes)
 static void lk_shape(void)
 {
 	int unsent = 0;
-	g.backlogged = false;
+	g.sd.backlogged = false;
 	if (!lk_is_shared()) {
 		lk_set_unsent(NET_UNSENT);
-		g.data_queue = BULK_QUEUE;
-		g.bulk_packet = UINT32_MAX;
+		g.sd.queue = BULK_QUEUE;
+		g.sd.packet = UINT32_MAX;
 		return;
 	}
 	lk_set_unsent(NET_UNSENT_SHARED);
-	if (g.net_fd >= 0 && ioctl(g.net_fd, SIOCOUTQNSD, &unsent) != 0)
+	if (g.lk.net_fd >= 0 && ioctl(g.lk.net_fd, SIOCOUTQNSD, &unsent) != 0)
 		unsent = 0;
 	if (unsent > 0)
-		g.data_queue = BULK_PACKET;
-	else if (g.burst >= g.data_queue)
-		g.data_queue = g.data_queue < BULK_QUEUE / 2 ? g.data_queue * 2 : BULK_QUEUE;
-	g.backlogged = unsent >= NET_UNSENT_SHARED;
-	g.bulk_packet = g.data_queue;
-	g.burst = 0;
+		g.sd.queue = BULK_PACKET;
+	else if (g.sd.burst >= g.sd.queue)
+		g.sd.queue = g.sd.queue < BULK_QUEUE / 2 ? g.sd.queue * 2 : BULK_QUEUE;
+	g.sd.backlogged = unsent >= NET_UNSENT_SHARED;
+	g.sd.packet = g.sd.queue;
+	g.sd.burst = 0;
 }
 
 /* The control socket, once. */
 static void lk_listen(void)
 {
-	int error = g.bound || g.stop != LP_RUN || !g.op.control_path ? 0 : us_listen(g.op.control_path);
-	if (error == EEXIST && g.split == LP_SERVES_ITSELF) {
+	int error = g.us.bound || g.lp.stop != LP_RUN || !g.op.control_path ? 0 : us_listen(g.op.control_path);
+	if (error == EEXIST && g.lp.split == LP_SERVES_ITSELF) {
 		log_at(TP_ERROR, "ControlSocket %s already exists, disabling multiplexing", g.op.control_path);
 		g.op.control_path = NULL;
 		g.op.persist = -1;
@@ -6137,27 +6157,27 @@ static void lk_listen(void)
 static void lk_up(void)
 {
 	const struct tp_info *i = tp_info();
-	g.link = LK_UP;
-	g.connected_at = g.now;
-	g.alive_at = g.now + g.op.alive_interval * 1000;
-	g.alive_bytes = i->bytes_in;
-	g.alive_unanswered = 0;
-	log_at(TP_VERBOSE, "authenticated to %s (%s) using \"%s\", %s, %s", g.op.tp.host, g.remote,
+	g.lk.state = LK_UP;
+	g.lk.connected_at = g.now;
+	g.lk.alive_at = g.now + g.op.alive_interval * 1000;
+	g.lk.alive_bytes = i->bytes_in;
+	g.lk.alive_unanswered = 0;
+	log_at(TP_VERBOSE, "authenticated to %s (%s) using \"%s\", %s, %s", g.op.tp.host, g.lk.remote,
 	       i->auth_method, i->kex, i->cipher);
-	if (g.logins++ > 0 || g.tries > 0)
-		log_at(TP_INFO, "connected to %s again, after %u tries", g.op.tp.host, (unsigned)g.tries + 1);
-	g.link_why[0] = 0;
-	g.failures = 0;
-	g.session_limit = SESSIONS;
+	if (g.lk.logins++ > 0 || g.lk.tries > 0)
+		log_at(TP_INFO, "connected to %s again, after %u tries", g.op.tp.host, (unsigned)g.lk.tries + 1);
+	g.lk.why[0] = 0;
+	g.lk.failures = 0;
+	g.ch.session_limit = SESSIONS;
 	lk_shape();
 	lk_listen();
 }
 
 static void lk_send_keepalive(void)
 {
-	if (g.n_global == GLOBAL_REQUESTS || tp_info()->exchanging)
+	if (g.tx.n_global == GLOBAL_REQUESTS || tp_info()->exchanging)
 		return;
-	g.global[g.n_global++] = (struct global_request){ .kind = GLOBAL_KEEPALIVE };
+	g.tx.global[g.tx.n_global++] = (struct global_request){ .kind = GLOBAL_KEEPALIVE };
 	tx_global_request("keepalive@openssh.com", true);
 }
 
@@ -6168,19 +6188,19 @@ static void lk_alive(void)
 	if (g.op.alive_interval <= 0)
 		return;
 	uint64_t bytes = tp_info()->bytes_in;
-	if (bytes != g.alive_bytes) {
-		g.alive_bytes = bytes;
-		g.alive_unanswered = 0;
-		g.alive_at = g.now + g.op.alive_interval * 1000;
+	if (bytes != g.lk.alive_bytes) {
+		g.lk.alive_bytes = bytes;
+		g.lk.alive_unanswered = 0;
+		g.lk.alive_at = g.now + g.op.alive_interval * 1000;
 	}
-	if (g.now < g.alive_at)
+	if (g.now < g.lk.alive_at)
 		return;
-	if (g.alive_unanswered >= g.op.alive_count) {
+	if (g.lk.alive_unanswered >= g.op.alive_count) {
 		lk_fail("Timeout, server %s not responding.", g.op.tp.host);
 		return;
 	}
-	g.alive_at = g.now + g.op.alive_interval * 1000;
-	g.alive_unanswered++;
+	g.lk.alive_at = g.now + g.op.alive_interval * 1000;
+	g.lk.alive_unanswered++;
 	lk_send_keepalive();
 }
 
@@ -6188,20 +6208,20 @@ static void lk_alive(void)
  * seems up has PROBE_MS to show life. */
 static void lk_kick(void)
 {
-	if (g.link == LK_WAITING)
-		g.retry_at = g.now;
-	if (g.link != LK_UP || g.probe_at)
+	if (g.lk.state == LK_WAITING)
+		g.lk.retry_at = g.now;
+	if (g.lk.state != LK_UP || g.lk.probe_at)
 		return;
-	g.probe_at = g.now + PROBE_MS;
-	g.probe_bytes = tp_info()->bytes_in;
+	g.lk.probe_at = g.now + PROBE_MS;
+	g.lk.probe_bytes = tp_info()->bytes_in;
 	lk_send_keepalive();
 }
 
 static void lk_check_probe(void)
 {
-	if (g.probe_at && tp_info()->bytes_in != g.probe_bytes)
-		g.probe_at = 0;
-	else if (g.probe_at && g.now >= g.probe_at)
+	if (g.lk.probe_at && tp_info()->bytes_in != g.lk.probe_bytes)
+		g.lk.probe_at = 0;
+	else if (g.lk.probe_at && g.now >= g.lk.probe_at)
 		lk_fail("Timeout, server %s not responding.", g.op.tp.host);
 }
 
@@ -6209,13 +6229,13 @@ static void lk_check_probe(void)
 static void lk_mark(void)
 {
 	int tos = (int)(tt_any() ? g.op.dscp_interactive : g.op.dscp_bulk);
-	if (tos == g.tos || tos < 0 || g.net_fd < 0)
+	if (tos == g.lk.tos || tos < 0 || g.lk.net_fd < 0)
 		return;
-	g.tos = tos;
-	if (g.remote[0] == '[')
-		setsockopt(g.net_fd, IPPROTO_IPV6, IPV6_TCLASS, &tos, sizeof tos);
+	g.lk.tos = tos;
+	if (g.lk.remote[0] == '[')
+		setsockopt(g.lk.net_fd, IPPROTO_IPV6, IPV6_TCLASS, &tos, sizeof tos);
 	else
-		setsockopt(g.net_fd, IPPROTO_IP, IP_TOS, &tos, sizeof tos);
+		setsockopt(g.lk.net_fd, IPPROTO_IP, IP_TOS, &tos, sizeof tos);
 }
 
 static void lk_service_login(void)
@@ -6224,14 +6244,14 @@ static void lk_service_login(void)
 		lk_up();
 	else if (tp_state() == TP_FAILED)
 		lk_fail("%s", tp_error());
-	else if (g.now >= g.login_deadline)
+	else if (g.now >= g.lk.login_deadline)
 		lk_fail("Connection to %s port %d timed out", g.op.host_name, (int)g.op.port);
 }
 
 static void lk_service_up(void)
 {
-	if (g.link_error[0])
-		lk_fail("Connection to %s lost: %s", g.op.tp.host, g.link_error);
+	if (g.lk.error[0])
+		lk_fail("Connection to %s lost: %s", g.op.tp.host, g.lk.error);
 	else if (tp_state() != TP_UP && strncmp(tp_error(), "Connection to ", 14) == 0)
 		lk_fail("%s", tp_error());
 	else if (tp_state() != TP_UP)
@@ -6240,9 +6260,9 @@ static void lk_service_up(void)
 		lk_alive();
 		lk_mark();
 	}
-	if (g.link == LK_UP)
+	if (g.lk.state == LK_UP)
 		lk_check_probe();
-	const struct forward *f = g.link == LK_UP ? fw_failed() : NULL;
+	const struct forward *f = g.lk.state == LK_UP ? fw_failed() : NULL;
 	if (f) {
 		g.op.reconnect = LK_NO;
 		lk_fail("forward %s: %s", fw_name(f), f->why);
@@ -6252,19 +6272,19 @@ static void lk_service_up(void)
 /* After the transport was served. */
 static void lk_service(void)
 {
-	switch (g.link) {
+	switch (g.lk.state) {
 	case LK_CONNECTING:
-		if (g.uplink.state == CN_DONE)
+		if (g.lk.uplink.state == CN_DONE)
 			lk_connected();
-		else if (g.uplink.state == CN_FAILED && g.uplink.n == 0)
-			lk_fail("%s: %s", g.op.host_name, g.uplink.why);
-		else if (g.uplink.state == CN_FAILED)
-			lk_fail("connect to host %s port %d: %s", g.op.host_name, (int)g.op.port, g.uplink.why);
+		else if (g.lk.uplink.state == CN_FAILED && g.lk.uplink.n == 0)
+			lk_fail("%s: %s", g.op.host_name, g.lk.uplink.why);
+		else if (g.lk.uplink.state == CN_FAILED)
+			lk_fail("connect to host %s port %d: %s", g.op.host_name, (int)g.op.port, g.lk.uplink.why);
 		break;
 	case LK_LOGIN:	lk_service_login(); break;
 	case LK_UP:	lk_service_up(); break;
 	case LK_WAITING:
-		if (g.now >= g.retry_at)
+		if (g.now >= g.lk.retry_at)
 			lk_start();
 		break;
 	case LK_DOWN:	break;
@@ -6283,9 +6303,9 @@ static void lp_on_signal(int number)
 {
 	int saved = errno;
 	uint8_t byte = (uint8_t)number;
-	(void)!write(g.signal_pipe[1], &byte, 1);
+	(void)!write(g.lp.signal_pipe[1], &byte, 1);
 	if (number != SIGCHLD && number != SIGUSR1 && number != SIGWINCH)
-		(void)!write(g.cancel_pipe[1], &byte, 1);
+		(void)!write(g.lp.cancel_pipe[1], &byte, 1);
 	errno = saved;
 }
 
@@ -6302,7 +6322,7 @@ static void lp_catch(int number, bool unless_ignored)
 
 static void lp_open_signals(void)
 {
-	if (pipe2(g.signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0 || pipe2(g.cancel_pipe, O_CLOEXEC | O_NONBLOCK) != 0)
+	if (pipe2(g.lp.signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0 || pipe2(g.lp.cancel_pipe, O_CLOEXEC | O_NONBLOCK) != 0)
 		log_abort("no pipe for signals");
 	lp_catch(SIGTERM, true);
 	lp_catch(SIGINT, true);
@@ -6322,7 +6342,7 @@ static void lp_reap_children(void)
 	int status;
 	pid_t pid;
 	for (int i = 0; i < CLIENTS && (pid = waitpid(-1, &status, WNOHANG)) > 0; i++) {
-		g.proxy = pid == g.proxy ? 0 : g.proxy;
+		g.lk.proxy = pid == g.lk.proxy ? 0 : g.lk.proxy;
 		ex_exited(pid, status);
 	}
 }
@@ -6337,25 +6357,25 @@ static void lp_signal(int number)
 		lk_kick();
 		break;
 	case SIGWINCH:
-		if (g.link == LK_UP)
+		if (g.lk.state == LK_UP)
 			tt_resize();
 		break;
 	case SIGALRM:			/* --timeout, in a login for ourselves */
 		log_at(TP_ERROR, "no session with %s in time", g.op.host_name);
-		g.stop = LP_NOW;
-		g.exit_code = EX_TEMPFAIL;
+		g.lp.stop = LP_NOW;
+		g.lp.exit_code = EX_TEMPFAIL;
 		break;
 	default:
 		log_at(TP_VERBOSE, "ended by signal %d", number);
-		g.stop = LP_NOW;
-		g.exit_code = number == SIGTERM && (g.split == LP_STAYS || g.has_split) ? 0 : 255;
+		g.lp.stop = LP_NOW;
+		g.lp.exit_code = number == SIGTERM && (g.lp.split == LP_STAYS || g.lp.has_split) ? 0 : 255;
 	}
 }
 
 static void lp_signals(void)
 {
 	uint8_t numbers[32];
-	ssize_t n = fd_read(g.signal_pipe[0], numbers, sizeof numbers);
+	ssize_t n = fd_read(g.lp.signal_pipe[0], numbers, sizeof numbers);
 	for (ssize_t i = 0; i < n; i++)
 		lp_signal(numbers[i]);
 }
@@ -6368,8 +6388,8 @@ static size_t lp_room(bool little)
 
 static void lp_add(enum lp_kind kind, int index, int stream, int fd, short events)
 {
-	g.owner[g.n_poll] = (struct lp_owner){ (uint8_t)kind, (uint8_t)stream, (uint16_t)index };
-	g.poll[g.n_poll++] = (struct pollfd){ .fd = fd, .events = events };
+	g.lp.owner[g.lp.n_poll] = (struct lp_owner){ (uint8_t)kind, (uint8_t)stream, (uint16_t)index };
+	g.lp.poll[g.lp.n_poll++] = (struct pollfd){ .fd = fd, .events = events };
 }
 
 static void lp_earlier(int *timeout, int64_t deadline)
@@ -6390,15 +6410,15 @@ static void lp_add_turn(bool little, int *timeout)
 	if (lp_room(little) > 0)
 		*timeout = 0;
 	else
-		g.held = true;
+		g.sd.held = true;
 }
 
 /* One from whom nothing is wanted now is left out, or its hanging up would be
  * reported over and over. */
 static void lp_add_proxy(int index, int *timeout)
 {
-	const struct client *c = &g.client[index];
-	bool room = g.link == LK_UP && tp_room() > 0;
+	const struct client *c = &g.mx.slot[index];
+	bool room = g.lk.state == LK_UP && tp_room() > 0;
 	short events = (short)((room && px_wants_read(c) ? POLLIN : 0) | (c->out_len || c->tail ? POLLOUT : 0));
 	if (room && px_wants_send(c))
 		lp_add_turn(c->readable == PX_SHORT, timeout);
@@ -6409,8 +6429,8 @@ static void lp_add_proxy(int index, int *timeout)
 static void lp_add_clients(int *timeout)
 {
 	int n = 0;
-	for (int i = 0; i < g.clients; i++) {
-		const struct client *c = &g.client[i];
+	for (int i = 0; i < g.mx.end; i++) {
+		const struct client *c = &g.mx.slot[i];
 		if (c->phase == MX_FREE)
 			continue;
 		n++;
@@ -6420,17 +6440,17 @@ static void lp_add_clients(int *timeout)
 		else
 			lp_add(LP_CLIENT, i, 0, c->fd, (short)((mx_wants_read(c) ? POLLIN : 0) | (mx_written(c) ? 0 : POLLOUT)));
 	}
-	if (g.listener >= 0 && n < CLIENTS && g.now >= g.accept_after)
-		lp_add(LP_LISTENER, 0, 0, g.listener, POLLIN);
-	else if (g.listener >= 0 && n < CLIENTS)
-		lp_earlier(timeout, g.accept_after);
+	if (g.us.listener >= 0 && n < CLIENTS && g.now >= g.us.accept_after)
+		lp_add(LP_LISTENER, 0, 0, g.us.listener, POLLIN);
+	else if (g.us.listener >= 0 && n < CLIENTS)
+		lp_earlier(timeout, g.us.accept_after);
 }
 
 static void lp_add_channels(int *timeout)
 {
-	bool room = g.link == LK_UP && tp_room() > 0;
-	for (int i = 0; i < g.channels; i++) {
-		const struct channel *c = &g.channel[i];
+	bool room = g.lk.state == LK_UP && tp_room() > 0;
+	for (int i = 0; i < g.ch.end; i++) {
+		const struct channel *c = &g.ch.slot[i];
 		if (c->state == CH_FREE)
 			continue;
 		if (c->connector < 0 && (c->state == CH_SOCKS || c->state == CH_CONNECTING || c->flags & CH_SOCKS_PENDING))
@@ -6451,59 +6471,59 @@ static void lp_add_forwards(int *timeout)
 {
 	bool room = fw_wants_accept();
 	for (int i = 0; i < CONNECTORS; i++) {
-		const struct connector *c = &g.connector[i];
+		const struct connector *c = &g.cn.slot[i];
 		if (cn_events(c)) {
 			lp_add(LP_CONNECTOR, i, 0, c->fd, cn_events(c));
 			lp_earlier(timeout, c->attempt_deadline);
 		}
 	}
 	for (int i = 0; i < FORWARDS; i++)
-		if (g.logins > 0 && fw_is_due(&g.forward[i]))
-			lp_earlier(timeout, g.forward[i].retry_at ? g.forward[i].retry_at : 1);
+		if (g.lk.logins > 0 && fw_is_due(&g.fw.slot[i]))
+			lp_earlier(timeout, g.fw.slot[i].retry_at ? g.fw.slot[i].retry_at : 1);
 	for (int i = 0; room && i < FORWARDS; i++)
 		for (int k = 0; k < FW_SOCKETS; k++)
-			if (g.forward[i].state == FW_ACTIVE && g.forward[i].socket[k] >= 0)
-				lp_add(LP_FORWARD, i, k, g.forward[i].socket[k], POLLIN);
+			if (g.fw.slot[i].state == FW_ACTIVE && g.fw.slot[i].socket[k] >= 0)
+				lp_add(LP_FORWARD, i, k, g.fw.slot[i].socket[k], POLLIN);
 }
 
-/* Fills g.poll; returns poll()'s timeout. */
+/* Fills g.lp.poll; returns poll()'s timeout. */
 static int lp_build(void)
 {
-	int timeout = g.again ? 0 : -1;
-	g.n_poll = 0;
-	g.again = g.held = false;
-	lp_add(LP_SIGNAL, 0, 0, g.signal_pipe[0], POLLIN);
-	if (g.link == LK_LOGIN || g.link == LK_UP) {
+	int timeout = g.lp.again ? 0 : -1;
+	g.lp.n_poll = 0;
+	g.lp.again = g.sd.held = false;
+	lp_add(LP_SIGNAL, 0, 0, g.lp.signal_pipe[0], POLLIN);
+	if (g.lk.state == LK_LOGIN || g.lk.state == LK_UP) {
 		struct pollfd p[TP_POLLFDS];
 		size_t n = tp_poll(p, g.now, &timeout);
 		for (size_t i = 0; i < n; i++)
 			lp_add(LP_TRANSPORT, (int)i, 0, p[i].fd, p[i].events);
 	}
-	if (g.link == LK_CONNECTING && cn_events(&g.uplink)) {
-		lp_add(LP_UPLINK, 0, 0, g.uplink.fd, cn_events(&g.uplink));
-		lp_earlier(&timeout, g.uplink.attempt_deadline);
+	if (g.lk.state == LK_CONNECTING && cn_events(&g.lk.uplink)) {
+		lp_add(LP_UPLINK, 0, 0, g.lk.uplink.fd, cn_events(&g.lk.uplink));
+		lp_earlier(&timeout, g.lk.uplink.attempt_deadline);
 	}
-	if (g.link == LK_LOGIN)
-		lp_earlier(&timeout, g.login_deadline);
-	if (g.link == LK_WAITING)
-		lp_earlier(&timeout, g.retry_at);
-	if (g.open_after > g.now)
-		lp_earlier(&timeout, g.open_after);
-	lp_earlier(&timeout, g.probe_at);
-	if (g.link == LK_UP && g.op.alive_interval > 0)
-		lp_earlier(&timeout, g.alive_at);
+	if (g.lk.state == LK_LOGIN)
+		lp_earlier(&timeout, g.lk.login_deadline);
+	if (g.lk.state == LK_WAITING)
+		lp_earlier(&timeout, g.lk.retry_at);
+	if (g.mx.open_after > g.now)
+		lp_earlier(&timeout, g.mx.open_after);
+	lp_earlier(&timeout, g.lk.probe_at);
+	if (g.lk.state == LK_UP && g.op.alive_interval > 0)
+		lp_earlier(&timeout, g.lk.alive_at);
 	if (tt_any())
-		lp_earlier(&timeout, g.resize_at);
-	lp_earlier(&timeout, g.stop_deadline);
-	lp_earlier(&timeout, g.idle_at);
+		lp_earlier(&timeout, g.lk.resize_at);
+	lp_earlier(&timeout, g.lp.stop_deadline);
+	lp_earlier(&timeout, g.lp.idle_at);
 	for (int i = 0; i < PROGRAMS; i++)
-		if (g.program[i].state == EX_RUNNING)
-			lp_earlier(&timeout, g.program[i].deadline);
+		if (g.ex.slot[i].state == EX_RUNNING)
+			lp_earlier(&timeout, g.ex.slot[i].deadline);
 	lp_add_clients(&timeout);
 	lp_add_channels(&timeout);
 	lp_add_forwards(&timeout);
-	if (g.held && g.backlogged && g.net_fd >= 0)
-		lp_add(LP_NETWORK, 0, 0, g.net_fd, POLLOUT);
+	if (g.sd.held && g.sd.backlogged && g.lk.net_fd >= 0)
+		lp_add(LP_NETWORK, 0, 0, g.lk.net_fd, POLLOUT);
 	return timeout;
 }
 
@@ -6512,19 +6532,19 @@ static int lp_build(void)
 /* The transport's descriptors stand together in the poll set, after LP_SIGNAL. */
 static void lp_serve_transport(void)
 {
-	if (g.link != LK_LOGIN && g.link != LK_UP)
+	if (g.lk.state != LK_LOGIN && g.lk.state != LK_UP)
 		return;
 	size_t n = 0;
-	while (1 + (int)n < g.n_poll && g.owner[1 + n].kind == LP_TRANSPORT)
+	while (1 + (int)n < g.lp.n_poll && g.lp.owner[1 + n].kind == LP_TRANSPORT)
 		n++;
 	int64_t before = g.now;
-	tp_service(g.poll + 1, n, g.now);
+	tp_service(g.lp.poll + 1, n, g.now);
 	g.now = log_clock();
-	if (g.link == LK_LOGIN)
-		g.login_deadline += g.now - before;	/* a prompt's time is the user's */
+	if (g.lk.state == LK_LOGIN)
+		g.lk.login_deadline += g.now - before;	/* a prompt's time is the user's */
 	uint8_t *p;
 	size_t len;
-	for (int i = 0; i < RX_BATCH && g.link == LK_UP && !g.link_error[0] && (p = tp_recv(&len)); i++)
+	for (int i = 0; i < RX_BATCH && g.lk.state == LK_UP && !g.lk.error[0] && (p = tp_recv(&len)); i++)
 		rx_message(p, len);
 }
 
@@ -6563,19 +6583,19 @@ static void lp_readable(struct channel *c)
 
 static void lp_serve(const struct lp_owner *o, short revents)
 {
-	struct channel *ch = o->kind == LP_INPUT || o->kind == LP_OUTPUT ? &g.channel[o->index] : NULL;
+	struct channel *ch = o->kind == LP_INPUT || o->kind == LP_OUTPUT ? &g.ch.slot[o->index] : NULL;
 	switch ((enum lp_kind)o->kind) {
 	case LP_SIGNAL:
 		lp_signals();
 		break;
 	case LP_LISTENER: {
-		int fd = g.listener < 0 ? -1 : us_accept();
+		int fd = g.us.listener < 0 ? -1 : us_accept();
 		if (fd >= 0)
 			mx_add(fd);
 		break;
 	}
 	case LP_CLIENT:
-		lp_serve_client(&g.client[o->index], revents);
+		lp_serve_client(&g.mx.slot[o->index], revents);
 		break;
 	case LP_INPUT:
 		if (ch->state == CH_SOCKS)
@@ -6584,11 +6604,11 @@ static void lp_serve(const struct lp_owner *o, short revents)
 			lp_readable(ch);
 		break;
 	case LP_FORWARD:
-		if (g.forward[o->index].socket[o->stream] >= 0)
-			fw_accept(&g.forward[o->index], g.forward[o->index].socket[o->stream]);
+		if (g.fw.slot[o->index].socket[o->stream] >= 0)
+			fw_accept(&g.fw.slot[o->index], g.fw.slot[o->index].socket[o->stream]);
 		break;
 	case LP_CONNECTOR:
-		cn_service(&g.connector[o->index], revents, g.now);
+		cn_service(&g.cn.slot[o->index], revents, g.now);
 		break;
 	case LP_OUTPUT:
 		if (ch_wants_write(ch, (enum stream)o->stream))
@@ -6607,7 +6627,7 @@ static void lp_serve(const struct lp_owner *o, short revents)
 static bool lp_send_turn(struct channel *c)
 {
 	uint32_t before = c->turn = c->turn > 0 ? c->turn : SEND_QUANTUM;
-	uint32_t most = g.bulk_packet;
+	uint32_t most = g.sd.packet;
 	while (c->turn > 0 && ch_wants_send(c) && lp_room(c->flags & CH_SHORT) > 0) {
 		uint32_t part = c->turn < most ? c->turn : most;
 		c->turn -= c->escape <= 0xff ? es_read(c, part) : ch_read(c, part);
@@ -6623,7 +6643,7 @@ static bool lp_proxy_turn(struct client *c)
 {
 	uint32_t before = c->turn = c->turn > 0 ? c->turn : SEND_QUANTUM;
 	while (c->turn > 0 && px_wants_send(c) && lp_room(c->readable == PX_SHORT) > 0) {
-		uint32_t n = px_read(c, c->turn < g.bulk_packet ? c->turn : g.bulk_packet);
+		uint32_t n = px_read(c, c->turn < g.sd.packet ? c->turn : g.sd.packet);
 		c->turn -= n < c->turn ? n : c->turn;
 	}
 	bool sent = c->turn < before;
@@ -6638,11 +6658,11 @@ static bool lp_proxy_turn(struct client *c)
 static bool lp_send_round(uint16_t little)
 {
 	bool sent = false;
-	int last = g.next_channel, all = g.channels + g.clients;
+	int last = g.sd.next, all = g.ch.end + g.mx.end;
 	for (int n = 0; n < all && lp_room(little) > 0; n++) {
-		int at = (g.next_channel + n) % all;
-		struct channel *c = at < g.channels ? &g.channel[at] : NULL;
-		struct client *k = c ? NULL : &g.client[at - g.channels];
+		int at = (g.sd.next + n) % all;
+		struct channel *c = at < g.ch.end ? &g.ch.slot[at] : NULL;
+		struct client *k = c ? NULL : &g.mx.slot[at - g.ch.end];
 		if (c ? !ch_wants_send(c) || (c->flags & CH_SHORT) != little
 		      : !px_wants_send(k) || (k->readable == PX_SHORT) != (little != 0))
 			continue;
@@ -6650,7 +6670,7 @@ static bool lp_send_round(uint16_t little)
 		if (!little)
 			last = (c ? c->turn : k->turn) > 0 ? at : at + 1;
 	}
-	g.next_channel = last;
+	g.sd.next = last;
 	return sent;
 }
 
@@ -6669,20 +6689,20 @@ static void lp_send(void)
 
 static void lp_settle(void)
 {
-	if (g.link == LK_UP && tp_state() == TP_UP)
+	if (g.lk.state == LK_UP && tp_state() == TP_UP)
 		lp_send();
 	fw_settle();
 	ex_expire();
 	xf_settle();
-	if (g.link == LK_UP && g.now >= g.resize_at) {
-		g.resize_at = g.now + TT_RESIZE_MS;
+	if (g.lk.state == LK_UP && g.now >= g.lk.resize_at) {
+		g.lk.resize_at = g.now + TT_RESIZE_MS;
 		tt_resize();
 	}
-	for (int i = 0; i < g.channels; i++)
-		if (g.link != LK_UP || !tp_info()->exchanging)
-			ch_settle(&g.channel[i]);
-	for (int i = 0; i < g.clients; i++) {
-		struct client *c = &g.client[i];
+	for (int i = 0; i < g.ch.end; i++)
+		if (g.lk.state != LK_UP || !tp_info()->exchanging)
+			ch_settle(&g.ch.slot[i]);
+	for (int i = 0; i < g.mx.end; i++) {
+		struct client *c = &g.mx.slot[i];
 		if (c->phase == MX_FREE || c->dead)
 			continue;
 		if (c->phase == MX_ASKING)
@@ -6701,21 +6721,21 @@ static void lp_settle(void)
 	}
 	px_settle_channels();
 	mx_admit();
-	if (g.link == LK_UP)
+	if (g.lk.state == LK_UP)
 		tp_flush();
 }
 
 static void lp_reap(void)
 {
-	for (int i = g.clients - 1; i >= 0; i--)
-		if (g.client[i].phase != MX_FREE && g.client[i].dead) {
-			mx_free(&g.client[i]);
-			g.again = true;
+	for (int i = g.mx.end - 1; i >= 0; i--)
+		if (g.mx.slot[i].phase != MX_FREE && g.mx.slot[i].dead) {
+			mx_free(&g.mx.slot[i]);
+			g.lp.again = true;
 		}
-	for (int i = g.channels - 1; i >= 0; i--)
-		if (g.channel[i].state == CH_DEAD) {
-			ch_free(&g.channel[i]);
-			g.again = true;
+	for (int i = g.ch.end - 1; i >= 0; i--)
+		if (g.ch.slot[i].state == CH_DEAD) {
+			ch_free(&g.ch.slot[i]);
+			g.lp.again = true;
 		}
 }
 
@@ -6723,18 +6743,18 @@ static void lp_reap(void)
  * received is still delivered, but not for long. */
 static void lp_begin_stop(void)
 {
-	g.stop_deadline = g.now + FAREWELL_MS;
-	g.again = true;
+	g.lp.stop_deadline = g.now + FAREWELL_MS;
+	g.lp.again = true;
 	us_remove();
-	if (g.link != LK_DOWN) {
-		cn_stop(&g.uplink);
+	if (g.lk.state != LK_DOWN) {
+		cn_stop(&g.lk.uplink);
 		tp_stop();
 		lk_end_proxy();
-		g.link = LK_DOWN;
-		g.net_fd = -1;
-		for (int i = 0; i < g.channels; i++)
-			if (g.channel[i].state != CH_FREE && g.channel[i].state != CH_DEAD)
-				ch_lose(&g.channel[i]);
+		g.lk.state = LK_DOWN;
+		g.lk.net_fd = -1;
+		for (int i = 0; i < g.ch.end; i++)
+			if (g.ch.slot[i].state != CH_FREE && g.ch.slot[i].state != CH_DEAD)
+				ch_lose(&g.ch.slot[i]);
 		px_link_lost();
 	}
 }
@@ -6742,48 +6762,48 @@ static void lp_begin_stop(void)
 /* True when nothing is left to do. */
 static bool lp_stopped(void)
 {
-	bool idle = g.clients == 0 && g.channels == 0;
+	bool idle = g.mx.end == 0 && g.ch.end == 0;
 	if (!idle)
-		g.idle_at = 0;
-	else if (g.has_split && g.op.persist > 0 && g.idle_at == 0)
-		g.idle_at = g.now + g.op.persist * 1000;
-	if (idle && (g.stop == LP_WHEN_IDLE || (g.idle_at && g.now >= g.idle_at)))
-		g.stop = LP_NOW;
-	if (g.stop != LP_NOW)
+		g.lp.idle_at = 0;
+	else if (g.lp.has_split && g.op.persist > 0 && g.lp.idle_at == 0)
+		g.lp.idle_at = g.now + g.op.persist * 1000;
+	if (idle && (g.lp.stop == LP_WHEN_IDLE || (g.lp.idle_at && g.now >= g.lp.idle_at)))
+		g.lp.stop = LP_NOW;
+	if (g.lp.stop != LP_NOW)
 		return false;
-	if (g.stop_deadline == 0)
+	if (g.lp.stop_deadline == 0)
 		lp_begin_stop();
-	for (int i = 0; i < g.clients; i++)	/* who neither waits for output nor an answer goes now */
-		if (g.client[i].phase != MX_FREE && g.client[i].channel < 0 && mx_written(&g.client[i]) &&
-		    g.client[i].tail == 0) {
-			mx_drop(&g.client[i]);
-			g.again = true;
+	for (int i = 0; i < g.mx.end; i++)	/* who neither waits for output nor an answer goes now */
+		if (g.mx.slot[i].phase != MX_FREE && g.mx.slot[i].channel < 0 && mx_written(&g.mx.slot[i]) &&
+		    g.mx.slot[i].tail == 0) {
+			mx_drop(&g.mx.slot[i]);
+			g.lp.again = true;
 		}
-	return (g.clients == 0 && g.channels == 0) || g.now >= g.stop_deadline;
+	return (g.mx.end == 0 && g.ch.end == 0) || g.now >= g.lp.stop_deadline;
 }
 
 /* One turn. */
 static void lp_turn(void)
 {
 	int timeout = lp_build();
-	if (poll(g.poll, (nfds_t)g.n_poll, timeout) < 0)
-		for (int i = 0; i < g.n_poll; i++)
-			g.poll[i].revents = 0;
+	if (poll(g.lp.poll, (nfds_t)g.lp.n_poll, timeout) < 0)
+		for (int i = 0; i < g.lp.n_poll; i++)
+			g.lp.poll[i].revents = 0;
 	g.now = log_clock();
 	short uplink = 0;
-	for (int i = 0; i < g.n_poll; i++)
-		if (g.owner[i].kind == LP_UPLINK)
-			uplink = g.poll[i].revents;
-	if (g.link == LK_CONNECTING)
-		cn_service(&g.uplink, uplink, g.now);
+	for (int i = 0; i < g.lp.n_poll; i++)
+		if (g.lp.owner[i].kind == LP_UPLINK)
+			uplink = g.lp.poll[i].revents;
+	if (g.lk.state == LK_CONNECTING)
+		cn_service(&g.lk.uplink, uplink, g.now);
 	lp_serve_transport();
 	lk_service();
-	for (int i = 0; i < g.n_poll; i++)
-		if (g.poll[i].revents)
-			lp_serve(&g.owner[i], g.poll[i].revents);
+	for (int i = 0; i < g.lp.n_poll; i++)
+		if (g.lp.poll[i].revents)
+			lp_serve(&g.lp.owner[i], g.lp.poll[i].revents);
 	for (int i = 0; i < CONNECTORS; i++)
-		if (cn_events(&g.connector[i]))
-			cn_service(&g.connector[i], 0, g.now);	/* its deadlines */
+		if (cn_events(&g.cn.slot[i]))
+			cn_service(&g.cn.slot[i], 0, g.now);	/* its deadlines */
 	lp_settle();
 	lp_reap();
 }
@@ -6793,15 +6813,15 @@ static void lp_turn(void)
 /* The login stands, and whatever the user should hear of forwards was said. */
 static bool lp_may_split(void)
 {
-	if (g.split == LP_STAYS || g.has_split || g.link != LK_UP || g.stop != LP_RUN)
+	if (g.lp.split == LP_STAYS || g.lp.has_split || g.lk.state != LK_UP || g.lp.stop != LP_RUN)
 		return false;
-	bool full = g.clients == CLIENTS;
-	for (int i = 0; i < g.clients; i++)
-		full &= g.client[i].phase != MX_FREE;
+	bool full = g.mx.end == CLIENTS;
+	for (int i = 0; i < g.mx.end; i++)
+		full &= g.mx.slot[i].phase != MX_FREE;
 	if (full)
 		return false;		/* our own half is a client, too */
 	for (int i = 0; i < FORWARDS; i++) {
-		const struct forward *f = &g.forward[i];
+		const struct forward *f = &g.fw.slot[i];
 		bool open = f->state != FW_FREE && f->state != FW_ACTIVE && (f->state != FW_WAITING || f->tries == 0);
 		bool failed = f->state == FW_WAITING && f->tries > 0;	/* it may be the end of us */
 		if ((open && (f->type != FW_REMOTE || g.op.exit_on_forward_failure)) || (failed && g.op.exit_on_forward_failure))
@@ -6816,7 +6836,7 @@ static void lp_close_stdio(bool detached)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int fd = 0; null >= 0 && fd <= STDERR_FILENO; fd++)
-		if (fd < STDERR_FILENO || (detached && (g.log_fd || g.op.log_level < TP_DEBUG)))
+		if (fd < STDERR_FILENO || (detached && (g.log.fd || g.op.log_level < TP_DEBUG)))
 			dup2(null, fd);
 	fd_close(&null);
 }
@@ -6824,10 +6844,10 @@ static void lp_close_stdio(bool detached)
 /* In the child: the master from now on. */
 static void lp_be_master(int own)
 {
-	bool detached = g.split == LP_DETACHES || g.op.background || (g.op.persist >= 0 && g.bound);
-	g.has_split = true;
+	bool detached = g.lp.split == LP_DETACHES || g.op.background || (g.op.persist >= 0 && g.us.bound);
+	g.lp.has_split = true;
 	for (int i = 0; i < CONNECTORS; i++)
-		g.connector[i].pid = 0;
+		g.cn.slot[i].pid = 0;
 	if (own >= 0) {
 		fd_nonblock(own);
 		mx_add(own)->own = true;
@@ -6841,54 +6861,54 @@ static void lp_be_master(int own)
 static bool lp_split(void)
 {
 	int sv[2] = { -1, -1 };
-	if (g.split == LP_SERVES_ITSELF && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) != 0) {
+	if (g.lp.split == LP_SERVES_ITSELF && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) != 0) {
 		lk_fail("socketpair: %s", strerror(errno));
 		return false;
 	}
 	sigset_t all, before;		/* a signal waits until one of us two can take it */
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &before);
-	g.own_master = fork();
-	if (g.own_master <= 0 || g.split == LP_DETACHES)
+	g.lp.own_master = fork();
+	if (g.lp.own_master <= 0 || g.lp.split == LP_DETACHES)
 		sigprocmask(SIG_SETMASK, &before, NULL);
-	if (g.own_master < 0)
+	if (g.lp.own_master < 0)
 		lk_fail("fork: %s", strerror(errno));
-	if (g.own_master > 0) {
-		fd_close_others(sv[1], g.log_fd);
-		g.own_fd = sv[1];
+	if (g.lp.own_master > 0) {
+		fd_close_others(sv[1], g.log.fd);
+		g.lp.own_fd = sv[1];
 		return true;
 	}
 	fd_close(&sv[1]);
-	if (g.own_master == 0)
+	if (g.lp.own_master == 0)
 		lp_be_master(sv[0]);
 	else
 		fd_close(&sv[0]);
 	return false;
 }
 
-/* The exit code; meaningless where g.own_master tells that we have split. */
+/* The exit code; meaningless where g.lp.own_master tells that we have split. */
 static int lp_run(void)
 {
 	g.now = log_clock();
 	if (g.op.reconnect == LK_ALWAYS)
 		lk_listen();
-	if (g.stop == LP_RUN)
+	if (g.lp.stop == LP_RUN)
 		lk_start();
 	do {
 		lp_turn();
 		if (lp_may_split() && lp_split())
 			return 0;
 	} while (!lp_stopped());
-	for (int i = 0; i < g.clients; i++)
-		mx_drop(&g.client[i]);
+	for (int i = 0; i < g.mx.end; i++)
+		mx_drop(&g.mx.slot[i]);
 	lp_reap();
 	for (int i = 0; i < FORWARDS; i++)
-		if (g.forward[i].state != FW_FREE)
-			fw_free(&g.forward[i]);
+		if (g.fw.slot[i].state != FW_FREE)
+			fw_free(&g.fw.slot[i]);
 	for (int i = 0; i < PROGRAMS; i++)
-		ex_stop(&g.program[i]);
+		ex_stop(&g.ex.slot[i]);
 	fd_give_all_back();
-	return g.exit_code;
+	return g.lp.exit_code;
 }
 
 /* ===== cl_ ================================================================
@@ -6935,7 +6955,7 @@ static void cl_say(const char *format, ...)
 	if (n > (int)sizeof text - 3)
 		n = (int)sizeof text - 3;
 	n += snprintf(text + n, 3, "%s", cl_line_end);
-	(void)!write(g.log_fd ? g.log_fd : STDERR_FILENO, text, (size_t)n);
+	(void)!write(g.log.fd ? g.log.fd : STDERR_FILENO, text, (size_t)n);
 }
 
 /* --- bytes ------------------------------------------------------------------- */
@@ -7017,7 +7037,7 @@ static bool cl_frame(struct cl_frame *f)
 static int cl_try_connect(const struct sockaddr_un *a)
 {
 	fd_close(&cl.fd);
-	cl = (struct cl_state){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), .out = buf_over(g.req_memory, sizeof g.req_memory) };
+	cl = (struct cl_state){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), .out = buf_over(g.req.memory, sizeof g.req.memory) };
 	return cl.fd >= 0 && connect(cl.fd, (const struct sockaddr *)a, sizeof *a) == 0 ? 0 : errno;
 }
 
@@ -7319,7 +7339,7 @@ static bool cl_forwards(enum mux_type type, bool print)
 	bool ok = true;
 	for (int remote = 0; remote < 2; remote++)
 		for (int i = 0; i < FORWARDS; i++) {
-			const struct forward *f = &g.forward[i];
+			const struct forward *f = &g.fw.slot[i];
 			if (f->state == FW_FREE || (f->type == FW_REMOTE) != remote || cl_forward(f, type, print))
 				continue;
 			cl_say("sshmux: master %sforward request failed", type == MUX_C_OPEN_FWD ? "" : "cancel ");
@@ -7421,8 +7441,8 @@ static int cl_proxy(void)
 		return 255;
 	}
 	struct cl_way way[2] = {
-		{ .from = STDIN_FILENO, .to = cl.fd, .at = g.req_memory },
-		{ .from = cl.fd, .to = STDOUT_FILENO, .at = g.req_memory + CL_WAY },
+		{ .from = STDIN_FILENO, .to = cl.fd, .at = g.req.memory },
+		{ .from = cl.fd, .to = STDOUT_FILENO, .at = g.req.memory + CL_WAY },
 	};
 	signal(SIGPIPE, SIG_IGN);
 	for (;;) {
@@ -7614,7 +7634,7 @@ static void cl_background(void)
 	if (pid == 0)
 		setsid();
 	alarm(left);
-	fd_close_others(cl.fd, g.log_fd);
+	fd_close_others(cl.fd, g.log.fd);
 }
 
 /* Runs the command through the master; its exit status, or 255.  -N changes
@@ -7695,7 +7715,7 @@ static int cl_own(void)
 	static const int numbers[] = { SIGCHLD, SIGUSR1, SIGPIPE, SIGTTIN, SIGTTOU };
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
 		signal(numbers[i], SIG_DFL);
-	cl = (struct cl_state){ .fd = g.own_fd, .own = true, .out = buf_over(g.req_memory, sizeof g.req_memory) };
+	cl = (struct cl_state){ .fd = g.lp.own_fd, .own = true, .out = buf_over(g.req.memory, sizeof g.req.memory) };
 	mx_put_hello(&cl.out, false);
 	cl_signal = 0;
 	cl_set_timeout();
@@ -7704,13 +7724,13 @@ static int cl_own(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
 	fd_close(&cl.fd);
-	if (g.op.background || (g.op.persist >= 0 && g.bound))
+	if (g.op.background || (g.op.persist >= 0 && g.us.bound))
 		return status;
 	if (cl_signal)
-		kill(g.own_master, SIGTERM);
-	while (waitpid(g.own_master, NULL, 0) < 0 && errno == EINTR)
+		kill(g.lp.own_master, SIGTERM);
+	while (waitpid(g.lp.own_master, NULL, 0) < 0 && errno == EINTR)
 		if (cl_signal)
-			kill(g.own_master, SIGTERM);
+			kill(g.lp.own_master, SIGTERM);
 	return status;
 }
 
@@ -8462,7 +8482,7 @@ static void op_log_to(const char *path)
 	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (fd < 0)
 		op_die("Couldn't open logfile %s: %s", path, strerror(errno));
-	g.log_fd = fd;
+	g.log.fd = fd;
 }
 
 /* -t and -T: of these the last one counts; a second -t insists. */
@@ -9091,7 +9111,7 @@ static void cf_resolve(void)
 	cf_resolve_command();
 	for (int i = 0; i < FORWARDS; i++)
 		if (g.op.clear_forwards || g.op.stdio_forward)
-			g.forward[i].state = FW_FREE;
+			g.fw.slot[i].state = FW_FREE;
 }
 
 static void cf_default_paths(struct list *l, const char *const *paths)
@@ -9168,7 +9188,7 @@ static void cf_transport(void)
 	t->no_pubkey = !g.op.pubkey_auth || !cf_prefers("publickey");
 	t->no_password = !g.op.password_auth || !cf_prefers("password");
 	t->no_keyboard = !g.op.keyboard_auth || !cf_prefers("keyboard-interactive");
-	t->cancel_fd = g.cancel_pipe[0];
+	t->cancel_fd = g.lp.cancel_pipe[0];
 }
 
 /* Fills in what no option gave, for who logs in. */
@@ -9254,7 +9274,7 @@ static void cf_print_endpoint(const struct endpoint *e, bool listens)
 static void cf_print_forwards(const char *name, enum fw_type type)
 {
 	for (int i = 0; i < FORWARDS; i++) {
-		const struct forward *f = &g.forward[i];
+		const struct forward *f = &g.fw.slot[i];
 		if (f->state == FW_FREE || f->type != type)
 			continue;
 		printf("%s", name);
@@ -9389,10 +9409,10 @@ static int main_connect(void)
 	main_check_path();
 	if (g.op.master == OP_MASTER_AUTO || g.op.master == OP_MASTER_AUTO_ASK)
 		g.op.master = g.op.master == OP_MASTER_AUTO ? OP_MASTER_YES : OP_MASTER_ASK;
-	g.split = main_has_session() ? LP_SERVES_ITSELF : g.op.background || g.op.persist >= 0 ? LP_DETACHES : LP_STAYS;
+	g.lp.split = main_has_session() ? LP_SERVES_ITSELF : g.op.background || g.op.persist >= 0 ? LP_DETACHES : LP_STAYS;
 	if (g.op.reconnect < 0)
 		g.op.reconnect = cf_reconnect();
-	fd_close_others(g.log_fd, g.log_fd);
+	fd_close_others(g.log.fd, g.log.fd);
 	struct rlimit files;
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FD_LIMIT) {
 		files.rlim_cur = files.rlim_max < FD_LIMIT ? files.rlim_max : FD_LIMIT;
@@ -9406,17 +9426,17 @@ static int main_connect(void)
 	if (!tp_init(&g.op.tp))
 		op_die("%s", tp_error());
 	int status = lp_run();
-	return g.own_fd > 0 ? cl_own() : status;
+	return g.lp.own_fd > 0 ? cl_own() : status;
 }
 
 /* What is not zero at the start. */
 static void main_defaults(void)
 {
-	g.pool_free = NO_BLOCK;
-	g.listener = g.uplink.fd = g.signal_pipe[0] = g.signal_pipe[1] = g.cancel_pipe[0] = g.cancel_pipe[1] = -1;
-	g.data_queue = BULK_QUEUE;
-	g.bulk_packet = UINT32_MAX;
-	g.net_fd = -1;
+	g.pool.free = NO_BLOCK;
+	g.us.listener = g.lk.uplink.fd = g.lp.signal_pipe[0] = g.lp.signal_pipe[1] = g.lp.cancel_pipe[0] = g.lp.cancel_pipe[1] = -1;
+	g.sd.queue = BULK_QUEUE;
+	g.sd.packet = UINT32_MAX;
+	g.lk.net_fd = -1;
 	g.op.log_level = TP_INFO;
 	g.op.level = 3;
 	g.op.port = 22;

@@ -53,7 +53,7 @@ static void fuzz_input(struct peer *p, struct fuzz_input *f)
 /* The server answers for a channel, in order or not. */
 static void fuzz_server(uint8_t what, uint32_t id)
 {
-	const struct channel *c = &g.channel[id % CHANNELS];
+	const struct channel *c = &g.ch.slot[id % CHANNELS];
 	id %= CHANNELS;
 	if (c->state == CH_OPENING && what & 1)
 		fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", id, id, 1000, 500);

@@ -48,14 +48,14 @@ static void fuzz_one(const uint8_t *data, size_t size)
 	fuzz_require(session_ask(&s[2], "run"), "no third one");
 	fuzz_forward(8080, "127.0.0.1", 1);
 	fuzz_forward(1080, "socks", 0);
-	while (f.size > 0 && g.link == LK_UP) {
+	while (f.size > 0 && g.lk.state == LK_UP) {
 		fuzz_message(s, &f);
 		world_run();
 		fuzz_account();
 		while (fake_take())
 			;
 	}
-	bool up = g.link == LK_UP;
+	bool up = g.lk.state == LK_UP;
 	fake.room = SIZE_MAX;
 	fake.info.exchanging = false;
 	for (int i = 0; i < 3; i++)
@@ -64,7 +64,7 @@ static void fuzz_one(const uint8_t *data, size_t size)
 	if (up)
 		world_server_closes();
 	else
-		fuzz_require(g.exit_code == 255, "link lost and no exit status of 255");
-	fuzz_require(g.clients == 0 && (g.link != LK_UP || world_idle()), "something is left");
+		fuzz_require(g.lp.exit_code == 255, "link lost and no exit status of 255");
+	fuzz_require(g.mx.end == 0 && (g.lk.state != LK_UP || world_idle()), "something is left");
 	fuzz_require(world_end(), "a descriptor is left");
 }

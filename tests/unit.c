@@ -38,7 +38,7 @@ static void check_clean(const char *after)
 {
 	world_run();
 	world_server_closes();
-	bool idle = world_idle(), served = g.link != LK_UP || peer_served();
+	bool idle = world_idle(), served = g.lk.state != LK_UP || peer_served();
 	check(idle && served, "%s: all given back, others served", after);
 	check(world_end(), "%s: no descriptor leaked", after);
 }

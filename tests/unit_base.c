@@ -98,14 +98,14 @@ static void pool_leave(struct channel *c)
 static struct channel *pool_newcomer(void)
 {
 	struct channel *c = ch_alloc(CH_SESSION, CH_OPENING);
-	g.sessions += c != NULL;
+	g.ch.sessions += c != NULL;
 	return c;
 }
 
 /* One random step; a word about what is wrong. */
 static const char *pool_step(struct pool_model *m)
 {
-	struct channel *c = &g.channel[rnd(CHANNELS)];
+	struct channel *c = &g.ch.slot[rnd(CHANNELS)];
 	if (c->state == CH_FREE) {
 		c = rnd(8) ? NULL : pool_newcomer();
 		if (c && c->window < WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1))
@@ -141,8 +141,8 @@ static void unit_pool_property(void)
 			wrong = pool_wrong();
 	check(!wrong, "pool: invariants hold at each of %d random steps%s%s", step, wrong ? ": " : "", wrong ? wrong : "");
 	for (int i = 0; i < CHANNELS; i++)
-		if (g.channel[i].state != CH_FREE)
-			pool_leave(&g.channel[i]);
+		if (g.ch.slot[i].state != CH_FREE)
+			pool_leave(&g.ch.slot[i]);
 	check(world_idle() && !pool_wrong(), "pool: everything comes back");
 }
 
@@ -193,8 +193,8 @@ static bool req_overlap(void)
 {
 	for (int i = 0; i < REQUESTS; i++)
 		for (int k = 0; k < i; k++)
-			if (g.req[i].len && g.req[k].len && g.req[i].at < g.req[k].at + g.req[k].len &&
-			    g.req[k].at < g.req[i].at + g.req[i].len)
+			if (g.req.slot[i].len && g.req.slot[k].len && g.req.slot[i].at < g.req.slot[k].at + g.req.slot[k].len &&
+			    g.req.slot[k].at < g.req.slot[i].at + g.req.slot[i].len)
 				return true;
 	return false;
 }
@@ -206,7 +206,7 @@ static uint32_t req_gap(void)
 	for (uint32_t at = 0; at < REQUEST_POOL; at++) {
 		bool used = false;
 		for (int i = 0; i < REQUESTS; i++)
-			used |= g.req[i].len && at >= g.req[i].at && at < g.req[i].at + g.req[i].len;
+			used |= g.req.slot[i].len && at >= g.req.slot[i].at && at < g.req.slot[i].at + g.req.slot[i].len;
 		run = used ? 0 : run + 1;
 		best = run > best ? run : best;
 	}
@@ -228,7 +228,7 @@ static void unit_req(void)
 		bool fits = req_gap() >= len;
 		*s = (int16_t)req_alloc(len);
 		ok = fits == (*s >= 0) && !req_overlap() &&
-		     (*s < 0 || (g.req[*s].len == len && g.req[*s].at + len <= REQUEST_POOL));
+		     (*s < 0 || (g.req.slot[*s].len == len && g.req.slot[*s].at + len <= REQUEST_POOL));
 	}
 	check(ok, "req: placed exactly when a gap is long enough, never overlapping");
 	for (int i = 0; i < REQUESTS; i++)
@@ -415,13 +415,13 @@ static void unit_us_place(void)
 	check(!us_check(world.path) && us_listen(world.path) == 0, "us: listens");
 	check(lstat(world.path, &st) == 0 && S_ISSOCK(st.st_mode) && (st.st_mode & 0777) == 0600 && us_entries() == 1,
 	      "us: mode 0600, no temporary name left");
-	int first = g.listener;
+	int first = g.us.listener;
 	const char *why = us_check(world.path);
 	check(why && strstr(why, "already running") && us_listen(world.path) == EEXIST, "us: a live master is not replaced: %s", why);
-	check(g.listener == first && us_entries() == 1, "us: nothing left by the attempt");
+	check(g.us.listener == first && us_entries() == 1, "us: nothing left by the attempt");
 	close(first);			/* dies without removing */
-	g.listener = -1;
-	g.bound = false;
+	g.us.listener = -1;
+	g.us.bound = false;
 	check(us_exists() && !us_check(world.path) && us_listen(world.path) == 0 && us_entries() == 1, "us: a dead master's socket is replaced");
 	us_remove();
 	check(!us_exists() && us_entries() == 0, "us: removed at the end");

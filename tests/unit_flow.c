@@ -25,7 +25,7 @@ static void unit_flow_stalled(void)
 	session_open(&s, 1000, 1000);
 	session_open(&t, 1000, 1000);
 	uint32_t sent = session_stall(&s), read_so_far = 0;
-	struct channel *c = &g.channel[s.id];
+	struct channel *c = &g.ch.slot[s.id];
 	while (c->window > 0) {			/* the server uses its window up */
 		uint8_t bytes[200];
 		uint32_t part = c->window < sizeof bytes ? c->window : sizeof bytes;
@@ -108,7 +108,7 @@ static void unit_flow_window_grows(void)
 		;
 	for (int i = 0; i < 60; i++) {
 		uint32_t part = credit > 2000 ? 2000 : credit;
-		kept = kept && credit == g.channel[s.id].window && part > 0;
+		kept = kept && credit == g.ch.slot[s.id].window && part > 0;
 		fake_put(SSH_CHANNEL_DATA, "uS", (uint32_t)s.id, bytes, (size_t)part);
 		credit -= part;
 		world_run();
@@ -124,7 +124,7 @@ static void unit_flow_window_grows(void)
 	check(most + 2 * WINDOW_BLOCK >= half && most <= WINDOW_POOL / 2 + 4 * WINDOW_BLOCK, "flow: a lone reader that keeps up gets about half the pool (%u of %u)", most, WINDOW_POOL);
 	struct session t;
 	session_open(&t, 1000, 1000);
-	check(g.channel[t.id].window >= WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1), "flow: a newcomer gets %u", g.channel[t.id].window);
+	check(g.ch.slot[t.id].window >= WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1), "flow: a newcomer gets %u", g.ch.slot[t.id].window);
 	session_close(&s);
 	session_close(&t);
 	check_clean("flow: windows");
@@ -170,7 +170,7 @@ static void unit_flow_upload(void)
 
 static void flow_endless_input(struct session *s)
 {
-	struct channel *c = &g.channel[s->id];
+	struct channel *c = &g.ch.slot[s->id];
 	fd_give_back(&c->in);
 	fd_lend(&c->in, open("/dev/zero", O_RDONLY | O_CLOEXEC));
 }
@@ -179,7 +179,7 @@ static void flow_endless_input(struct session *s)
  * is kept for requests. */
 static size_t flow_room(size_t n)
 {
-	return NET_QUEUE - g.data_queue + n;
+	return NET_QUEUE - g.sd.queue + n;
 }
 
 /* Two endless inputs on a network that takes `room` bytes a turn, the server
@@ -250,7 +250,7 @@ static void unit_flow_terminal_first(void)
 	for (int i = 0; i < 2; i++)
 		session_open(&s[i], 0x7fffffff, 32768);
 	flow_endless_input(&s[0]);
-	g.channel[1].flags |= CH_TTY;
+	g.ch.slot[1].flags |= CH_TTY;
 	bool all = true;
 	for (int i = 0; i < 50; i++) {
 		fake.room = 0;
@@ -454,9 +454,9 @@ static void flow_session(struct session *s, const int fds[3])
 	peer_hello(&s->p);
 	session_request(s, 0, "x", copies);
 	world_run();
-	for (int i = 0; i < g.clients; i++)
-		if (g.client[i].phase == MX_OPENING)
-			s->id = g.client[i].channel;
+	for (int i = 0; i < g.mx.end; i++)
+		if (g.mx.slot[i].phase == MX_OPENING)
+			s->id = g.mx.slot[i].channel;
 	s->remote = (uint32_t)s->id + 100;
 	session_confirm(s, 1000, 1000);
 }
@@ -531,7 +531,7 @@ static void flow_terminal_shared(void)
 		typed += m->bytes[0] == SSH_CHANNEL_DATA ? m->len - 9 : 0;
 	check(typed == 5, "flow: two sessions read one terminal: the line comes once, nobody waits");
 	for (int i = 0; i < 2000 && !waits; i++) {
-		const struct channel *c = &g.channel[s[i % 2].id];
+		const struct channel *c = &g.ch.slot[s[i % 2].id];
 		size_t n = c->window < sizeof bytes ? c->window : sizeof bytes;
 		if (n > 0 && i % 4 < 2)
 			fake_put(SSH_CHANNEL_DATA, "uS", (uint32_t)s[i % 2].id, bytes, n);
@@ -540,7 +540,7 @@ static void flow_terminal_shared(void)
 		world_run();
 		while (fake_take())
 			;
-		waits = !ch_empty(&g.channel[s[0].id]) && !ch_empty(&g.channel[s[1].id]);
+		waits = !ch_empty(&g.ch.slot[s[0].id]) && !ch_empty(&g.ch.slot[s[1].id]);
 	}
 	check(waits, "flow: a terminal that nobody reads: the rest of both waits in the pool");
 	alarm(0);
@@ -610,7 +610,7 @@ static void flow_soak_step(struct session *s, bool *alive)
 {
 	uint8_t bytes[256] = { 0 };
 	int i = (int)rnd(SESSIONS);
-	struct channel *c = alive[i] ? &g.channel[s[i].id] : NULL;
+	struct channel *c = alive[i] ? &g.ch.slot[s[i].id] : NULL;
 	if (!c) {
 		world.chaos = 0;
 		alive[i] = session_ask(&s[i], "run") && s[i].id >= 0;
@@ -646,7 +646,7 @@ static void flow_soak_end(struct session *s, bool *alive)
 	int i = (int)rnd(SESSIONS);
 	if (!alive[i])
 		return;
-	struct channel *c = &g.channel[s[i].id];
+	struct channel *c = &g.ch.slot[s[i].id];
 	fake.room = SIZE_MAX;
 	if (rnd(2))
 		session_close(&s[i]);
@@ -667,7 +667,7 @@ static void unit_flow_soak(void)
 	int step = 0;
 	world_begin();
 	world.seed = 12345;
-	for (; step < 20000 && !wrong && g.link == LK_UP; step++) {
+	for (; step < 20000 && !wrong && g.lk.state == LK_UP; step++) {
 		flow_soak_step(s, alive);
 		if (rnd(30) == 0)
 			flow_soak_end(s, alive);
@@ -676,7 +676,7 @@ static void unit_flow_soak(void)
 		while (fake_take())
 			;
 	}
-	check(!wrong && g.link == LK_UP, "flow: %d random steps of sessions keep the account%s%s%s", step, wrong ? ": " : "", wrong ? wrong : "", world.log);
+	check(!wrong && g.lk.state == LK_UP, "flow: %d random steps of sessions keep the account%s%s%s", step, wrong ? ": " : "", wrong ? wrong : "", world.log);
 	for (int i = 0; i < SESSIONS; i++)
 		if (alive[i])
 			session_close(&s[i]);

@@ -183,7 +183,7 @@ static void unit_fw_socks_broken(void)
 		if (broken[i].ends)
 			fd_close(&fd);
 		bool rests = world_rest(50);
-		check(rests && g.channels == 0, "fw: %s ends the connection", broken[i].name);
+		check(rests && g.ch.end == 0, "fw: %s ends the connection", broken[i].name);
 		fd_close(&fd);
 		peer_close(&p);
 		world.now += SOCKS_MS;
@@ -254,7 +254,7 @@ static void unit_fw_remote(void)
 	fake_take();
 	fake_put(SSH_REQUEST_SUCCESS, "");
 	world_run();
-	check(g.link == LK_DOWN, "fw: a granted port without its number loses the link");
+	check(g.lk.state == LK_DOWN, "fw: a granted port without its number loses the link");
 	peer_close(&p);
 	check(world_end(), "fw: remote forward: no descriptor leaked");
 }
@@ -281,7 +281,7 @@ static void unit_fw_remote_socks(void)
 	for (const struct fake_message *m; (m = fake_take());)
 		if (m->bytes[0] == SSH_CHANNEL_DATA)
 			sent += m->len - SSH_DATA_HEADER;
-	check(sent <= 1 && (g.channels == 0 || g.channel[0].remote_window <= 1), "fw: %zu bytes into a window of 1", sent);
+	check(sent <= 1 && (g.ch.end == 0 || g.ch.slot[0].remote_window <= 1), "fw: %zu bytes into a window of 1", sent);
 	fake_put(SSH_CHANNEL_CLOSE, "u", 0);
 	world_run();
 	world_sleep(SOCKS_MS);
@@ -325,7 +325,7 @@ static void unit_fw_remote_socks_long(void)
 	forward_server_opens(1000);
 	while (fake_take())
 		;
-	struct channel *c = &g.channel[0];
+	struct channel *c = &g.ch.slot[0];
 	c->window = sizeof start;
 	pool_account(c);
 	fake_put(SSH_CHANNEL_DATA, "uS", 0, start, sizeof start);

@@ -36,9 +36,9 @@ static void link_lose(void)
 /* Time passes until the next try, which comes to its end, or to its login. */
 static void link_try(void)
 {
-	world_sleep(g.link == LK_WAITING && g.retry_at > world.now ? g.retry_at - world.now : 0);
+	world_sleep(g.lk.state == LK_WAITING && g.lk.retry_at > world.now ? g.lk.retry_at - world.now : 0);
 	world.patience = 10;		/* the kernel's handshake may take a moment */
-	for (int i = 0; i < 500 && g.link == LK_CONNECTING; i++)
+	for (int i = 0; i < 500 && g.lk.state == LK_CONNECTING; i++)
 		world_run();
 	world.patience = 0;
 }
@@ -46,12 +46,12 @@ static void link_try(void)
 /* The next try succeeds; whether it did. */
 static bool link_return(void)
 {
-	for (int i = 0; i < 10 && g.link != LK_UP; i++)
+	for (int i = 0; i < 10 && g.lk.state != LK_UP; i++)
 		link_try();
 	int fd = accept4(link_listener, NULL, NULL, SOCK_CLOEXEC);
 	if (fd >= 0)
 		close(fd);
-	return g.link == LK_UP && fd >= 0;
+	return g.lk.state == LK_UP && fd >= 0;
 }
 
 static void unit_link_cycles(void)
@@ -64,7 +64,7 @@ static void unit_link_cycles(void)
 		served = session_open(&s, 1000, 1000) && served;
 		link_lose();
 		peer_drain(&s.p);
-		lost = lost && g.link == LK_WAITING && s.p.eof && s.p.got == 0;
+		lost = lost && g.lk.state == LK_WAITING && s.p.eof && s.p.got == 0;
 		session_close(&s);
 		world_run();
 		session_ask(&late, "late");	/* waits for the link */
@@ -89,7 +89,7 @@ static void unit_link_cycles(void)
 			fds = world_count_fds();
 		world.log[world.log_len = 0] = 0;
 	}
-	check(n == 1000 && back && g.logins == 1001, "link: 1,000 logins after the first: %u", (unsigned)g.logins - 1);
+	check(n == 1000 && back && g.lk.logins == 1001, "link: 1,000 logins after the first: %u", (unsigned)g.lk.logins - 1);
 	check(lost, "link: each loss ends sessions and keeps who waits");
 	check(served, "link: each time who waited is served");
 	check(idle, "link: nothing is left of a connection");
@@ -109,13 +109,13 @@ static void unit_link_backoff(void)
 	link_lose();
 	int64_t bound = 2;		/* the first connection has not held */
 	for (int n = 0; n < 40; n++) {
-		int64_t wait = g.retry_at - world.now;
-		within = within && g.link == LK_WAITING && wait >= 0 && wait <= bound * 1000;
+		int64_t wait = g.lk.retry_at - world.now;
+		within = within && g.lk.state == LK_WAITING && wait >= 0 && wait <= bound * 1000;
 		longest = wait > longest ? wait : longest;
 		bound = bound < 150 ? bound * 2 : 300;
-		uint32_t tries = g.tries;
+		uint32_t tries = g.lk.tries;
 		link_try();
-		again = again && g.tries == tries + 1;
+		again = again && g.lk.tries == tries + 1;
 	}
 	check(within, "link: every delay is below its bound");
 	check(longest > 150000, "link: and they do grow: %lld ms", (long long)longest);
@@ -131,13 +131,13 @@ static void unit_link_backoff(void)
 		if (bind(link_listener, (struct sockaddr *)&a, sizeof a) != 0 || listen(link_listener, 8) != 0)
 			abort();
 		bool back = link_return();
-		uint32_t tries = g.tries;
+		uint32_t tries = g.lk.tries;
 		world_sleep(n ? RECONNECT_HELD_MS : RECONNECT_HELD_MS - 1);
 		link_lose();
 		if (n)
-			check(back && g.tries == 0, "link: a connection that held makes it begin anew");
+			check(back && g.lk.tries == 0, "link: a connection that held makes it begin anew");
 		else
-			check(back && g.tries == tries + 1, "link: one that did not hold does not");
+			check(back && g.lk.tries == tries + 1, "link: one that did not hold does not");
 		if (n == 0)
 			close(link_listener);
 	}
@@ -156,9 +156,9 @@ static void unit_link_kick(void)
 {
 	link_begin();
 	link_lose();
-	g.retry_at = world.now + 1000000;
+	g.lk.retry_at = world.now + 1000000;
 	link_kick();
-	check(link_return() && g.logins == 2, "link: a kick ends a wait");
+	check(link_return() && g.lk.logins == 2, "link: a kick ends a wait");
 	fake.out_count = 0;
 	while (fake.out)
 		fake_take();
@@ -167,12 +167,12 @@ static void unit_link_kick(void)
 	fake_put(SSH_REQUEST_FAILURE, "");
 	world_run();
 	world_sleep(PROBE_MS + 1);
-	check(g.link == LK_UP && g.logins == 2, "link: an answer, even late in the queue, is life");
+	check(g.lk.state == LK_UP && g.lk.logins == 2, "link: an answer, even late in the queue, is life");
 	link_kick();
 	world_sleep(PROBE_MS - 1);
-	check(g.link == LK_UP, "link: the answer may take PROBE_MS");
+	check(g.lk.state == LK_UP, "link: the answer may take PROBE_MS");
 	world_sleep(2);
-	check(g.link == LK_WAITING && strstr(world.log, "not responding"), "link: and not longer");
+	check(g.lk.state == LK_WAITING && strstr(world.log, "not responding"), "link: and not longer");
 	check(link_end(), "link: kicks: no descriptor leaked");
 }
 
@@ -203,19 +203,19 @@ static void unit_link_alive(void)
 	}
 	check(back && asked == 0, "link: one keepalive after each interval of silence");
 	world_sleep(9999);
-	check(g.link == LK_UP, "link: alive until interval x count, and one more, has passed");
+	check(g.lk.state == LK_UP, "link: alive until interval x count, and one more, has passed");
 	world_sleep(1);
-	check(g.link == LK_WAITING && world.now - up == 40000, "link: lost then, to the millisecond");
+	check(g.lk.state == LK_WAITING && world.now - up == 40000, "link: lost then, to the millisecond");
 	back = link_return();
 	for (int i = 0; i < 30; i++) {
 		world_sleep(5000);
 		fake.info.bytes_in++;	/* half a packet: no message, but life */
 		world_wake();
 	}
-	check(back && g.link == LK_UP && link_sent(SSH_GLOBAL_REQUEST) == 0, "link: any byte is life");
+	check(back && g.lk.state == LK_UP && link_sent(SSH_GLOBAL_REQUEST) == 0, "link: any byte is life");
 	g.op.alive_interval = 0;
 	world_sleep(86400000);
-	check(g.link == LK_UP && link_sent(SSH_GLOBAL_REQUEST) == 0, "link: ServerAliveInterval=0 asks nothing for a day");
+	check(g.lk.state == LK_UP && link_sent(SSH_GLOBAL_REQUEST) == 0, "link: ServerAliveInterval=0 asks nothing for a day");
 	check(link_end(), "link: keepalives: no descriptor leaked");
 }
 
@@ -227,18 +227,18 @@ static void unit_link_login(void)
 	fake.login_ends = TP_LOGIN;
 	link_lose();
 	link_try();
-	check(g.link == LK_LOGIN, "link: a login begins");
+	check(g.lk.state == LK_LOGIN, "link: a login begins");
 	world_sleep(6999);
-	check(g.link == LK_LOGIN, "link: it has ConnectTimeout");
+	check(g.lk.state == LK_LOGIN, "link: it has ConnectTimeout");
 	world_sleep(2);
-	check(g.link == LK_WAITING && strstr(world.log, "timed out"), "link: and no more");
+	check(g.lk.state == LK_WAITING && strstr(world.log, "timed out"), "link: and no more");
 	int fd = accept4(link_listener, NULL, NULL, SOCK_CLOEXEC);
 	close(fd);
 	fake.login_ends = TP_UP;
-	check(link_return() && g.logins == 2, "link: the next one comes about");
+	check(link_return() && g.lk.logins == 2, "link: the next one comes about");
 	g.op.reconnect = LK_NO;
 	fake_fail("gone");
-	check(!world_run() && world.ended && g.exit_code == 255, "link: Reconnect=no: the loss is the end");
+	check(!world_run() && world.ended && g.lp.exit_code == 255, "link: Reconnect=no: the loss is the end");
 	check(link_end(), "link: logins: no descriptor leaked");
 }
 

@@ -197,7 +197,7 @@ static void unit_mux_hello(void)
 	peer_put(&p, MUX_MSG_HELLO, "usSss", 4, "some@extension", big, sizeof big, "sshmux", "1");
 	peer_put(&p, MUX_C_ALIVE_CHECK, "u", 3);
 	world_run();
-	check(peer_expect(&p, MASTER_HELLO) && peer_expect(&p, MUX_S_ALIVE, "uu", 3, (uint32_t)getpid()) && g.client[0].ours,
+	check(peer_expect(&p, MASTER_HELLO) && peer_expect(&p, MUX_S_ALIVE, "uu", 3, (uint32_t)getpid()) && g.mx.slot[0].ours,
 	      "mux: HELLO with long unknown extensions");
 	peer_close(&p);
 	check_clean("mux: extensions");
@@ -389,7 +389,7 @@ static void unit_mux_memory(bool by_death)
 	fake.room = 0;			/* no channel is opened: bodies stay */
 	for (int i = 0; i < 3; i++)
 		mux_command(&s[i], big, sizeof big);
-	check(world_requests() == 2 && g.client[2].phase == MX_BODY_WAIT && fake.out_count == 0, "mux: the third body waits for memory");
+	check(world_requests() == 2 && g.mx.slot[2].phase == MX_BODY_WAIT && fake.out_count == 0, "mux: the third body waits for memory");
 	if (by_death)
 		session_close(&s[0]);
 	else
@@ -400,7 +400,7 @@ static void unit_mux_memory(bool by_death)
 		fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", 0, 9, 9, 9);
 		world_run();
 	}
-	bool last = g.client[2].phase == MX_QUEUED || g.client[2].phase == MX_OPENING;
+	bool last = g.mx.slot[2].phase == MX_QUEUED || g.mx.slot[2].phase == MX_OPENING;
 	check(last, "mux: a body that waited goes on when memory is %s", by_death ? "left by the dead" : "free");
 	fake.room = SIZE_MAX;
 	world_wake();
@@ -488,7 +488,7 @@ static void unit_mux_second_session(void)
 	}
 	world_run();
 	peer_drain(&s.p);
-	check(s.p.got >= 12 && buf_u32_at(s.p.in + 4) == MUX_S_FAILURE && !s.p.eof && g.client[0].channel >= 0,
+	check(s.p.got >= 12 && buf_u32_at(s.p.in + 4) == MUX_S_FAILURE && !s.p.eof && g.mx.slot[0].channel >= 0,
 	      "mux: a second session too long to read leaves the first alone");
 	s.p.got = 0;
 	session_close(&(struct session){ .p.fd = -1, .in = t.in, .out = t.out, .err = t.err });
@@ -691,7 +691,7 @@ static void mux_dies(enum mux_death when, bool turn_before)
 		told = false;
 		while ((m = fake_take()))
 			told |= m->bytes[0] == SSH_CHANNEL_CLOSE;
-		if (when != DIES_AFTER_CLOSE && g.channels)
+		if (when != DIES_AFTER_CLOSE && g.ch.end)
 			fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
 	} else if (when == DIES_OPENING) {
 		fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", 0, 100, 100, 100);
@@ -765,7 +765,7 @@ static void mux_master_ends(enum mux_end how)
 	check(ok && !goes_on, "mux: by %s the master ends at once, with no wait", names[how]);
 	if (how == ENDS_BY_TERMINATE)
 		check(peer_expect(&boss, MUX_S_OK, "u", 6), "mux: TERMINATE is answered");
-	check(g.exit_code == (how == ENDS_BY_LOSS ? 255 : 0), "mux: %s: exit status %d", names[how], g.exit_code);
+	check(g.lp.exit_code == (how == ENDS_BY_LOSS ? 255 : 0), "mux: %s: exit status %d", names[how], g.lp.exit_code);
 	check(peer_gone(&open.p) && peer_gone(&idle) && peer_gone(&slow), "mux: %s: clients see the end", names[how]);
 	check(access(world.path, F_OK) != 0 && fake.stops == 1, "mux: %s: socket gone, transport stopped", names[how]);
 	session_close(&open);

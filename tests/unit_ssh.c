@@ -15,13 +15,13 @@ static bool ssh_send_bytes(const uint8_t *bytes, size_t len, enum ssh_outcome ex
 		;
 	fake_put_bytes(bytes, len);
 	world_run();
-	bool lost = g.link != LK_UP;
+	bool lost = g.lk.state != LK_UP;
 	if (expected != SSH_EITHER)
 		ok = ok && lost == (expected == SSH_LOST);
 	if (lost) {
 		world_run();
 		peer_drain(&s.p);
-		ok = ok && g.exit_code == 255 && strstr(world.log, "protocol error by the server") != NULL;
+		ok = ok && g.lp.exit_code == 255 && strstr(world.log, "protocol error by the server") != NULL;
 	}
 	session_close(&s);
 	world_run();
@@ -192,7 +192,7 @@ static void unit_ssh_no_packets(void)
 	session_ask(&s, "run");
 	session_confirm(&s, 1000, 0);
 	peer_drain(&s.p);
-	check(g.link == LK_DOWN && s.p.eof, "ssh: packets of 0 bytes lose the link");
+	check(g.lk.state == LK_DOWN && s.p.eof, "ssh: packets of 0 bytes lose the link");
 	session_close(&s);
 	check(world_end(), "ssh: packets of 0 bytes leave nothing");
 }
@@ -223,8 +223,8 @@ static void unit_ssh_stillborn(void)
 		fake_put(SSH_CHANNEL_EOF, "u", (uint32_t)s.id);
 		fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
 		world_run();
-		for (int i = 0; i < g.clients; i++)
-			s.id = g.client[i].phase == MX_OPENING ? g.client[i].channel : s.id;
+		for (int i = 0; i < g.mx.end; i++)
+			s.id = g.mx.slot[i].phase == MX_OPENING ? g.mx.slot[i].channel : s.id;
 		for (const struct fake_message *m; (m = fake_take());) {
 			opens += m->bytes[0] == SSH_CHANNEL_OPEN;
 			closes += m->bytes[0] == SSH_CHANNEL_CLOSE;
@@ -256,7 +256,7 @@ static void unit_ssh_stillborn_asked(bool lost)
 		g.op.reconnect = LK_ALWAYS;
 		fake_fail("Connection reset by peer");
 		world_run();
-		check(g.link == LK_WAITING && peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id) && peer_gone(&s.p),
+		check(g.lk.state == LK_WAITING && peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id) && peer_gone(&s.p),
 		      "ssh: a connection that is lost then may have started it: it is not asked again");
 		session_close(&s);
 		check(world_end(), "ssh: lost while asked: no descriptor leaked");
@@ -264,8 +264,8 @@ static void unit_ssh_stillborn_asked(bool lost)
 	}
 	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
 	world_run();
-	for (int i = 0; i < g.clients; i++)
-		s.id = g.client[i].phase == MX_OPENING ? g.client[i].channel : s.id;
+	for (int i = 0; i < g.mx.end; i++)
+		s.id = g.mx.slot[i].phase == MX_OPENING ? g.mx.slot[i].channel : s.id;
 	while (fake_take())
 		;
 	session_confirm(&s, 1000, 1000);
@@ -289,7 +289,7 @@ static void unit_ssh_exec_refused(bool crowded, bool dropbear)
 	if (crowded) {			/* others hold most of the window pool */
 		for (int i = 0; i < 2; i++) {
 			session_open(&other[i], 9, 9);
-			struct channel *c = &g.channel[other[i].id];
+			struct channel *c = &g.ch.slot[other[i].id];
 			c->window += pool_room(c);
 			pool_account(c);
 		}
@@ -343,7 +343,7 @@ static void unit_ssh_pty_refused(void)
 	      "ssh: the client is told, the session goes on");
 	fake_put(SSH_CHANNEL_FAILURE, "u", 0);
 	world_run();
-	check(g.link == LK_DOWN, "ssh: a third answer to two requests loses the link");
+	check(g.lk.state == LK_DOWN, "ssh: a third answer to two requests loses the link");
 	session_close(&s);
 	check(world_end(), "ssh: pty refused: no descriptor leaked");
 }
@@ -375,10 +375,10 @@ static void unit_ssh_requests(void)
 		const struct fake_message *m = fake_take();
 		refused = refused && m && m->len >= 9 && m->bytes[0] == SSH_CHANNEL_OPEN_FAILURE && buf_u32_at(m->bytes + 1) == i;
 	}
-	check(refused && g.channels == 1, "ssh: channels that nobody asked the server for are refused");
+	check(refused && g.ch.end == 1, "ssh: channels that nobody asked the server for are refused");
 	fake_put(SSH_CHANNEL_REQUEST, "usb", (uint32_t)s.id, "eow@openssh.com", 0);
 	world_run();
-	check(!fake_take() && g.channel[s.id].in.fd < 0 && write(s.in, "x", 1) < 0 && errno == EPIPE, "ssh: eow closes stdin and no EOF is sent");
+	check(!fake_take() && g.ch.slot[s.id].in.fd < 0 && write(s.in, "x", 1) < 0 && errno == EPIPE, "ssh: eow closes stdin and no EOF is sent");
 	fake_put(SSH_CHANNEL_REQUEST, "usbu", (uint32_t)s.id, "exit-status", 1, 3);
 	world_run();
 	check(fake_expect(SSH_CHANNEL_SUCCESS, "u", s.remote) && peer_quiet(&s.p), "ssh: exit-status answered if so wished, and kept");
@@ -432,7 +432,7 @@ static void unit_ssh_late(void)
 	check(session_ended(&s, 3), "ssh: requests after EOF are");
 	fake_put(SSH_CHANNEL_DATA, "us", (uint32_t)s.id, "later");
 	world_run();
-	check(g.link == LK_DOWN && g.exit_code == 255, "ssh: data after CLOSE loses the link");
+	check(g.lk.state == LK_DOWN && g.lp.exit_code == 255, "ssh: data after CLOSE loses the link");
 	session_close(&s);
 	check(world_end(), "ssh: late messages: no descriptor leaked");
 	for (int type = SSH_CHANNEL_WINDOW_ADJUST; type <= SSH_CHANNEL_FAILURE; type++) {
@@ -457,7 +457,7 @@ static void unit_ssh_early(void)
 		session_ask(&s, "run");
 		fake_put(type, "uuuuu", (uint32_t)s.id, 0, 0, 0, 0);
 		bool goes_on = world_run();
-		check(!goes_on && g.link == LK_DOWN, "ssh: message %d for a channel that is opening loses the link", type);
+		check(!goes_on && g.lk.state == LK_DOWN, "ssh: message %d for a channel that is opening loses the link", type);
 		session_close(&s);
 		check(world_end(), "ssh: ... and nothing is left");
 	}
@@ -502,25 +502,25 @@ static void unit_ssh_keepalive(void)
 	world_begin();
 	g.op.alive_interval = 5;
 	g.op.alive_count = 2;
-	g.alive_at = g.now + 5000;
+	g.lk.alive_at = g.now + 5000;
 	world_sleep(4999);
 	check(!fake_take(), "ssh: no keepalive before its time");
 	world_sleep(1);
 	check(fake_expect(SSH_GLOBAL_REQUEST, "sb", "keepalive@openssh.com", 1), "ssh: a keepalive after silence");
 	fake_put(SSH_REQUEST_FAILURE, "");
 	world_run();
-	check(g.n_global == 0 && g.alive_unanswered == 0, "ssh: its answer is any answer");
+	check(g.tx.n_global == 0 && g.lk.alive_unanswered == 0, "ssh: its answer is any answer");
 	world_sleep(5000);
 	world_sleep(5000);
-	check(fake.out_count == 3 && g.link == LK_UP, "ssh: ServerAliveCountMax keepalives");
+	check(fake.out_count == 3 && g.lk.state == LK_UP, "ssh: ServerAliveCountMax keepalives");
 	bool goes_on = world_sleep(5000);
-	check(!goes_on && g.exit_code == 255 && strstr(world.log, "not responding"), "ssh: and then the link is lost");
+	check(!goes_on && g.lp.exit_code == 255 && strstr(world.log, "not responding"), "ssh: and then the link is lost");
 	world_end();
 	world_begin();
 	fake_put(SSH_REQUEST_SUCCESS, "");
 	fake_put(SSH_REQUEST_SUCCESS, "");
 	goes_on = world_run();
-	check(!goes_on && g.exit_code == 255, "ssh: answers to global requests that were not made lose the link");
+	check(!goes_on && g.lp.exit_code == 255, "ssh: answers to global requests that were not made lose the link");
 	world_end();
 }
 
@@ -572,23 +572,23 @@ static void unit_ssh_login(void)
 	lk_start();
 	world_run();
 	world.patience = 0;
-	check(g.link == LK_LOGIN && fake.starts == 1 && access(world.path, F_OK) != 0, "ssh: connected; no control socket before the login");
+	check(g.lk.state == LK_LOGIN && fake.starts == 1 && access(world.path, F_OK) != 0, "ssh: connected; no control socket before the login");
 	fake.login_ends = TP_UP;
 	world_wake();
-	check(g.link == LK_UP && peer_served(), "ssh: logged in, and there is one");
+	check(g.lk.state == LK_UP && peer_served(), "ssh: logged in, and there is one");
 	close(l);
 	check(world_end() && world_count_fds() == fds, "ssh: login leaves nothing");
 	for (int how = 0; how < 2; how++) {
 		world_clear();
 		lp_open_signals();
 		g.now = log_clock();
-		g.link = LK_LOGIN;
-		g.login_deadline = g.now + 1000;
+		g.lk.state = LK_LOGIN;
+		g.lk.login_deadline = g.now + 1000;
 		fake.login_ends = how ? TP_FAILED : TP_LOGIN;
 		fake.error = "Permission denied (publickey).";
 		tp_start(open("/dev/null", O_RDWR | O_CLOEXEC), true, g.now);
 		bool waits = world_run(), ends = !world_sleep(1000);
-		check((how ? !waits : waits && ends) && g.exit_code == 255 && strstr(world.log, how ? "Permission denied" : "timed out"),
+		check((how ? !waits : waits && ends) && g.lp.exit_code == 255 && strstr(world.log, how ? "Permission denied" : "timed out"),
 		      "ssh: a login that %s", how ? "is refused" : "takes too long");
 		world.fds = fds;
 		check(access(world.path, F_OK) != 0 && world_end(), "ssh: ... leaves nothing");

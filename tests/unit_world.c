@@ -317,8 +317,8 @@ static void world_begin(void)
 	world.fds = world_count_fds();
 	lp_open_signals();
 	g.now = log_clock();
-	g.link = LK_LOGIN;
-	g.login_deadline = g.now + 1000;
+	g.lk.state = LK_LOGIN;
+	g.lk.login_deadline = g.now + 1000;
 	tp_start(open("/dev/null", O_RDWR | O_CLOEXEC), true, g.now);
 	world_run();
 	fake.out_count = 0;
@@ -326,8 +326,8 @@ static void world_begin(void)
 
 static uint32_t world_free_blocks(void)
 {
-	uint32_t n = WINDOW_BLOCKS - g.pool_fresh;
-	for (uint16_t b = g.pool_free; b != NO_BLOCK && n <= WINDOW_BLOCKS; b = g.pool_next[b])
+	uint32_t n = WINDOW_BLOCKS - g.pool.fresh;
+	for (uint16_t b = g.pool.free; b != NO_BLOCK && n <= WINDOW_BLOCKS; b = g.pool.next[b])
 		n++;
 	return n;
 }
@@ -336,18 +336,18 @@ static int world_requests(void)
 {
 	int n = 0;
 	for (int i = 0; i < REQUESTS; i++)
-		n += g.req[i].len > 0;
+		n += g.req.slot[i].len > 0;
 	return n;
 }
 
 /* Whether nothing of clients and channels is left. */
 static bool world_idle(void)
 {
-	bool idle = g.clients == 0 && g.channels == 0 && g.sessions == 0 && g.pool_shared == 0 &&
+	bool idle = g.mx.end == 0 && g.ch.end == 0 && g.ch.sessions == 0 && g.pool.shared == 0 &&
 		    world_free_blocks() == WINDOW_BLOCKS && world_requests() == 0;
 	if (!idle)
-		printf("# clients %d, channels %d, sessions %d, pool_shared %u, blocks %u of %u, requests %d\n", g.clients,
-		       g.channels, g.sessions, g.pool_shared, world_free_blocks(), WINDOW_BLOCKS, world_requests());
+		printf("# clients %d, channels %d, sessions %d, pool_shared %u, blocks %u of %u, requests %d\n", g.mx.end,
+		       g.ch.end, g.ch.sessions, g.pool.shared, world_free_blocks(), WINDOW_BLOCKS, world_requests());
 	return idle;
 }
 
@@ -361,7 +361,7 @@ static const char *pool_wrong(void)
 {
 	uint32_t charges = 0, extra = 0, used = 0, promised = 0;
 	for (int i = 0; i < CHANNELS; i++) {
-		const struct channel *c = &g.channel[i];
+		const struct channel *c = &g.ch.slot[i];
 		uint32_t mine = pool_chain(&c->queue[CH_OUT]) + pool_chain(&c->queue[CH_ERR]);
 		if (c->state == CH_FREE && (c->charge || mine))
 			return "a free channel holds blocks";
@@ -374,7 +374,7 @@ static const char *pool_wrong(void)
 		used += mine;
 		promised += c->state == CH_FREE ? 0 : c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
 	}
-	if (extra != g.pool_shared)
+	if (extra != g.pool.shared)
 		return "pool_shared is not the sum of the extras";
 	if (charges > WINDOW_BLOCKS || extra > WINDOW_BLOCKS - WINDOW_RESERVED || promised > WINDOW_POOL)
 		return "pool overdrawn";
@@ -388,22 +388,22 @@ static bool world_end(void)
 {
 	tp_stop();
 	us_remove();
-	cn_stop(&g.uplink);
-	for (int i = 0; i < g.clients; i++)
-		if (g.client[i].phase != MX_FREE)
-			mx_drop(&g.client[i]);
+	cn_stop(&g.lk.uplink);
+	for (int i = 0; i < g.mx.end; i++)
+		if (g.mx.slot[i].phase != MX_FREE)
+			mx_drop(&g.mx.slot[i]);
 	lp_reap();
-	for (int i = 0; i < g.channels; i++)
-		if (g.channel[i].state != CH_FREE)
-			g.channel[i].state = CH_DEAD;
+	for (int i = 0; i < g.ch.end; i++)
+		if (g.ch.slot[i].state != CH_FREE)
+			g.ch.slot[i].state = CH_DEAD;
 	lp_reap();
 	for (int i = 0; i < FORWARDS; i++)
-		if (g.forward[i].state != FW_FREE)
-			fw_free(&g.forward[i]);
-	fd_close(&g.signal_pipe[0]);
-	fd_close(&g.signal_pipe[1]);
-	fd_close(&g.cancel_pipe[0]);
-	fd_close(&g.cancel_pipe[1]);
+		if (g.fw.slot[i].state != FW_FREE)
+			fw_free(&g.fw.slot[i]);
+	fd_close(&g.lp.signal_pipe[0]);
+	fd_close(&g.lp.signal_pipe[1]);
+	fd_close(&g.lp.cancel_pipe[0]);
+	fd_close(&g.lp.cancel_pipe[1]);
 	int fds = world_count_fds();
 	if (fds != world.fds)
 		printf("# %d descriptors open, %d at the start\n", fds, world.fds);
@@ -618,9 +618,9 @@ static bool session_ask(struct session *s, const char *command)
 	session_request(s, 0, command, fds);
 	world_run();
 	s->id = -1;
-	for (int i = 0; i < g.clients; i++)
-		if (g.client[i].phase == MX_OPENING && s->id < g.client[i].channel)
-			s->id = g.client[i].channel;
+	for (int i = 0; i < g.mx.end; i++)
+		if (g.mx.slot[i].phase == MX_OPENING && s->id < g.mx.slot[i].channel)
+			s->id = g.mx.slot[i].channel;
 	s->remote = 100 + (uint32_t)s->id;
 	return ok;
 }
@@ -673,7 +673,7 @@ static uint32_t session_stall(struct session *s)
 {
 	uint8_t bytes[200];
 	uint32_t n = 0;
-	const struct channel *c = &g.channel[s->id];
+	const struct channel *c = &g.ch.slot[s->id];
 	for (int i = 0; i < 2000 && c->queue[CH_OUT].len == 0; i++) {
 		uint32_t part = c->window < sizeof bytes ? c->window : sizeof bytes;
 		for (uint32_t k = 0; k < part; k++)
@@ -688,10 +688,10 @@ static uint32_t session_stall(struct session *s)
 /* Answers whatever closes channels still, so that they become free. */
 static void world_server_closes(void)
 {
-	for (int i = 0; i < g.channels; i++) {
-		if (g.channel[i].state == CH_OPENING)
+	for (int i = 0; i < g.ch.end; i++) {
+		if (g.ch.slot[i].state == CH_OPENING)
 			fake_put(SSH_CHANNEL_OPEN_FAILURE, "uuss", (uint32_t)i, 2, "", "");
-		else if (g.channel[i].state == CH_OPEN && !(g.channel[i].flags & CH_CLOSE_RCVD))
+		else if (g.ch.slot[i].state == CH_OPEN && !(g.ch.slot[i].flags & CH_CLOSE_RCVD))
 			fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)i);
 	}
 	world_run();

@@ -51,9 +51,9 @@ static void unit_xf_unasked(void)
 	g.op.forward_x11 = 1;
 	for (size_t i = 0; i < 3; i++)
 		refused = refused && !xf_opens(types[i], 70);
-	check(refused && g.channels == 0, "xf: allowed, but no session asked: channels are refused");
+	check(refused && g.ch.end == 0, "xf: allowed, but no session asked: channels are refused");
 	g.xf.agent_wanted = true;
-	check(!xf_opens("x11", 70) && !xf_opens("auth-agent@openssh.com", 71) && g.link == LK_UP,
+	check(!xf_opens("x11", 70) && !xf_opens("auth-agent@openssh.com", 71) && g.lk.state == LK_UP,
 	      "xf: asked for the agent: no display, and an agent that is gone is refused");
 	xf_link_lost();
 	check(!g.xf.agent_wanted && !g.xf.x11_wanted, "xf: a new link begins without wishes");
@@ -87,7 +87,7 @@ static void unit_xf_programs(void)
 {
 	static const char *const stubborn[] = { "sh", "-c", "trap '' TERM; sleep 300", NULL };
 	static const char *const missing[] = { "/nowhere/at/all", NULL };
-	struct program *p = &g.program[EX_ASKERS];
+	struct program *p = &g.ex.slot[EX_ASKERS];
 	world_begin();
 	ex_start(p, stubborn, NULL, g.now + 50);
 	check(p->state == EX_RUNNING && as_answer(EX_ASKERS) == AS_WAITING, "xf: a program runs");
