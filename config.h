@@ -3,8 +3,9 @@
  *
  * Two profiles.  PROFILE=router (make PROFILE=router) is for devices with
  * 32 MB of memory, the default is for everything larger.  Any name may be set
- * on the compiler's command line instead (make CPPFLAGS=-DFORWARDS=100); sshmux.c refuses to
- * compile when settings contradict each other.  `make ram` prints the bill.
+ * on the compiler's command line instead (make CPPFLAGS=-DFORWARDS=100).  A number
+ * out of its range (LIMITS, below), or two that contradict each other, do not
+ * compile.  `make ram` prints the bill.
  */
 #ifndef SSHMUX_CONFIG_H
 #define SSHMUX_CONFIG_H
@@ -23,47 +24,46 @@
 
 /* Programs connected to the control socket at once.  Further ones wait in the
  * kernel's queue (LISTEN_BACKLOG) until a place is free.
- * Range 2..1024.  Cost: CLIENTS * sizeof(struct client), about 384 bytes each. */
+ * Cost: CLIENTS * sizeof(struct client), about 384 bytes each. */
 #ifndef CLIENTS
 #define CLIENTS BY_PROFILE(64, 256)
 #endif
 
 /* SSH channels at once: sessions, forwarded connections, proxied channels.
  * Beyond it sessions wait (SESSION_WAIT_MS), forwarded connections are closed.
- * Range 2..2048.  Cost: CHANNELS * (sizeof(struct channel) + WINDOW_MIN_BLOCKS *
+ * Cost: CHANNELS * (sizeof(struct channel) + WINDOW_MIN_BLOCKS *
  * WINDOW_BLOCK), about 216 + 384 bytes each. */
 #ifndef CHANNELS
 #define CHANNELS BY_PROFILE(96, 512)
 #endif
 
 /* Of those, sessions at once.  Beyond it they wait, then are refused with
- * "Session open refused by peer".  Range 1..CHANNELS.  Costs nothing more. */
+ * "Session open refused by peer".  Costs nothing more. */
 #ifndef SESSIONS
 #define SESSIONS BY_PROFILE(32, 256)
 #endif
 
 /* Forwards at once, from options and from clients.  A further one is refused
- * with "too many forwards".  Range 1..256.  Cost: FORWARDS * sizeof(struct
+ * with "too many forwards".  Cost: FORWARDS * sizeof(struct
  * forward), about 2 * FORWARD_HOST + 160 bytes each. */
 #ifndef FORWARDS
 #define FORWARDS BY_PROFILE(24, 64)
 #endif
 
-/* Longest host name or socket path of a forward, its end mark included.
- * Range 108..256. */
+/* Longest host name or socket path of a forward, its end mark included. */
 #ifndef FORWARD_HOST
 #define FORWARD_HOST BY_PROFILE(128, 256)
 #endif
 
 /* Names being resolved and connections being made for forwards at once.
  * Beyond it they wait their turn, up to CONNECT_MS.
- * Range 1..64.  Cost: about 400 bytes each. */
+ * Cost: about 400 bytes each. */
 #ifndef CONNECTORS
 #define CONNECTORS BY_PROFILE(8, 32)
 #endif
 
 /* Askpass programs at once (ControlMaster=ask); further questions wait.
- * Range 1..64.  Cost: 24 bytes each. */
+ * Cost: 24 bytes each. */
 #ifndef ASKERS
 #define ASKERS BY_PROFILE(2, 4)
 #endif
@@ -72,19 +72,19 @@
 
 /* Longest request body: command + environment + TERM with their lengths.
  * A longer one is answered with FAILURE "request too long".
- * Range 1024..262144.  Cost: see REQUEST_POOL. */
+ * Cost: see REQUEST_POOL. */
 #ifndef REQUEST_MAX
 #define REQUEST_MAX 25088
 #endif
 
 /* Where request bodies wait until their channel is open, each in as many bytes
  * as it has.  While it is full, further requests stay unread in their sockets.
- * Range REQUEST_MAX..1 MiB.  Cost: REQUEST_POOL bytes. */
+ * Cost: REQUEST_POOL bytes. */
 #ifndef REQUEST_POOL
 #define REQUEST_POOL (BY_PROFILE(2, 8) * REQUEST_MAX)
 #endif
 
-/* Requests held in REQUEST_POOL at once.  Range 2..CLIENTS.
+/* Requests held in REQUEST_POOL at once.
  * Cost: 8 bytes each. */
 #ifndef REQUESTS
 #define REQUESTS BY_PROFILE(16, 64)
@@ -101,14 +101,14 @@
 /* The window pool: bytes received for readers that are not ready, and the
  * promise (advertised window) to take more.  One busy channel alone gets about
  * half of it; its throughput is at most window / round-trip time.
- * Range 32 KiB..4 MiB, a multiple of WINDOW_BLOCK.
+ * A multiple of WINDOW_BLOCK.
  * Cost: WINDOW_POOL + 2 bytes a block. */
 #ifndef WINDOW_POOL
 #define WINDOW_POOL (BY_PROFILE(88, 1280) * 1024)
 #endif
 
 /* Grain of the pool.  Smaller wastes less per channel, larger costs fewer
- * system calls.  Range 64..4096. */
+ * system calls. */
 #ifndef WINDOW_BLOCK
 #define WINDOW_BLOCK 128
 #endif
@@ -116,7 +116,7 @@
 /* Blocks that every channel can always have.  Two streams of a session may
  * each leave one block partly filled, so the smallest window is
  * WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1) = 130 bytes.
- * Range 3..64.  Cost: taken out of the pool, CHANNELS times. */
+ * Cost: taken out of the pool, CHANNELS times. */
 #ifndef WINDOW_MIN_BLOCKS
 #define WINDOW_MIN_BLOCKS 3
 #endif
@@ -124,7 +124,7 @@
 /* Window that a new channel starts with: this part of what it may have, and no
  * more than WINDOW_START.  A channel whose server is silent keeps it, so more for
  * each is less for those that come later; it is four times as large after each
- * round trip that its reader keeps up with.  WINDOW_SHARE in the range 1..1024.
+ * round trip that its reader keeps up with.
  * Cost nothing. */
 #ifndef WINDOW_SHARE
 #define WINDOW_SHARE BY_PROFILE(16, 32)
@@ -135,7 +135,7 @@
 
 /* Channel requests of the server (exit-status, exit-signal) that wait for a
  * proxy client to take the data before them.  A client for whom more must wait
- * is dropped.  Range 40..152.  Cost: CHANNELS * (PROXY_STORE + 28) bytes. */
+ * is dropped.  Cost: CHANNELS * (PROXY_STORE + 28) bytes. */
 #ifndef PROXY_STORE
 #define PROXY_STORE 48
 #endif
@@ -144,32 +144,32 @@
 
 /* Everything dropbear allocates.  When it is full the connection ends with
  * "out of transport memory".  Signing with an RSA-4096 key needs 172 KB,
- * RSA-2048 or a finite-field group 65 KB.  Range 48 KiB..1 MiB.
+ * RSA-2048 or a finite-field group 65 KB.
  * Cost: ARENA_SIZE. */
 #ifndef ARENA_SIZE
 #define ARENA_SIZE (BY_PROFILE(72, 192) * 1024)
 #endif
 
 /* Longest RSA key of the user's that ARENA_SIZE has room to sign with; a longer
- * one is ignored, and said to be.  Range 2048..4096.  Costs nothing. */
+ * one is ignored, and said to be.  Costs nothing. */
 #ifndef RSA_BITS_MAX
 #define RSA_BITS_MAX BY_PROFILE(2048, 4096)
 #endif
 
 /* Longest message we send.  Bounds the command (an 8 KB one must fit).
- * Range 10240..32768.  Cost: inside the arena, about twice. */
+ * Cost: inside the arena, about twice. */
 #ifndef PAYLOAD_MAX
 #define PAYLOAD_MAX BY_PROFILE(10240, 16384)
 #endif
 
-/* Bytes read from the network at once.  Range 2048..65536.
+/* Bytes read from the network at once.
  * Cost: NET_READ_SIZE. */
 #ifndef NET_READ_SIZE
 #define NET_READ_SIZE BY_PROFILE(4 * 1024, 16 * 1024)
 #endif
 
 /* Longest channel data we let the server send in one message.
- * Range 1024..32700.  Cost: inside the arena, twice. */
+ * Cost: inside the arena, twice. */
 #ifndef PACKET_MAX
 #define PACKET_MAX BY_PROFILE(8 * 1024, 32 * 1024 - 64)
 #endif
@@ -182,13 +182,13 @@
 
 /* Longest message of bulk data, and what may wait of it, while more than one
  * channel is open.
- * Range 512..32768.  Costs nothing. */
+ * Costs nothing. */
 #ifndef BULK_PACKET
 #define BULK_PACKET 4096
 #endif
 
 /* Unsent bytes in the kernel's queue before it says it is full
- * (TCP_NOTSENT_LOWAT).  Range 2048..1 MiB.  Cost: kernel memory. */
+ * (TCP_NOTSENT_LOWAT).  Cost: kernel memory. */
 #ifndef NET_UNSENT
 #define NET_UNSENT BY_PROFILE(8 * 1024, 32 * 1024)
 #endif
@@ -200,13 +200,13 @@
 
 /* Encrypted bytes that wait for the network's socket before channels stop
  * reading their input.  Short, so that what goes next is decided late.
- * Range 4096..262144.  Cost: inside the arena. */
+ * Cost: inside the arena. */
 #ifndef NET_QUEUE
 #define NET_QUEUE BY_PROFILE(12 * 1024, 32 * 1024)
 #endif
 
 /* Longest line of a known_hosts file; a longer one is skipped.
- * Range 1024..16384.  Cost: KNOWN_HOSTS_LINE. */
+ * Cost: KNOWN_HOSTS_LINE. */
 #ifndef KNOWN_HOSTS_LINE
 #define KNOWN_HOSTS_LINE 4096
 #endif
@@ -265,7 +265,7 @@
 #endif
 
 /* How often a session is opened again that the server closed before it took the
- * command.  Range 0..255.  Costs nothing. */
+ * command.  Costs nothing. */
 #ifndef REOPENS
 #define REOPENS 4
 #endif
@@ -305,7 +305,7 @@
 #endif
 
 /* Configuration files that include one another; one more is an error.
- * Range 1..64.  Cost: PATH_MAX + NAME_MAX bytes of stack each. */
+ * Cost: PATH_MAX + NAME_MAX bytes of stack each. */
 #ifndef INCLUDE_DEPTH
 #define INCLUDE_DEPTH 16
 #endif
@@ -340,7 +340,7 @@
 
 /* Working space within one function: skipped bytes, SOCKS requests, the texts of
  * `-O conninfo` and `-O channels` (longer ones are cut at a line's end).
- * Range 2048..32768.  Cost: SCRATCH. */
+ * Cost: SCRATCH. */
 #ifndef SCRATCH
 #define SCRATCH BY_PROFILE(4096, 16384)
 #endif
@@ -357,9 +357,92 @@
 #endif
 
 /* Answer to one client that is being written.  A client that does not read
- * its answers is not read from.  Range 128..4096.  Cost: CLIENTS times. */
+ * its answers is not read from.  Cost: CLIENTS times. */
 #ifndef REPLY_MAX
 #define REPLY_MAX 192
 #endif
+
+/* --- ranges ---------------------------------------------------------------- */
+
+/* Every number above with the least and the most that it may be.  Whatever includes
+ * this file does not compile otherwise; tests/live/06-limits.sh fails when a name is
+ * missing here.  The unit tests use the smallest pools. */
+#define LIMITS(LIMIT) \
+	LIMIT(CLIENTS, 2, 1024) \
+	LIMIT(CHANNELS, 2, 2048) \
+	LIMIT(SESSIONS, 1, 1024) \
+	LIMIT(FORWARDS, 1, 256) \
+	LIMIT(FORWARD_HOST, 108, 256) \
+	LIMIT(CONNECTORS, 1, 64) \
+	LIMIT(ASKERS, 1, 64) \
+	LIMIT(REQUEST_MAX, 1024, 262144) \
+	LIMIT(REQUEST_POOL, 1024, 2097152) \
+	LIMIT(REQUESTS, 2, 1024) \
+	LIMIT(ENV_VARIABLES, 0, 65536) \
+	LIMIT(WINDOW_POOL, 4096, 4194304) \
+	LIMIT(WINDOW_BLOCK, 64, 4096) \
+	LIMIT(WINDOW_MIN_BLOCKS, 3, 64) \
+	LIMIT(WINDOW_SHARE, 1, 1024) \
+	LIMIT(WINDOW_START, 1024, 4194304) \
+	LIMIT(PROXY_STORE, 40, 255) \
+	LIMIT(ARENA_SIZE, 49152, 1048576) \
+	LIMIT(RSA_BITS_MAX, 2048, 4096) \
+	LIMIT(PAYLOAD_MAX, 10240, 32768) \
+	LIMIT(NET_READ_SIZE, 2048, 65536) \
+	LIMIT(PACKET_MAX, 1024, 32704) \
+	LIMIT(BULK_QUEUE, 1024, 262144) \
+	LIMIT(BULK_PACKET, 512, 32768) \
+	LIMIT(NET_UNSENT, 2048, 1048576) \
+	LIMIT(NET_UNSENT_SHARED, 1024, 1048576) \
+	LIMIT(NET_QUEUE, 4096, 262144) \
+	LIMIT(KNOWN_HOSTS_LINE, 1024, 16384) \
+	LIMIT(REQUEST_MS, 100, 86400000) \
+	LIMIT(HELLO_MS, 100, 86400000) \
+	LIMIT(SESSION_WAIT_MS, 1000, 86400000) \
+	LIMIT(LOGIN_MS, 1000, 86400000) \
+	LIMIT(CONNECT_MS, 100, 86400000) \
+	LIMIT(SOCKS_MS, 100, 86400000) \
+	LIMIT(RECONNECT_HELD_MS, 0, 86400000) \
+	LIMIT(PROBE_MS, 100, 86400000) \
+	LIMIT(SESSION_LIMIT_MS, 0, 86400000) \
+	LIMIT(SESSION_FREED_MS, 0, 86400000) \
+	LIMIT(REOPENS, 0, 255) \
+	LIMIT(TT_RESIZE_MS, 10, 86400000) \
+	LIMIT(ASK_MS, 1000, 86400000) \
+	LIMIT(XAUTH_MS, 100, 86400000) \
+	LIMIT(FAREWELL_MS, 0, 86400000) \
+	LIMIT(INCLUDE_DEPTH, 1, 64) \
+	LIMIT(INCLUDE_FILES, 1, 65536) \
+	LIMIT(JUMPS, 1, 64) \
+	LIMIT(LIST_SECONDS, 1, 86400) \
+	LIMIT(LISTEN_BACKLOG, 1, 65535) \
+	LIMIT(OPTION_LIST, 4, 1024) \
+	LIMIT(SCRATCH, 2048, 32768) \
+	LIMIT(OPTION_TEXT, 1024, 262144) \
+	LIMIT(ADDRESSES, 1, 128) \
+	LIMIT(REPLY_MAX, 128, 4096)
+
+#define LIMIT_CHECK(name, least, most) \
+	_Static_assert((name) >= (least) && (name) <= (most), #name " is not in " #least ".." #most);
+LIMITS(LIMIT_CHECK)
+
+/* What two of them must be to each other. */
+_Static_assert(SESSIONS <= CHANNELS, "more SESSIONS than CHANNELS");
+_Static_assert(SESSIONS <= CLIENTS, "every session has a client: more SESSIONS than CLIENTS");
+_Static_assert(REQUEST_POOL >= REQUEST_MAX, "REQUEST_MAX does not fit in REQUEST_POOL");
+_Static_assert(REQUESTS <= CLIENTS, "more REQUESTS than CLIENTS");
+_Static_assert(WINDOW_POOL % WINDOW_BLOCK == 0, "WINDOW_POOL must be whole WINDOW_BLOCKs");
+_Static_assert(WINDOW_POOL / WINDOW_BLOCK < 0xffff, "WINDOW_POOL has more WINDOW_BLOCKs than numbers");
+_Static_assert(CHANNELS * WINDOW_MIN_BLOCKS <= WINDOW_POOL / WINDOW_BLOCK * 3 / 4,
+	"WINDOW_POOL is too small for CHANNELS");
+_Static_assert(REPLY_MAX >= PROXY_STORE + 40, "a relayed request must fit in REPLY_MAX");
+_Static_assert(ARENA_SIZE % 8 == 0, "ARENA_SIZE must be a multiple of 8");
+_Static_assert(ARENA_SIZE >= 2 * (PAYLOAD_MAX + PACKET_MAX) + NET_QUEUE,
+	"ARENA_SIZE is too small for PAYLOAD_MAX, PACKET_MAX and NET_QUEUE");
+_Static_assert(RSA_BITS_MAX <= 2048 || ARENA_SIZE >= 172 * 1024,
+	"ARENA_SIZE is too small for RSA_BITS_MAX");
+_Static_assert(BULK_QUEUE <= NET_QUEUE, "BULK_QUEUE is a part of NET_QUEUE");
+_Static_assert(BULK_PACKET <= BULK_QUEUE, "BULK_PACKET does not fit in BULK_QUEUE");
+_Static_assert(NET_UNSENT_SHARED <= NET_UNSENT, "NET_UNSENT_SHARED is a part of NET_UNSENT");
 
 #endif

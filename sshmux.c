@@ -104,25 +104,6 @@
 #define POLLFDS (4 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
 #define FD_LIMIT (64 + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS + PROGRAMS)
 
-_Static_assert(CLIENTS >= 2 && CLIENTS <= 1024, "CLIENTS out of range");
-_Static_assert(CHANNELS >= 2 && CHANNELS <= 2048, "CHANNELS out of range");
-_Static_assert(SESSIONS >= 1 && SESSIONS <= CHANNELS, "more SESSIONS than CHANNELS");
-_Static_assert(SESSIONS <= CLIENTS, "every session has a client: more SESSIONS than CLIENTS");
-_Static_assert(REQUEST_MAX >= 1024 && REQUEST_MAX <= 262144, "REQUEST_MAX out of range");
-_Static_assert(REQUEST_POOL >= REQUEST_MAX && REQUEST_POOL <= 1 << 20, "REQUEST_POOL out of range");
-_Static_assert(REQUESTS >= 2 && REQUESTS <= CLIENTS, "REQUESTS out of range");
-_Static_assert(WINDOW_BLOCK >= 64 && WINDOW_BLOCK <= 4096, "WINDOW_BLOCK out of range");
-_Static_assert(WINDOW_POOL % WINDOW_BLOCK == 0, "WINDOW_POOL must be whole blocks");
-_Static_assert(WINDOW_BLOCKS < 0xffff, "more window blocks than their numbers");
-_Static_assert(WINDOW_MIN_BLOCKS >= 3, "a channel needs three blocks: two streams, one more");
-_Static_assert(WINDOW_RESERVED <= WINDOW_BLOCKS * 3 / 4, "WINDOW_POOL too small for CHANNELS");
-_Static_assert(WINDOW_SHARE >= 1 && WINDOW_SHARE <= 1024, "WINDOW_SHARE out of range");
-_Static_assert(PAYLOAD_MAX >= 10240, "an 8 KB command must fit in PAYLOAD_MAX");
-_Static_assert(ASKERS >= 1 && ASKERS <= 64, "ASKERS out of range");
-_Static_assert(REPLY_MAX >= 128, "REPLY_MAX must hold two replies with their reasons");
-_Static_assert(PROXY_STORE >= 40 && PROXY_STORE <= 255, "PROXY_STORE out of range");
-_Static_assert(REPLY_MAX >= PROXY_STORE + 40, "a relayed request must fit in REPLY_MAX");
-
 /* PROTOCOL.mux */
 #define MUX_VERSION 4
 #define MUX_FRAME_MAX 262144

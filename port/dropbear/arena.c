@@ -21,8 +21,6 @@ struct head {
 };
 
 _Static_assert(sizeof(struct head) % GRAIN == 0, "heads keep blocks aligned");
-_Static_assert(ARENA_SIZE % GRAIN == 0, "ARENA_SIZE must be a multiple of 8");
-_Static_assert(ARENA_SIZE >= 48 * 1024, "ARENA_SIZE is too small for a key exchange");
 
 static _Alignas(GRAIN) unsigned char arena[ARENA_SIZE];
 static uint32_t first_free;	/* no block below this offset is free */

@@ -22,9 +22,6 @@
 
 #define ENTROPY_SECONDS 60
 
-_Static_assert(PAYLOAD_MAX >= 10240 && PAYLOAD_MAX <= 32768, "PAYLOAD_MAX out of range");
-_Static_assert(NET_READ_SIZE >= 2048 && NET_READ_SIZE <= 65536, "NET_READ_SIZE out of range");
-
 const size_t tp_payload_max = PAYLOAD_MAX;
 const char tp_version[] = "dropbear " DROPBEAR_VERSION;
 
