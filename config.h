@@ -187,6 +187,18 @@
 #define BULK_PACKET 4096
 #endif
 
+/* Input that is short: so many bytes waiting, or less, go before bulk.
+ * Range 1..SEND_QUANTUM.  Costs nothing. */
+#ifndef SHORT_INPUT
+#define SHORT_INPUT 512
+#endif
+
+/* Bytes that a channel may send in its turn, before the others' turns.
+ * Range 512..1 MiB.  Costs nothing. */
+#ifndef SEND_QUANTUM
+#define SEND_QUANTUM 8192
+#endif
+
 /* Unsent bytes in the kernel's queue before it says it is full
  * (TCP_NOTSENT_LOWAT).  Cost: kernel memory. */
 #ifndef NET_UNSENT

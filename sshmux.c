@@ -29,6 +29,7 @@
  *   rx_        SSH messages we receive, one handler each, and their table
  *   as_        asking the user whether a client may
  *   mx_        mux messages of our clients, one handler each, and their table
+ *   sd_        the scheduler: what is sent next, and how much
  *   lk_        the link: connect, log in, keepalive, loss
  *   lp_        the poll loop
  *   cl_        the mux client
@@ -197,6 +198,15 @@ struct passed {
 	uint32_t inode;		/* narrows the search for who shares the description */
 };
 
+/* What waits for the network at a channel or a proxy client, as poll() found it:
+ * until a read comes back short.  Short input goes before bulk (sd_). */
+enum sd_input { SD_NONE, SD_BULK, SD_SHORT };
+
+struct sender {
+	uint32_t quantum;		/* bytes it may still send in its turn */
+	uint8_t input;			/* enum sd_input */
+};
+
 /* What stands at our end of a channel. */
 enum ch_kind {
 	CH_SESSION,		/* a client's stdin, stdout and stderr */
@@ -221,13 +231,11 @@ enum ch_flag {
 	CH_STATUS = 1 << 5,	/* `status` holds the remote exit status */
 	CH_ABANDONED = 1 << 6,	/* its client left: close as soon as possible */
 	CH_TTY = 1 << 7,	/* a pty was asked for */
-	CH_READABLE = 1 << 8,	/* poll() found input; until a read comes back short */
 	CH_REFUSED = 1 << 9,	/* the server refused to start the command */
 	CH_SOCKS_PENDING = 1 << 10,	/* its SOCKS request, or X11 greeting, comes as channel data */
 	CH_SUSPENDED = 1 << 11,	/* its client is stopped: the terminal is not ours to read */
 	CH_LINE_START = 1 << 12,	/* es_: the next byte typed may be the escape character */
 	CH_ESCAPED = 1 << 13,	/* es_: the escape character is held back */
-	CH_SHORT = 1 << 14,	/* lp_: little input waits, it goes before bulk */
 	CH_REQUESTED = 1 << 15,	/* the server was asked to start the command */
 };
 
@@ -292,7 +300,7 @@ struct channel {
 	uint32_t window_target;		/* what `window` is filled up to */
 	uint32_t consumed;		/* bytes taken since the target last grew */
 	uint32_t status;
-	uint32_t turn;			/* lp_: bytes it may still send in its turn */
+	struct sender sender;		/* sd_ */
 	uint32_t escape;		/* escape character, above 0xff for none */
 	int64_t deadline;		/* fw_: of its SOCKS request, 0 for none */
 	uint8_t request[CH_REQUESTS];	/* enum ch_request, oldest first */
@@ -312,9 +320,6 @@ enum mx_phase {
 	/* proxy mode, the last ones: frames of SSH messages, read by px_ */
 	MX_PROXY_HEAD, MX_PROXY_WAIT, MX_PROXY_BODY, MX_PROXY_DATA
 };
-
-/* px_: what poll() has found of a proxy client's, until a read comes back short. */
-enum px_input { PX_QUIET, PX_BULK, PX_SHORT };
 
 /* px_: the one answer that a proxy client may be waiting for; until it is
  * written, nothing more is read from that client. */
@@ -357,14 +362,13 @@ struct client {
 	int64_t deadline;		/* ms, 0 for none */
 	int64_t give_up;		/* when its wait for a session ends */
 	int64_t wait;			/* ms it may wait */
-	uint8_t readable;		/* px_: enum px_input */
 	uint8_t verdict;		/* px_: enum px_answer */
 	uint8_t tail_stream;
 	int16_t tail_channel;
 	int16_t next_channel;		/* px_: which of its channels is heard next */
 	uint32_t tail;			/* px_: bytes of that channel's stream that follow `out` */
 	uint32_t word;			/* px_: what `verdict` says: a port, or the channel's number */
-	uint32_t turn;			/* lp_: bytes it may still send in its turn */
+	struct sender sender;		/* sd_: in proxy mode */
 	uint16_t out_len, out_pos;
 	uint8_t out[REPLY_MAX];
 	uint8_t header[MX_HEADER_SIZE];
@@ -522,15 +526,6 @@ static struct {
 	} tx;
 
 	struct {
-		uint32_t packet;	/* longest message of bulk just now */
-		uint32_t queue;		/* bytes of bulk that may wait for the network just now */
-		uint32_t burst;		/* bytes of it that were queued since that was decided */
-		bool backlogged;	/* the kernel has not sent the last burst yet */
-		bool held;		/* somebody's bulk waits for that */
-		int next;		/* the channel whose turn it is to send */
-	} sd;
-
-	struct {
 		struct channel slot[CHANNELS];
 		int end;		/* all slots from here on are free */
 		int sessions;
@@ -565,6 +560,17 @@ static struct {
 	} mx;
 
 	struct {
+		int fd;			/* the transport's socket; not ours to close */
+		int unsent;		/* its TCP_NOTSENT_LOWAT */
+		uint32_t packet;	/* longest message of bulk just now */
+		uint32_t queue;		/* bytes of bulk that may wait for the network just now */
+		uint32_t burst;		/* bytes that were queued since that was decided */
+		bool backlogged;	/* the kernel has not sent the last burst yet */
+		bool held;		/* somebody's bulk waits for that */
+		int next;		/* the sender whose turn it is */
+	} sd;
+
+	struct {
 		enum lk_state state;
 		struct connector uplink;
 		int64_t login_deadline, alive_at, connected_at, resize_at;
@@ -579,7 +585,6 @@ static struct {
 		pid_t proxy;		/* ProxyCommand's process, 0 for none */
 		int net_fd;		/* the transport's socket, for its DSCP; not ours to close */
 		int tos;		/* set on it, -1 for none yet */
-		int unsent;		/* its TCP_NOTSENT_LOWAT */
 		char error[200];	/* a protocol error found by rx_ */
 		char why[200];		/* why the last try failed */
 		char local[INET6_ADDRSTRLEN + 8], remote[INET6_ADDRSTRLEN + 8];	/* "1.2.3.4:22" */
@@ -1641,16 +1646,6 @@ static void tx_end(const struct buf *b)
 	tp_send(b->pos);
 }
 
-/* Bytes of bulk data that may be queued now.  Less than the transport has room
- * for: a part is kept for opens and requests, which would never find any beside
- * a saturating upload; and lk_shape() keeps the queue short while others are
- * open, so that they do not wait behind what a bulk upload has queued. */
-static size_t tx_room(void)
-{
-	size_t room = tp_room(), kept = NET_QUEUE - g.sd.queue;
-	return room > kept && !g.sd.backlogged ? room - kept : 0;
-}
-
 /* Messages that are a recipient channel and nothing else. */
 static void tx_channel(enum ssh_type type, const struct channel *c)
 {
@@ -1800,7 +1795,7 @@ static void ch_end_output(struct channel *c, enum stream s)
 static void ch_end_input(struct channel *c)
 {
 	ch_release(c, &c->in, &c->out[CH_OUT], SHUT_RD);
-	c->flags &= (uint16_t)~CH_READABLE;
+	c->sender.input = SD_NONE;
 }
 
 /* Its local program is gone: nobody reads or writes any more. */
@@ -1916,14 +1911,14 @@ static uint32_t ch_window(const struct channel *c)
  * is asked once by the caller. */
 static bool ch_wants_read(const struct channel *c)
 {
-	return c->state == CH_OPEN && c->in.fd >= 0 && ch_window(c) > 0 &&
-	       !(c->flags & (CH_EOF_SENT | CH_CLOSE_SENT | CH_READABLE | CH_SUSPENDED));
+	return c->state == CH_OPEN && c->in.fd >= 0 && ch_window(c) > 0 && c->sender.input == SD_NONE &&
+	       !(c->flags & (CH_EOF_SENT | CH_CLOSE_SENT | CH_SUSPENDED));
 }
 
 /* Input that poll() has announced and the server has a window for. */
 static bool ch_wants_send(const struct channel *c)
 {
-	return c->state == CH_OPEN && c->flags & CH_READABLE && ch_window(c) > 0;
+	return c->state == CH_OPEN && c->sender.input != SD_NONE && ch_window(c) > 0;
 }
 
 /* Where the data of the message stands that is being built. */
@@ -1950,7 +1945,7 @@ static uint32_t ch_input(struct channel *c, uint8_t *to, uint32_t max)
 	if (n == FD_ERROR && ch_is_socket(c))		/* reset: the other direction is dead too */
 		ch_end_output(c, CH_OUT);
 	if (n < (ssize_t)max || c->in.tty)	/* a terminal blocks: never twice after one poll() */
-		c->flags &= (uint16_t)~CH_READABLE;
+		c->sender.input = SD_NONE;
 	return n > 0 ? (uint32_t)n : 0;
 }
 
@@ -1965,7 +1960,6 @@ static void ch_send(struct channel *c, uint32_t n)
 	buf_set_u32(p + 5, n);
 	tp_send(SSH_DATA_HEADER + n);
 	c->remote_window -= n;
-	g.sd.burst += n;
 }
 
 /* Moves at most `max` bytes of input into one message; returns how many. */
@@ -4105,7 +4099,7 @@ static uint32_t px_fetch(struct client *c, uint8_t *to, size_t want)
 	if (n == FD_END || n == FD_ERROR)
 		px_drop(c, "it has left");
 	if (n < (ssize_t)want)
-		c->readable = PX_QUIET;
+		c->sender.input = SD_NONE;
 	if (n <= 0)
 		return 0;
 	c->got += (uint32_t)n;
@@ -4147,13 +4141,13 @@ static bool px_may_read(const struct client *c)
 /* Worth waiting for input: the transport's room is asked once by the caller. */
 static bool px_wants_read(const struct client *c)
 {
-	return px_may_read(c) && c->readable == PX_QUIET;
+	return px_may_read(c) && c->sender.input == SD_NONE;
 }
 
 /* Input that poll() has announced. */
 static bool px_wants_send(const struct client *c)
 {
-	return px_may_read(c) && c->readable != PX_QUIET;
+	return px_may_read(c) && c->sender.input != SD_NONE;
 }
 
 /* One step of reading, not more than `max` bytes of data.  Returns how many
@@ -5952,6 +5946,192 @@ static void mx_expire(struct client *c)
 		mx_drop(c);
 }
 
+/* ===== sd_ ================================================================
+ * The scheduler: which channel or proxy client sends next, and how much.
+ * Calls ch_, es_, px_. */
+
+/* Of a new connection, whose socket stays the transport's. */
+static void sd_begin(int fd)
+{
+	int low = NET_UNSENT;
+	g.sd.fd = fd;
+	g.sd.unsent = low;
+	g.sd.queue = BULK_QUEUE;
+	g.sd.packet = UINT32_MAX;
+	g.sd.burst = 0;
+	g.sd.backlogged = false;
+	if (setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low, sizeof low) != 0) {
+		int size = NET_UNSENT * 4;
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+	}
+}
+
+static void sd_end(void)
+{
+	g.sd.fd = -1;
+}
+
+/* Small send queue in the kernel, so that what goes next is decided late. */
+static void sd_set_unsent(int bytes)
+{
+	if (bytes == g.sd.unsent || g.sd.fd < 0)
+		return;
+	g.sd.unsent = bytes;
+	setsockopt(g.sd.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
+}
+
+/* Whether more than one channel is open: then nobody has the queues alone. */
+static bool sd_is_shared(void)
+{
+	int n = 0;
+	for (int i = 0; i < g.ch.end; i++)
+		n += g.ch.slot[i].state == CH_OPEN || g.ch.slot[i].state == CH_OPENING;
+	return n > 1;
+}
+
+/* Decides how much bulk may be queued: as much as a lone upload wants, but no
+ * more than a keystroke bears while others are open.  Then a burst is one small
+ * packet, and the next one waits until the kernel has sent it; a network that
+ * is always done with it gets bursts twice as long each time. */
+static void sd_shape(void)
+{
+	int unsent = 0;
+	g.sd.backlogged = false;
+	if (!sd_is_shared()) {
+		sd_set_unsent(NET_UNSENT);
+		g.sd.queue = BULK_QUEUE;
+		g.sd.packet = UINT32_MAX;
+		return;
+	}
+	sd_set_unsent(NET_UNSENT_SHARED);
+	if (g.sd.fd >= 0 && ioctl(g.sd.fd, SIOCOUTQNSD, &unsent) != 0)
+		unsent = 0;
+	if (unsent > 0)
+		g.sd.queue = BULK_PACKET;
+	else if (g.sd.burst >= g.sd.queue)
+		g.sd.queue = g.sd.queue < BULK_QUEUE / 2 ? g.sd.queue * 2 : BULK_QUEUE;
+	g.sd.backlogged = unsent >= NET_UNSENT_SHARED;
+	g.sd.packet = g.sd.queue;
+	g.sd.burst = 0;
+}
+
+/* Bytes that may be queued now.  Bulk gets less than the transport has room for:
+ * a part is kept for opens and requests, which would never find any beside a
+ * saturating upload; and sd_shape() keeps the queue short while others are open,
+ * so that they do not wait behind what a bulk upload has queued. */
+static size_t sd_room(enum sd_input input)
+{
+	size_t room = tp_room(), kept = NET_QUEUE - g.sd.queue;
+	if (input == SD_SHORT)
+		return room;
+	return room > kept && !g.sd.backlogged ? room - kept : 0;
+}
+
+/* poll() has found input at fd.  Terminals, and whatever has little to say, go
+ * before bulk. */
+static void sd_announce(struct sender *s, int fd, bool terminal)
+{
+	int waiting = 0;
+	bool is_short = terminal || (ioctl(fd, FIONREAD, &waiting) == 0 && waiting <= SHORT_INPUT);
+	s->input = is_short ? SD_SHORT : SD_BULK;
+}
+
+/* --- when the next turn comes ------------------------------------------------- */
+
+static void sd_turn_begins(void)
+{
+	g.sd.held = false;
+}
+
+/* s has input whose turn has not come yet: at once, or when the kernel has sent
+ * enough. */
+static void sd_wait(const struct sender *s, int *timeout)
+{
+	if (sd_room(s->input) > 0)
+		*timeout = 0;
+	else
+		g.sd.held = true;
+}
+
+/* Whether the kernel's having sent enough is worth a turn. */
+static bool sd_waits_for_network(void)
+{
+	return g.sd.held && g.sd.backlogged && g.sd.fd >= 0;
+}
+
+/* --- whose turn it is --------------------------------------------------------- */
+
+/* Senders are numbered: the channels, then the clients, of which those in proxy
+ * mode send, each like one channel. */
+#define SENDERS (CHANNELS + CLIENTS)
+
+static struct sender *sd_sender(int i)
+{
+	return i < CHANNELS ? &g.ch.slot[i].sender : &g.mx.slot[i - CHANNELS].sender;
+}
+
+static bool sd_wants_send(int i)
+{
+	return i < CHANNELS ? ch_wants_send(&g.ch.slot[i]) : px_wants_send(&g.mx.slot[i - CHANNELS]);
+}
+
+/* Moves at most `max` bytes of its input; a proxy client's frame may be longer. */
+static uint32_t sd_move(int i, uint32_t max)
+{
+	if (i >= CHANNELS)
+		return px_read(&g.mx.slot[i - CHANNELS], max);
+	struct channel *c = &g.ch.slot[i];
+	return c->escape <= 0xff ? es_read(c, max) : ch_read(c, max);
+}
+
+/* One sender's turn; true if it sent.  Ended by the want of room, it goes on
+ * next time. */
+static bool sd_turn(int i)
+{
+	struct sender *s = sd_sender(i);
+	bool sent = false;
+	if (s->quantum == 0)
+		s->quantum = SEND_QUANTUM;
+	while (s->quantum > 0 && sd_wants_send(i) && sd_room(s->input) > 0) {
+		uint32_t n = sd_move(i, s->quantum < g.sd.packet ? s->quantum : g.sd.packet);
+		s->quantum -= n < s->quantum ? n : s->quantum;
+		g.sd.burst += n;
+		sent |= n > 0;
+	}
+	if (!sd_wants_send(i))
+		s->quantum = 0;
+	return sent;
+}
+
+/* Round robin in bytes over the senders that have this kind of input.  True if
+ * any of them sent. */
+static bool sd_round(enum sd_input input)
+{
+	bool sent = false;
+	int first = g.sd.next;
+	for (int n = 0; n < SENDERS && sd_room(input) > 0; n++) {
+		int i = (first + n) % SENDERS;
+		if (sd_sender(i)->input != input || !sd_wants_send(i))
+			continue;
+		sent |= sd_turn(i);
+		if (input == SD_BULK)
+			g.sd.next = sd_sender(i)->quantum > 0 ? i : i + 1;
+	}
+	return sent;
+}
+
+/* Short input first, then bulk in turn, while the transport has room. */
+static void sd_send(void)
+{
+	bool more = true;
+	for (int i = 0; i < 8 && more; i++) {
+		sd_shape();
+		more = sd_round(SD_SHORT);
+		more |= sd_round(SD_BULK);
+		tp_flush();
+	}
+}
+
 /* ===== lk_ ================================================================
  * The link: connect, log in, keep alive, notice the loss.  The transport does
  * the cryptography; what a loss means to clients is decided here. */
@@ -5992,6 +6172,7 @@ static void lk_lost(const char *why)
 	lk_end_proxy();
 	g.lk.state = LK_DOWN;
 	g.lk.net_fd = -1;
+	sd_end();
 	g.tx.n_global = 0;
 	g.lk.probe_at = 0;
 	for (int i = 0; i < g.ch.end; i++)
@@ -6043,18 +6224,13 @@ static void lk_start(void)
 		cn_start(&g.lk.uplink, g.op.host_name, (uint16_t)g.op.port, (int)g.op.family, g.lk.login_deadline, g.now);
 }
 
-/* Small send queue in the kernel, so that what goes next is decided late. */
 static void lk_tune(int fd)
 {
-	int on = 1, low = NET_UNSENT;
+	int on = 1;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	if (g.op.tcp_keepalive)
 		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-	g.lk.unsent = low;
-	if (setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low, sizeof low) != 0) {
-		int size = NET_UNSENT * 4;
-		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-	}
+	sd_begin(fd);
 }
 
 static void lk_connected(void)
@@ -6075,49 +6251,6 @@ static void lk_connected(void)
 	g.lk.uplink.fd = -1;
 	g.lk.uplink.state = CN_IDLE;
 	g.lp.again = true;			/* it may have failed at once */
-}
-
-/* Whether more than one channel is open: then nobody has the queues alone. */
-static bool lk_is_shared(void)
-{
-	int n = 0;
-	for (int i = 0; i < g.ch.end; i++)
-		n += g.ch.slot[i].state == CH_OPEN || g.ch.slot[i].state == CH_OPENING;
-	return n > 1;
-}
-
-static void lk_set_unsent(int bytes)
-{
-	if (bytes == g.lk.unsent || g.lk.net_fd < 0)
-		return;
-	g.lk.unsent = bytes;
-	setsockopt(g.lk.net_fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
-}
-
-/* Decides how much bulk may be queued: as much as a lone upload wants, but no
- * more than a keystroke bears while others are open.  Then a burst is one small
- * packet, and the next one waits until the kernel has sent it; a network that
- * is always done with it gets bursts twice as long each time. */
-static void lk_shape(void)
-{
-	int unsent = 0;
-	g.sd.backlogged = false;
-	if (!lk_is_shared()) {
-		lk_set_unsent(NET_UNSENT);
-		g.sd.queue = BULK_QUEUE;
-		g.sd.packet = UINT32_MAX;
-		return;
-	}
-	lk_set_unsent(NET_UNSENT_SHARED);
-	if (g.lk.net_fd >= 0 && ioctl(g.lk.net_fd, SIOCOUTQNSD, &unsent) != 0)
-		unsent = 0;
-	if (unsent > 0)
-		g.sd.queue = BULK_PACKET;
-	else if (g.sd.burst >= g.sd.queue)
-		g.sd.queue = g.sd.queue < BULK_QUEUE / 2 ? g.sd.queue * 2 : BULK_QUEUE;
-	g.sd.backlogged = unsent >= NET_UNSENT_SHARED;
-	g.sd.packet = g.sd.queue;
-	g.sd.burst = 0;
 }
 
 /* The control socket, once. */
@@ -6150,7 +6283,6 @@ static void lk_up(void)
 	g.lk.why[0] = 0;
 	g.lk.failures = 0;
 	g.ch.session_limit = SESSIONS;
-	lk_shape();
 	lk_listen();
 }
 
@@ -6361,12 +6493,6 @@ static void lp_signals(void)
 		lp_signal(numbers[i]);
 }
 
-/* Room for data: what has little to say is not held back by bulk's limits. */
-static size_t lp_room(bool little)
-{
-	return little ? tp_room() : tx_room();
-}
-
 static void lp_add(enum lp_kind kind, int index, int stream, int fd, short events)
 {
 	g.lp.owner[g.lp.n_poll] = (struct lp_owner){ (uint8_t)kind, (uint8_t)stream, (uint16_t)index };
@@ -6384,16 +6510,6 @@ static void lp_earlier(int *timeout, int64_t deadline)
 		*timeout = (int)left;
 }
 
-/* Somebody has announced input whose turn has not come yet: at once, or when the
- * kernel has sent enough. */
-static void lp_add_turn(bool little, int *timeout)
-{
-	if (lp_room(little) > 0)
-		*timeout = 0;
-	else
-		g.sd.held = true;
-}
-
 /* One from whom nothing is wanted now is left out, or its hanging up would be
  * reported over and over. */
 static void lp_add_proxy(int index, int *timeout)
@@ -6402,7 +6518,7 @@ static void lp_add_proxy(int index, int *timeout)
 	bool room = g.lk.state == LK_UP && tp_room() > 0;
 	short events = (short)((room && px_wants_read(c) ? POLLIN : 0) | (c->out_len || c->tail ? POLLOUT : 0));
 	if (room && px_wants_send(c))
-		lp_add_turn(c->readable == PX_SHORT, timeout);
+		sd_wait(&c->sender, timeout);
 	if (events)
 		lp_add(LP_CLIENT, index, 0, c->fd, events);
 }
@@ -6439,7 +6555,7 @@ static void lp_add_channels(int *timeout)
 		if (room && c->state == CH_SOCKS)
 			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN | POLLRDHUP);
 		if (room && ch_wants_send(c))
-			lp_add_turn(c->flags & CH_SHORT, timeout);
+			sd_wait(&c->sender, timeout);
 		else if (room && ch_wants_read(c))
 			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN);
 		for (int s = 0; s < CH_STREAMS; s++)
@@ -6472,7 +6588,8 @@ static int lp_build(void)
 {
 	int timeout = g.lp.again ? 0 : -1;
 	g.lp.n_poll = 0;
-	g.lp.again = g.sd.held = false;
+	g.lp.again = false;
+	sd_turn_begins();
 	lp_add(LP_SIGNAL, 0, 0, g.lp.signal_pipe[0], POLLIN);
 	if (g.lk.state == LK_LOGIN || g.lk.state == LK_UP) {
 		struct pollfd p[TP_POLLFDS];
@@ -6503,8 +6620,8 @@ static int lp_build(void)
 	lp_add_clients(&timeout);
 	lp_add_channels(&timeout);
 	lp_add_forwards(&timeout);
-	if (g.sd.held && g.sd.backlogged && g.lk.net_fd >= 0)
-		lp_add(LP_NETWORK, 0, 0, g.lk.net_fd, POLLOUT);
+	if (sd_waits_for_network())
+		lp_add(LP_NETWORK, 0, 0, g.sd.fd, POLLOUT);
 	return timeout;
 }
 
@@ -6529,21 +6646,13 @@ static void lp_serve_transport(void)
 		rx_message(p, len);
 }
 
-#define SHORT_INPUT 512		/* bytes waiting that are no bulk */
-
-static bool lp_is_little(int fd)
-{
-	int waiting = 0;
-	return ioctl(fd, FIONREAD, &waiting) == 0 && waiting <= SHORT_INPUT;
-}
-
 static void lp_serve_client(struct client *c, short revents)
 {
 	if (px_is(c)) {
 		if (revents & POLLOUT)
 			px_pump(c);
 		if (revents & (POLLIN | POLLHUP | POLLERR))
-			c->readable = lp_is_little(c->fd) ? PX_SHORT : PX_BULK;
+			sd_announce(&c->sender, c->fd, false);
 		return;
 	}
 	if (revents & POLLOUT)
@@ -6552,14 +6661,6 @@ static void lp_serve_client(struct client *c, short revents)
 		mx_read(c);
 	else if (revents & (POLLHUP | POLLERR))
 		mx_drop(c);
-}
-
-
-/* Input has come.  Terminals, and whatever has little to say, go before bulk. */
-static void lp_readable(struct channel *c)
-{
-	bool little = c->flags & CH_TTY || lp_is_little(c->in.fd);
-	c->flags = (uint16_t)((c->flags & ~CH_SHORT) | CH_READABLE | (little ? CH_SHORT : 0));
 }
 
 static void lp_serve(const struct lp_owner *o, short revents)
@@ -6582,7 +6683,7 @@ static void lp_serve(const struct lp_owner *o, short revents)
 		if (ch->state == CH_SOCKS)
 			fw_socks_local(ch, revents & (POLLRDHUP | POLLHUP | POLLERR));
 		else if (ch->in.fd >= 0)
-			lp_readable(ch);
+			sd_announce(&ch->sender, ch->in.fd, ch->flags & CH_TTY);
 		break;
 	case LP_FORWARD:
 		if (g.fw.slot[o->index].socket[o->stream] >= 0)
@@ -6602,76 +6703,10 @@ static void lp_serve(const struct lp_owner *o, short revents)
 	}
 }
 
-#define SEND_QUANTUM 8192	/* bytes that a channel may send in its turn */
-
-/* One channel's turn.  Ended by the want of room, it goes on next time. */
-static bool lp_send_turn(struct channel *c)
-{
-	uint32_t before = c->turn = c->turn > 0 ? c->turn : SEND_QUANTUM;
-	uint32_t most = g.sd.packet;
-	while (c->turn > 0 && ch_wants_send(c) && lp_room(c->flags & CH_SHORT) > 0) {
-		uint32_t part = c->turn < most ? c->turn : most;
-		c->turn -= c->escape <= 0xff ? es_read(c, part) : ch_read(c, part);
-	}
-	bool sent = c->turn < before;
-	if (!ch_wants_send(c))
-		c->turn = 0;
-	return sent;
-}
-
-/* The same for a proxy client, whatever its frames are. */
-static bool lp_proxy_turn(struct client *c)
-{
-	uint32_t before = c->turn = c->turn > 0 ? c->turn : SEND_QUANTUM;
-	while (c->turn > 0 && px_wants_send(c) && lp_room(c->readable == PX_SHORT) > 0) {
-		uint32_t n = px_read(c, c->turn < g.sd.packet ? c->turn : g.sd.packet);
-		c->turn -= n < c->turn ? n : c->turn;
-	}
-	bool sent = c->turn < before;
-	if (!px_wants_send(c))
-		c->turn = 0;
-	return sent;
-}
-
-/* Round robin in bytes over the channels of one kind that have input and
- * window, and the proxy clients, each like one channel.  True if any of them
- * sent. */
-static bool lp_send_round(uint16_t little)
-{
-	bool sent = false;
-	int last = g.sd.next, all = g.ch.end + g.mx.end;
-	for (int n = 0; n < all && lp_room(little) > 0; n++) {
-		int at = (g.sd.next + n) % all;
-		struct channel *c = at < g.ch.end ? &g.ch.slot[at] : NULL;
-		struct client *k = c ? NULL : &g.mx.slot[at - g.ch.end];
-		if (c ? !ch_wants_send(c) || (c->flags & CH_SHORT) != little
-		      : !px_wants_send(k) || (k->readable == PX_SHORT) != (little != 0))
-			continue;
-		sent |= c ? lp_send_turn(c) : lp_proxy_turn(k);
-		if (!little)
-			last = (c ? c->turn : k->turn) > 0 ? at : at + 1;
-	}
-	g.sd.next = last;
-	return sent;
-}
-
-/* Those with little to say first, then the others in turn, while the transport
- * has room. */
-static void lp_send(void)
-{
-	bool more = true;
-	for (int i = 0; i < 8 && more; i++) {
-		lk_shape();
-		more = lp_send_round(CH_SHORT);
-		more |= lp_send_round(0);
-		tp_flush();
-	}
-}
-
 static void lp_settle(void)
 {
 	if (g.lk.state == LK_UP && tp_state() == TP_UP)
-		lp_send();
+		sd_send();
 	fw_settle();
 	ex_expire();
 	xf_settle();
@@ -6733,6 +6768,7 @@ static void lp_begin_stop(void)
 		lk_end_proxy();
 		g.lk.state = LK_DOWN;
 		g.lk.net_fd = -1;
+		sd_end();
 		for (int i = 0; i < g.ch.end; i++)
 			if (g.ch.slot[i].state != CH_FREE && g.ch.slot[i].state != CH_DEAD)
 				ch_lose(&g.ch.slot[i]);
@@ -9415,9 +9451,7 @@ static void main_defaults(void)
 {
 	g.pool.free = NO_BLOCK;
 	g.us.listener = g.lk.uplink.fd = g.lp.signal_pipe[0] = g.lp.signal_pipe[1] = g.lp.cancel_pipe[0] = g.lp.cancel_pipe[1] = -1;
-	g.sd.queue = BULK_QUEUE;
-	g.sd.packet = UINT32_MAX;
-	g.lk.net_fd = -1;
+	g.lk.net_fd = g.sd.fd = -1;
 	g.op.log_level = TP_INFO;
 	g.op.level = 3;
 	g.op.port = 22;
