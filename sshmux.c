@@ -253,7 +253,7 @@ enum ch_event {
 
 /* Channel requests of ours that want a reply, in the order sent (RFC 4254,
  * 5.4: the replies come in that order and carry no name). */
-enum ch_request { CH_RQ_NONE, CH_RQ_PTY, CH_RQ_START, CH_RQ_X11 };
+enum ch_request { CH_RQ_NONE, CH_RQ_PTY, CH_RQ_X11, CH_RQ_EXEC, CH_RQ_SHELL, CH_RQ_SUBSYSTEM };	/* from EXEC on: starts it */
 #define CH_REQUESTS 4
 
 enum stream { CH_OUT, CH_ERR, CH_STREAMS };
@@ -4463,18 +4463,22 @@ static void rx_bad(const char *why)
 		snprintf(g.lk.error, sizeof g.lk.error, "protocol error by the server: %s", why);
 }
 
-/* The channel that a message is for; NULL, and the link is lost, if the server
- * means one that it cannot know. */
-static struct channel *rx_channel(struct buf *b)
+/* The channel that a message is for; NULL if it is not open, or no more: window,
+ * requests and answers may honestly come too late (CHAN-late). */
+static struct channel *rx_late_channel(struct buf *b)
 {
 	uint32_t id = buf_get_u32(b);
-	if (!b->bad && id < (uint32_t)g.ch.end) {
-		struct channel *c = &g.ch.slot[id];
-		if (c->state == CH_OPEN && !(c->flags & CH_CLOSE_RCVD))
-			return c;
-	}
-	rx_bad("message for a channel that is not open");
-	return NULL;
+	struct channel *c = !b->bad && id < (uint32_t)g.ch.end ? &g.ch.slot[id] : NULL;
+	return c && c->state == CH_OPEN && !(c->flags & CH_CLOSE_RCVD) ? c : NULL;
+}
+
+/* The same for what must not: NULL, and the link is lost. */
+static struct channel *rx_channel(struct buf *b)
+{
+	struct channel *c = rx_late_channel(b);
+	if (!c)
+		rx_bad("message for a channel that is not open");
+	return c;
 }
 
 /* The server opens a channel: only for a remote forward that was asked for, or
@@ -4545,7 +4549,7 @@ static void rx_channel_open_failure(struct buf *b)
 
 static void rx_channel_window_adjust(struct buf *b)
 {
-	struct channel *c = rx_channel(b);
+	struct channel *c = rx_late_channel(b);
 	uint32_t more = buf_get_u32(b);
 	if (!c)
 		return;
@@ -4641,7 +4645,7 @@ static void rx_channel_request(struct buf *b)
 		{ "exit-signal", rx_exit_signal },
 		{ "eow@openssh.com", rx_eow },
 	};
-	struct channel *c = rx_channel(b);
+	struct channel *c = rx_late_channel(b);
 	struct str name = buf_get_str(b);
 	bool want_reply = buf_get_u8(b), done = false;
 	if (!c || b->bad)
@@ -4659,9 +4663,27 @@ static void rx_channel_request(struct buf *b)
 		tx_channel(done ? SSH_CHANNEL_SUCCESS : SSH_CHANNEL_FAILURE, c);
 }
 
+/* The server refuses what one of our requests asked for. */
+static void rx_refused(struct channel *c, enum ch_request what)
+{
+	static const char *const text[] = {
+		[CH_RQ_PTY] = "PTY allocation request failed\r\n", [CH_RQ_X11] = "X11 forwarding request failed\r\n",
+		[CH_RQ_EXEC] = "exec request failed\r\n", [CH_RQ_SHELL] = "shell request failed\r\n",
+		[CH_RQ_SUBSYSTEM] = "subsystem request failed\r\n",
+	};
+	ch_tell(c, text[what]);
+	if (what == CH_RQ_PTY) {
+		c->flags &= (uint16_t)~CH_TTY;
+		c->events |= CH_EV_TTY_FAILED;
+	} else if (what >= CH_RQ_EXEC) {	/* whatever status came, or comes, is of no command */
+		ch_end_input(c);
+		c->flags |= CH_REFUSED;
+	}
+}
+
 static void rx_channel_reply(struct buf *b, bool success)
 {
-	struct channel *c = rx_channel(b);
+	struct channel *c = rx_late_channel(b);
 	if (!c)
 		return;
 	if (c->kind == CH_PROXY) {		/* its client may have left before the answer */
@@ -4669,29 +4691,11 @@ static void rx_channel_reply(struct buf *b, bool success)
 			rx_bad("answer to a channel request that was not made");
 		return;
 	}
-	switch (ch_answered(c)) {
-	case CH_RQ_NONE:
+	enum ch_request what = ch_answered(c);
+	if (what == CH_RQ_NONE)
 		rx_bad("answer to a channel request that was not made");
-		break;
-	case CH_RQ_PTY:
-		if (!success) {
-			ch_tell(c, "PTY allocation request failed\r\n");
-			c->flags &= (uint16_t)~CH_TTY;
-			c->events |= CH_EV_TTY_FAILED;
-		}
-		break;
-	case CH_RQ_X11:
-		if (!success)
-			ch_tell(c, "X11 forwarding request failed\r\n");
-		break;
-	case CH_RQ_START:
-		if (!success) {
-			ch_tell(c, "exec request failed\r\n");
-			ch_end_input(c);
-			c->flags |= CH_REFUSED;
-		}
-		break;
-	}
+	else if (!success)
+		rx_refused(c, what);
 }
 
 static void rx_channel_success(struct buf *b)
@@ -5707,11 +5711,13 @@ static void mx_request_session(struct client *c, struct channel *ch)
 		mx_send_env(ch, v);
 		n++;
 	}
-	struct buf *m = tx_request(ch, s.subsystem ? "subsystem" : s.command.len ? "exec" : "shell", true);
-	if (s.subsystem || s.command.len)
+	static const char *const start[] = { "exec", "shell", "subsystem" };
+	enum ch_request what = s.subsystem ? CH_RQ_SUBSYSTEM : s.command.len ? CH_RQ_EXEC : CH_RQ_SHELL;
+	struct buf *m = tx_request(ch, start[what - CH_RQ_EXEC], true);
+	if (what != CH_RQ_SHELL)
 		buf_put_str(m, s.command);
 	tx_end(m);
-	ch_expect(ch, CH_RQ_START);
+	ch_expect(ch, what);
 }
 
 /* Tells the client, whose descriptors are the channel's from here on. */
@@ -5837,7 +5843,7 @@ static void mx_session_events(struct client *c)
 		return;
 	}
 	if (ch->events & CH_EV_ENDED) {
-		if (ch->flags & CH_STATUS)
+		if (ch->flags & CH_STATUS && !(ch->flags & CH_REFUSED))
 			mx_reply(c, MUX_S_EXIT_MESSAGE, sid, &ch->status, NULL);
 		log_at(TP_VERBOSE, "channel %d: session ended", c->channel);
 		ch->state = CH_DEAD;

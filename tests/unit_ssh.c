@@ -106,6 +106,12 @@ static void unit_ssh_lengths(void)
 	}
 }
 
+/* What an honest peer may still send of a channel that is closed. */
+static bool ssh_may_be_late(int type)
+{
+	return type == SSH_CHANNEL_WINDOW_ADJUST || type >= SSH_CHANNEL_REQUEST;
+}
+
 /* Channels that are not there, for every message that names one. */
 static void unit_ssh_channels(void)
 {
@@ -116,9 +122,9 @@ static void unit_ssh_channels(void)
 		for (size_t k = 0; ssh_good[i].type > 90 && k < sizeof ids / sizeof ids[0]; k++) {
 			memcpy(b, ssh_good[i].bytes, ssh_good[i].len);
 			buf_set_u32(b + 1, ids[k]);
-			all = ssh_send_bytes(b, ssh_good[i].len, SSH_LOST) && all;
+			all = ssh_send_bytes(b, ssh_good[i].len, ssh_may_be_late(ssh_good[i].type) ? SSH_GOES_ON : SSH_LOST) && all;
 		}
-	check(all, "ssh: messages for channels that do not exist lose the link");
+	check(all, "ssh: data, EOF and CLOSE for channels that do not exist lose the link, the rest is ignored");
 	all = true;
 	for (int type = 80; type < 128; type++) {
 		bool known = false;
@@ -318,6 +324,45 @@ static void unit_ssh_exec_refused(bool crowded, bool dropbear)
 	check_clean("ssh: exec refused");
 }
 
+/* A server that refuses and tells a status all the same, before or after; what was
+ * asked for is named. */
+static void unit_ssh_refused_status(void)
+{
+	static const struct { uint32_t subsystem; const char *command, *says; } kinds[] = {
+		{ 0, "run", "exec request failed\r\n" }, { 0, "", "shell request failed\r\n" },
+		{ 1, "sftp", "subsystem request failed\r\n" },
+	};
+	for (int i = 0; i < 6; i++) {
+		struct session s;
+		char text[64] = "";
+		int fds[3];
+		bool before = i % 2;
+		memset(&s, 0, sizeof s);
+		world_begin();
+		session_pipes(&s, fds);
+		peer_hello(&s.p);
+		peer_put(&s.p, MUX_C_NEW_SESSION, "usuuuuuss", 9, "", 0, 0, 0, kinds[i / 2].subsystem, 0, "", kinds[i / 2].command);
+		for (int k = 0; k < 3; k++) {
+			peer_pass(&s.p, fds[k]);
+			close(fds[k]);
+		}
+		world_run();
+		session_confirm(&s, 1000, 1000);
+		if (!before)
+			fake_put(SSH_CHANNEL_FAILURE, "u", 0);
+		fake_put(SSH_CHANNEL_REQUEST, "usbu", 0, "exit-status", 0, 0);
+		if (before)
+			fake_put(SSH_CHANNEL_FAILURE, "u", 0);
+		fake_put(SSH_CHANNEL_EOF, "u", 0);
+		fake_put(SSH_CHANNEL_CLOSE, "u", 0);
+		world_run();
+		check(read(s.err, text, sizeof text - 1) > 0 && strcmp(text, kinds[i / 2].says) == 0, "ssh: what was refused is said");
+		check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0) && peer_gone(&s.p), "ssh: exit-status 0 %s a refusal is none", before ? "before" : "after");
+		session_close(&s);
+		check_clean("ssh: refused with a status");
+	}
+}
+
 static void unit_ssh_pty_refused(void)
 {
 	struct session s;
@@ -436,14 +481,24 @@ static void unit_ssh_late(void)
 	session_close(&s);
 	check(world_end(), "ssh: late messages: no descriptor leaked");
 	for (int type = SSH_CHANNEL_WINDOW_ADJUST; type <= SSH_CHANNEL_FAILURE; type++) {
+		struct session other;
+		bool late = ssh_may_be_late(type);
 		world_begin();
+		session_open(&other, 1000, 1000);
 		session_open(&s, 1000, 1000);
 		fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
 		fake_put(type, "uuuuu", (uint32_t)s.id, 0, 0, 0, 0);
+		world_run();
+		if (late)			/* and when the slot is free */
+			fake_put(type, "uuuuu", (uint32_t)s.id, 0, 0, 0, 0);
 		bool goes_on = world_run();
 		peer_drain(&s.p);
-		check(!goes_on && s.p.eof, "ssh: message %d behind CLOSE loses the link, the client sees the end", type);
+		check(goes_on == late && s.p.eof, "ssh: message %d behind CLOSE %s", type, late ? "is ignored" : "loses the link");
+		check(!late || peer_quiet(&other.p), "ssh: another session goes on");
 		session_close(&s);
+		session_close(&other);
+		world_run();
+		world_server_closes();
 		world_end();
 	}
 }
@@ -456,9 +511,11 @@ static void unit_ssh_early(void)
 		world_begin();
 		session_ask(&s, "run");
 		fake_put(type, "uuuuu", (uint32_t)s.id, 0, 0, 0, 0);
-		bool goes_on = world_run();
-		check(!goes_on && g.lk.state == LK_DOWN, "ssh: message %d for a channel that is opening loses the link", type);
+		bool goes_on = world_run(), late = ssh_may_be_late(type);	/* for who had the number before */
+		check(goes_on == late, "ssh: message %d for a channel that is opening %s", type, late ? "is ignored" : "loses the link");
 		session_close(&s);
+		world_run();
+		world_server_closes();
 		check(world_end(), "ssh: ... and nothing is left");
 	}
 }
@@ -610,6 +667,7 @@ static void unit_ssh(void)
 	unit_ssh_exec_refused(false, false);
 	unit_ssh_exec_refused(false, true);
 	unit_ssh_exec_refused(true, false);
+	unit_ssh_refused_status();
 	unit_ssh_pty_refused();
 	unit_ssh_requests();
 	unit_ssh_exit_signal();
