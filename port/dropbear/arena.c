@@ -9,8 +9,20 @@
  * arena_reset() drops everything at once; that is how a connection that was
  * left by longjmp is cleaned up.  Bytes beyond the high-water mark are never
  * touched, so an idle arena costs no resident memory.
+ *
+ * In builds with the address sanitizer each block is malloc()'s own, counted
+ * against the same ARENA_SIZE: so its ends and its life are seen.
  */
 #include "port.h"
+
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define ARENA_MALLOC
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define ARENA_MALLOC
+#endif
 
 /* Enough for every type the libraries store: they have no long double. */
 #define GRAIN 8u
@@ -22,9 +34,102 @@ struct head {
 
 _Static_assert(sizeof(struct head) % GRAIN == 0, "heads keep blocks aligned");
 
+static uint32_t used, peak;	/* bytes in use now, and most since the last reset */
+
+size_t arena_peak(void)
+{
+	return peak;
+}
+
+size_t arena_used(void)
+{
+	return used;
+}
+
+/* Bytes of a block for `n` bytes of contents, 0 if that cannot be. */
+static uint32_t block_size(size_t n)
+{
+	if (n == 0 || n > ARENA_SIZE - sizeof(struct head))
+		return 0;
+	return (uint32_t)((n + GRAIN - 1) / GRAIN * GRAIN + sizeof(struct head));
+}
+
+/* The reason that users see; the figures tell what ARENA_SIZE would do. */
+static void exhausted(size_t n)
+{
+	port_fail(TP_CAUSE_LIMIT, "out of transport memory (%u of %u bytes in use, %zu wanted)",
+		(unsigned)used, (unsigned)ARENA_SIZE, n);
+}
+
+#ifdef ARENA_MALLOC
+
+/* In front of the contents. */
+struct block {
+	_Alignas(16) struct block *next;
+	struct block **link;	/* what points to this one */
+	size_t n;		/* bytes of contents */
+};
+static struct block *blocks;
+
+void *m_malloc(size_t n)
+{
+	uint32_t size = block_size(n);
+	struct block *b;
+
+	if (size == 0 || size > ARENA_SIZE - used)
+		exhausted(n);
+	b = calloc(1, sizeof(*b) + n);
+	if (b == NULL)
+		exhausted(n);
+	b->n = n;
+	b->next = blocks;
+	b->link = &blocks;
+	if (blocks != NULL)
+		blocks->link = &b->next;
+	blocks = b;
+	used += size;
+	if (peak < used)
+		peak = used;
+	return b + 1;
+}
+
+void m_free_direct(void *p)
+{
+	struct block *b;
+
+	if (p == NULL)
+		return;
+	b = (struct block *)p - 1;
+	used -= block_size(b->n);
+	*b->link = b->next;
+	if (b->next != NULL)
+		b->next->link = b->link;
+	free(b);
+}
+
+/* Always moves: who kept the old pointer is found. */
+void *m_realloc(void *p, size_t n)
+{
+	void *q = m_malloc(n);
+	size_t old = p != NULL ? ((struct block *)p - 1)->n : 0;
+
+	if (old > 0)
+		memcpy(q, p, old < n ? old : n);
+	m_free_direct(p);
+	return q;
+}
+
+void arena_reset(void)
+{
+	while (blocks != NULL)
+		m_free_direct(blocks + 1);
+	peak = 0;
+}
+
+#else
+
 static _Alignas(GRAIN) unsigned char arena[ARENA_SIZE];
 static uint32_t first_free;	/* no block below this offset is free */
-static uint32_t used, peak;	/* bytes in use now, and most since the last reset */
 static uint32_t touched;	/* everything above has never been written */
 static bool ready;
 
@@ -77,16 +182,6 @@ void arena_reset(void)
 	set_size(at(0), ARENA_SIZE, 0);
 }
 
-size_t arena_peak(void)
-{
-	return peak;
-}
-
-size_t arena_used(void)
-{
-	return used;
-}
-
 /* Cuts `h`, a block at least `size` long, to `size` and marks it used; the
  * rest becomes a free block if it can hold anything. */
 static void take(struct head *h, uint32_t size)
@@ -110,21 +205,6 @@ static void take(struct head *h, uint32_t size)
 	used += size;
 	if (peak < used)
 		peak = used;
-}
-
-/* Bytes of a block for `n` bytes of contents, 0 if that cannot be. */
-static uint32_t block_size(size_t n)
-{
-	if (n == 0 || n > ARENA_SIZE - sizeof(struct head))
-		return 0;
-	return (uint32_t)((n + GRAIN - 1) / GRAIN * GRAIN + sizeof(struct head));
-}
-
-/* The reason that users see; the figures tell what ARENA_SIZE would do. */
-static void exhausted(size_t n)
-{
-	port_fail(TP_CAUSE_LIMIT, "out of transport memory (%u of %u bytes in use, %zu wanted)",
-		(unsigned)used, (unsigned)ARENA_SIZE, n);
 }
 
 /* Like calloc(); never returns NULL. */
@@ -220,6 +300,8 @@ void *m_realloc(void *p, size_t n)
 	m_free_direct(p);
 	return q;
 }
+
+#endif
 
 void *m_calloc(size_t count, size_t size)
 {

@@ -1,6 +1,6 @@
 # config.h: every number has its range in LIMITS; what is outside of it, or
 # contradicts another one, does not compile; what is at either end does.
-# shellcheck shell=sh disable=SC2034,SC2086,SC2153
+# shellcheck shell=sh disable=SC2034,SC2046,SC2086,SC2153
 . "$TESTDIR/lib.sh"
 
 TOP=${TESTDIR%/*}

@@ -254,6 +254,8 @@ cycles() {
 	is "50 logins" "$n, $failed failed" "50, 0 failed"
 	wait_for 10 no_channels
 	grown=$(($(memory) - was))
+	# (The address sanitizer keeps for a while what was freed.)
+	! grep -q __asan_init "$SSHMUX" || grown=$((grown > 8192 ? grown : 0))
 	works "its memory is what it was after 10 ($was KB, then $grown more)" test $grown -le 8
 	same_fds "so are its descriptors" "$had"
 	alive "it serves"
