@@ -7065,7 +7065,8 @@ static int cl_try_connect(const struct sockaddr_un *a)
 }
 
 /* Whether a connection of our own may take the place of the master's, as in ssh:
- * never when the command may have been started (CTL-fallback). */
+ * never when the command may have been started (CTL-fallback).  Fallback=no is said
+ * by who fears the wrong machine more than none: not even `auto` overrules it. */
 static bool cl_may_fall_back(void)
 {
 	if (g.op.mux_command || cl_signal || cl.late || cl.may_run)
@@ -7074,7 +7075,7 @@ static bool cl_may_fall_back(void)
 		return false;
 	if (g.op.stdio_forward && cl.greeted)
 		return false;
-	return g.op.master != OP_MASTER_NO || g.op.fallback;
+	return g.op.fallback;
 }
 
 /* Connects; with --wait a master that is not there yet is waited for. */
@@ -7095,7 +7096,8 @@ static bool cl_connect(void)
 	if (error) {
 		if (!cl_may_fall_back() || (error != ENOENT && g.op.master == OP_MASTER_NO))
 			cl_say("Control socket connect(%s): %s", path, strerror(error));
-		cl.late = g.op.wait > 0 && g.op.master == OP_MASTER_NO;
+		cl.late = (g.op.wait > 0 && g.op.master == OP_MASTER_NO) ||
+			(!g.op.fallback && (error == ENOENT || error == ECONNREFUSED));
 		return false;
 	}
 	mx_put_hello(&cl.out, false);
@@ -8003,6 +8005,7 @@ static const struct op_letter {
 };
 
 static uint64_t op_set;			/* keywords that have their value */
+static char op_fallback_from[128];	/* the file that Fallback's value is from, for a message */
 
 /* --- words ------------------------------------------------------------------ */
 
@@ -8346,6 +8349,8 @@ static void op_follow(const struct op_keyword *k)
 		g.op.log_level = op_level[g.op.level];
 	if (k->to == &g.op.background && g.op.background)
 		g.op.stdin_null = 1;
+	if (k->to == &g.op.fallback && op_where.file)
+		snprintf(op_fallback_from, sizeof op_fallback_from, " (%.100s line %u)", op_where.file, op_where.line);
 	int64_t yes;
 	if (k->to == &g.op.forward_agent && op_choose(op_yes_no, g.op.forward_agent, &yes))
 		g.op.forward_agent = yes ? "yes" : "no";
@@ -9452,6 +9457,15 @@ static int main_connect(void)
 	return g.lp.own_fd > 0 ? cl_own() : status;
 }
 
+/* Fallback=no: who is no master himself and knows of none does not log in. */
+static void main_check_fallback(void)
+{
+	bool masters = g.op.master == OP_MASTER_YES || g.op.master == OP_MASTER_ASK;
+	if (!g.op.fallback && !masters && !g.op.control_path)
+		op_die("%s: no ControlPath leads to a master, and Fallback=no%s forbids a login without one", g.op.given,
+		       op_fallback_from);
+}
+
 /* What is not zero at the start. */
 static void main_defaults(void)
 {
@@ -9517,6 +9531,7 @@ int main(int argc, char **argv)
 		op_die("no host given (see sshmux -h)");
 	if (g.op.background && g.op.n_command == 0 && main_has_session() && !g.op.stdio_forward)
 		op_die("Cannot fork into background without a command to execute.");
+	main_check_fallback();
 	if (g.op.stdin_null)
 		main_no_input();
 	if (g.op.control_path && (g.op.master == OP_MASTER_NO || g.op.master >= OP_MASTER_AUTO)) {

@@ -187,7 +187,8 @@ static void unit_op_main(void)
 	said(MAIN("-MN", "-S", path) == 255 && strstr(world.log, "no host"), "options: a master needs a host");
 	said(MAIN("-MN", "-S", "/nowhere/ctl", "host") == 255 && strstr(world.log, "/nowhere/ctl"), "options: a control path that cannot be");
 	check(MAIN("-S", path, "-O", "check", "host") == 255 && strstr(world.log, path) && strstr(world.log, "No such file"), "options: -O without a master");
-	check(MAIN("-oFallback=no", "-S", path, "host", "true") == 255 && strstr(world.log, "No such file"), "options: a command without a master");
+	check(MAIN("-oFallback=no", "-S", path, "host", "true") == 75 && strstr(world.log, "No such file"), "options: a command without a master");
+	said(MAIN("-oFallback=no", "host", "true") == 255 && strstr(world.log, "no ControlPath"), "options: Fallback=no without a path");
 	check(MAIN("-S", path, "-O", "dance", "host") == 255 && strstr(world.log, "Invalid multiplex command."), "options: an unknown -O");
 }
 

@@ -164,28 +164,28 @@ options() {
 	fails "a bad cipher" '*no-such-cipher*' -c no-such-cipher
 }
 
-# client_fails NAME PATTERN WORD...: our client
+# client_fails NAME STATUS PATTERN WORD...: our client
 client_fails() {
-	client_name=$1 client_text=$2
-	shift 2
+	client_name=$1 client_status=$2 client_text=$3
+	shift 3
 	timeout 20 "$SSHMUX" "$@" >"$T/out" 2>"$T/err" </dev/null
-	is "$client_name: status" $? 255
+	is "$client_name: status" $? "$client_status"
 	like "$client_name: says so" "$(cat "$T/err")" "$client_text"
 	is "$client_name: in one line" "$(lines "$T/err")" 1
 }
 
 clients() {
 	[ -x "$SSHMUX" ] || return
-	client_fails "client, no socket" "*$T/none*No such file*" -o Fallback=no -S "$T/none" x true
+	client_fails "client, no socket" 75 "*$T/none*No such file*" -o Fallback=no -S "$T/none" x true
 	echo file >"$T/file"
-	client_fails "client, a file" "*$T/file*" -o Fallback=no -S "$T/file" x true
+	client_fails "client, a file" 75 "*$T/file*" -o Fallback=no -S "$T/file" x true
 	long=$T/$(head -c 120 /dev/zero | tr '\0' c)
-	client_fails "client, path too long" '*too long*' -S "$long" x true
+	client_fails "client, path too long" 255 '*too long*' -S "$long" x true
 	need_master
 	kill -9 $MASTER_PID
 	wait $MASTER_PID 2>/dev/null
-	client_fails "client, a stale socket" "*$CTL*refused*" -o Fallback=no -S "$CTL" x true
-	client_fails "-O check, a stale socket" "*$CTL*refused*" -S "$CTL" -O check x
+	client_fails "client, a stale socket" 75 "*$CTL*refused*" -o Fallback=no -S "$CTL" x true
+	client_fails "-O check, a stale socket" 255 "*$CTL*refused*" -S "$CTL" -O check x
 	rm "$CTL"
 }
 

@@ -221,6 +221,8 @@ made() {
 crontab_lines() {
 	blocks crontab | grep -v '^#' >"$T/crontab"
 	is "crontab: no % in it" "$(grep -c % "$T/crontab")" 0
+	is "crontab: no job logs in by itself" \
+		"$(sed 's/sshmux -S [^ ]* -O check//' "$T/crontab" | grep 'sshmux ' | grep -v 'sshmux -o Fallback=no ')" ""
 	while read -r minute hour day month weekday command; do
 		one "crontab" "$command"
 	done <"$T/crontab"

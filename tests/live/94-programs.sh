@@ -395,8 +395,14 @@ fallback() {
 	works "a connection of its own: no socket" no_socket
 	differs "Fallback=no" "it has no such keyword" && return
 	count_logins
-	gives "Fallback=no" 255 '' ssh -o Fallback=no x 'echo x' </dev/null
+	gives "Fallback=no" 75 '' ssh -o Fallback=no x 'echo x' </dev/null
 	is "Fallback=no: one line" "$(lines "$T/err")" 1
+	gives "Fallback=no: auto does not become the master" 75 '' \
+		ssh -o Fallback=no -o ControlMaster=auto x 'echo x' </dev/null
+	gives "Fallback=no without a ControlPath" 255 '' ssh -o Fallback=no -S none x 'echo x' </dev/null
+	is "Fallback=no without a ControlPath: why, in one line" "$(tr -d '\r' <"$T/err")" \
+		"sshmux: x: no ControlPath leads to a master, and Fallback=no forbids a login without one"
+	gives "Fallback=no: not for -W either" 255 '' ssh -o Fallback=no -S none -W 127.0.0.1:1 x </dev/null
 	is "Fallback=no: no login" "$(logins)" 0
 	need_master
 	gives "Fallback=no with a master" 3 x ssh -o Fallback=no -S "$CTL" x 'echo x; exit 3' </dev/null
