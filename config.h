@@ -260,6 +260,11 @@
 #define RECONNECT_HELD_MS 60000
 #endif
 
+/* After accept() failed, or a client's descriptors did not fit: until the next try. */
+#ifndef ACCEPT_MS
+#define ACCEPT_MS 1000
+#endif
+
 /* How long the server may take to answer after SIGUSR1. */
 #ifndef PROBE_MS
 #define PROBE_MS 10000
@@ -415,6 +420,7 @@
 	LIMIT(CONNECT_MS, 100, 86400000) \
 	LIMIT(SOCKS_MS, 100, 86400000) \
 	LIMIT(RECONNECT_HELD_MS, 0, 86400000) \
+	LIMIT(ACCEPT_MS, 10, 86400000) \
 	LIMIT(PROBE_MS, 100, 86400000) \
 	LIMIT(SESSION_LIMIT_MS, 0, 86400000) \
 	LIMIT(SESSION_FREED_MS, 0, 86400000) \

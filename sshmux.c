@@ -103,7 +103,8 @@
 #define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
 #define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
 #define POLLFDS (4 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
-#define FD_LIMIT (64 + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS + PROGRAMS)
+#define FD_OWN 24			/* all but what the tables hold: signals, listener, log, link, a login's files */
+#define FD_LIMIT (FD_OWN + 40 + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS + PROGRAMS)
 
 /* PROTOCOL.mux */
 #define MUX_VERSION 4
@@ -315,6 +316,7 @@ struct channel {
  * order). */
 enum mx_phase {
 	MX_FREE, MX_HEADER, MX_BODY_WAIT, MX_BODY, MX_SKIP, MX_DESCRIPTORS,
+	MX_NO_DESCRIPTOR,		/* they stay in the socket until we may have as many */
 	MX_ASK_WAIT,			/* to be asked about when an askpass program is free */
 	MX_ASKING, MX_QUEUED, MX_OPENING, MX_FORWARDING, MX_PROBING,
 	/* proxy mode, the last ones: frames of SSH messages, read by px_ */
@@ -513,6 +515,10 @@ static struct {
 	} log;
 
 	struct {
+		int most;		/* descriptors that the tables may have, 0 for all they want */
+	} fd;
+
+	struct {
 		struct program slot[PROGRAMS];
 	} ex;
 
@@ -536,7 +542,7 @@ static struct {
 
 	struct {
 		int listener;
-		int64_t accept_after;	/* accept() failed for want of descriptors */
+		int64_t accept_after;	/* accept() failed, or there was no descriptor left */
 		bool bound;
 		dev_t dev;
 		ino_t ino;
@@ -544,6 +550,7 @@ static struct {
 
 	struct {
 		struct forward slot[FORWARDS];
+		int64_t accept_after;	/* accept() failed */
 	} fw;
 
 	struct {
@@ -1025,7 +1032,7 @@ static void req_free(int16_t *slot)
  * Descriptors.  Results of reading and writing: > 0 bytes, FD_AGAIN for "not
  * now", FD_END for end of file, FD_ERROR with errno set. */
 
-enum { FD_AGAIN = -1, FD_END = 0, FD_ERROR = -2 };
+enum { FD_AGAIN = -1, FD_END = 0, FD_ERROR = -2, FD_FULL = -3 };
 #define FD_INTERRUPTS 8		/* EINTR in a row before it counts as "not now" */
 #define FD_TTY_CHUNK 512	/* what a terminal takes at once after POLLOUT */
 
@@ -1072,6 +1079,75 @@ static void fd_nonblock(int fd)
 	int flags = fcntl(fd, F_GETFL);
 	if (flags >= 0)
 		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
+/* Clients without a session; FD_SPARE of them may always come, within FD_OWN, so
+ * that a master whose sessions have all descriptors can still be asked and ended. */
+#define FD_SPARE 4
+static int fd_idle(void)
+{
+	int n = 0;
+	for (int i = 0; i < g.mx.end; i++) {
+		const struct client *c = &g.mx.slot[i];
+		n += c->phase != MX_FREE && c->phase < MX_PROXY_HEAD && c->channel < 0 && c->n_fds == 0;
+	}
+	return n;
+}
+
+/* What the tables hold, and clients that have begun are still to pass. */
+static int fd_used(void)
+{
+	int idle = fd_idle(), n = idle > FD_SPARE ? -FD_SPARE : -idle;
+	for (int i = 0; i < g.mx.end; i++) {
+		const struct client *c = &g.mx.slot[i];
+		if (c->phase != MX_FREE)
+			n += 1 + (c->n_fds > 0 ? MX_DESCRIPTOR_MAX : 0);
+	}
+	for (int i = 0; i < g.ch.end; i++) {
+		const struct channel *c = &g.ch.slot[i];
+		if (c->state != CH_FREE)
+			n += (c->in.fd >= 0) + (c->out[CH_OUT].fd >= 0 && c->out[CH_OUT].fd != c->in.fd) + (c->out[CH_ERR].fd >= 0);
+	}
+	for (int i = 0; i < FORWARDS; i++)
+		for (int k = 0; g.fw.slot[i].state != FW_FREE && k < FW_SOCKETS; k++)
+			n += g.fw.slot[i].socket[k] >= 0;
+	for (int i = 0; i < CONNECTORS; i++)
+		n += g.cn.slot[i].state != CN_IDLE;
+	return n;
+}
+
+/* Whether the tables may have n descriptors more (RLIMIT_NOFILE). */
+static bool fd_room(int n)
+{
+	return g.fd.most == 0 || fd_used() + n <= g.fd.most;
+}
+#define FD_SESSION (1 + MX_DESCRIPTOR_MAX)	/* a client with a session; others leave one room */
+
+/* At start: as many descriptors as the tables need, or as the system allows. */
+static void fd_raise_limit(void)
+{
+	struct rlimit files;
+	if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= FD_LIMIT)
+		return;
+	files.rlim_cur = files.rlim_max < FD_LIMIT ? files.rlim_max : FD_LIMIT;
+	if (setrlimit(RLIMIT_NOFILE, &files) != 0)
+		getrlimit(RLIMIT_NOFILE, &files);
+	if (files.rlim_cur >= FD_LIMIT)
+		return;
+	int left = (int)files.rlim_cur - FD_OWN;
+	g.fd.most = left > FD_SESSION ? left : FD_SESSION;
+	log_at(g.op.control_path ? TP_INFO : TP_VERBOSE, "no more than %d descriptors (ulimit -n): %d sessions at once",
+	       (int)files.rlim_cur, g.fd.most / FD_SESSION);
+}
+
+/* accept(); -1 if nobody is there.  An error that may last ends the trying until
+ * *after: poll() would report the listener again at once. */
+static int fd_accept(int listener, int64_t *after)
+{
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+		*after = g.now + ACCEPT_MS;
+	return fd;
 }
 
 /* An open file description of our own for the pipe or terminal behind fd, which
@@ -1214,7 +1290,8 @@ static void fd_give_all_back(void)
 
 /* One message of one byte with one descriptor, as PROTOCOL.mux passes them.
  * Returns 1 with *fd, FD_AGAIN, FD_END; FD_ERROR if bytes came without exactly
- * one descriptor. */
+ * one descriptor; FD_FULL, nothing taken, if we can have no more: the kernel
+ * would drop it. */
 static ssize_t fd_receive(int from, int *fd)
 {
 	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
@@ -1225,6 +1302,10 @@ static ssize_t fd_receive(int from, int *fd)
 		.msg_control = &control, .msg_controllen = CMSG_LEN(sizeof(int)),
 	};
 	ssize_t n = -1;
+	int another = fcntl(from, F_DUPFD_CLOEXEC, 0);
+	if (another < 0)
+		return FD_FULL;
+	close(another);
 	for (int i = 0; i < FD_INTERRUPTS; i++)
 		if ((n = recvmsg(from, &m, MSG_CMSG_CLOEXEC)) >= 0 || errno != EINTR)
 			break;
@@ -2334,12 +2415,9 @@ static void us_remove(void)
 /* A connection of somebody who may use the master, or -1. */
 static int us_accept(void)
 {
-	int fd = accept4(g.us.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0) {
-		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-			g.us.accept_after = g.now + 1000;
+	int fd = fd_accept(g.us.listener, &g.us.accept_after);
+	if (fd < 0)
 		return -1;
-	}
 	struct ucred peer;
 	socklen_t len = sizeof peer;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == 0 || peer.uid == getuid()))
@@ -2781,12 +2859,9 @@ static void fw_open_for(struct channel *c, const struct endpoint *to)
 
 static void fw_accept(struct forward *f, int listener)
 {
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0) {
-		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-			g.us.accept_after = g.now + 1000;
+	int fd = fd_accept(listener, &g.fw.accept_after);
+	if (fd < 0)
 		return;
-	}
 	struct channel *c = g.lk.state == LK_UP ? ch_alloc(CH_LOCAL, CH_SOCKS) : NULL;
 	if (!c) {			/* the link may have gone since poll() */
 		close(fd);
@@ -2802,7 +2877,7 @@ static void fw_accept(struct forward *f, int listener)
 /* Room for connections that nobody has accepted yet. */
 static bool fw_wants_accept(void)
 {
-	return g.lk.state == LK_UP && tp_room() > 0 && g.now >= g.us.accept_after;
+	return g.lk.state == LK_UP && tp_room() > 0 && g.now >= g.fw.accept_after && fd_room(1 + FD_SESSION);
 }
 
 /* --- SOCKS 4, 4a and 5, "no authentication", CONNECT ------------------------- */
@@ -3079,7 +3154,7 @@ static struct forward *fw_for_open(struct str host, uint32_t port)
 /* A slot for a channel that the server opens; NULL, refused, if none is free. */
 static struct channel *fw_server_channel(enum ch_kind kind, uint32_t id, uint32_t window, uint32_t packet)
 {
-	struct channel *c = ch_alloc(kind, CH_CONNECTING);
+	struct channel *c = fd_room(1 + FD_SESSION) ? ch_alloc(kind, CH_CONNECTING) : NULL;
 	if (!c) {
 		tx_channel_open_failure(id, SSH_OPEN_RESOURCE_SHORTAGE, "no channel is free");
 		return NULL;
@@ -5520,6 +5595,7 @@ static void mx_head(struct client *c)
 	c->body_len = length - (MX_HEADER_SIZE - 4);
 	c->got = 0;
 	c->ticket = g.mx.ticket++;
+	c->give_up = g.now + c->wait + 1;
 	c->too_long = h && h->body && c->body_len > REQUEST_MAX;
 	if (c->body_len == 0)
 		mx_body_done(c);
@@ -5550,10 +5626,15 @@ static bool mx_read_some(struct client *c, uint8_t *to, size_t want)
 static bool mx_read_descriptor(struct client *c)
 {
 	int fd;
-	ssize_t n = fd_receive(c->fd, &fd);
+	bool room = c->n_fds > 0 || fd_room(MX_DESCRIPTOR_MAX);
+	ssize_t n = room ? fd_receive(c->fd, &fd) : FD_FULL;
 	if (n == FD_AGAIN)
 		return false;
-	if (n == FD_END)
+	if (n == FD_FULL) {
+		c->phase = MX_NO_DESCRIPTOR;
+		c->deadline = c->give_up;
+		g.us.accept_after = room ? g.now + ACCEPT_MS : g.us.accept_after;
+	} else if (n == FD_END)
 		mx_drop(c);
 	else if (n == FD_ERROR)
 		mx_refuse(c, "did not receive file descriptors");
@@ -5595,6 +5676,7 @@ static bool mx_step(struct client *c)
 		return mx_read_descriptor(c);
 	case MX_FREE:
 	case MX_BODY_WAIT:
+	case MX_NO_DESCRIPTOR:
 	case MX_ASK_WAIT:
 	case MX_ASKING:
 	case MX_QUEUED:
@@ -5914,6 +5996,10 @@ static void mx_admit(void)
 		c->phase = MX_BODY;
 		c->deadline = g.now + REQUEST_MS;
 	}
+	while (g.now >= g.us.accept_after && fd_room(MX_DESCRIPTOR_MAX) && (c = mx_oldest(MX_NO_DESCRIPTOR))) {
+		c->phase = MX_DESCRIPTORS;
+		g.lp.again = true;
+	}
 	if (g.now >= g.ch.limit_until)
 		g.ch.session_limit = SESSIONS;
 	while (as_idle() && (c = mx_oldest(MX_ASK_WAIT)))
@@ -5942,6 +6028,8 @@ static void mx_expire(struct client *c)
 		mx_later(c, why);
 	else if (c->phase == MX_BODY_WAIT)
 		mx_later(c, "no room for the request in time");
+	else if (c->phase == MX_NO_DESCRIPTOR)
+		mx_later(c, "the master has no file descriptors left");
 	else if (c->phase == MX_FORWARDING)
 		mx_forward_expired(c);
 	else if (c->phase == MX_PROBING) {
@@ -6417,6 +6505,7 @@ static void lk_service(void)
 enum lp_kind {
 	LP_SIGNAL, LP_TRANSPORT, LP_NETWORK, LP_LISTENER, LP_UPLINK, LP_CONNECTOR, LP_FORWARD, LP_CLIENT, LP_INPUT, LP_OUTPUT
 };
+#define LP_PAUSE_MS 100		/* before the next poll() after one that failed */
 
 static void lp_on_signal(int number)
 {
@@ -6538,15 +6627,40 @@ static void lp_add_clients(int *timeout)
 			continue;
 		n++;
 		lp_earlier(timeout, c->deadline);
+		if (c->phase == MX_NO_DESCRIPTOR && g.us.accept_after > g.now)
+			lp_earlier(timeout, g.us.accept_after);
 		if (px_is(c))
 			lp_add_proxy(i, timeout);
 		else
 			lp_add(LP_CLIENT, i, 0, c->fd, (short)((mx_wants_read(c) ? POLLIN : 0) | (mx_written(c) ? 0 : POLLOUT)));
 	}
-	if (g.us.listener >= 0 && n < CLIENTS && g.now >= g.us.accept_after)
+	if (g.us.listener < 0 || n == CLIENTS || !(fd_room(FD_SESSION) || fd_idle() < FD_SPARE))
+		return;
+	if (g.now >= g.us.accept_after)
 		lp_add(LP_LISTENER, 0, 0, g.us.listener, POLLIN);
-	else if (g.us.listener >= 0 && n < CLIENTS)
+	else
 		lp_earlier(timeout, g.us.accept_after);
+}
+
+/* A socket that is read and written has one entry, LP_INPUT: the kernel refuses
+ * a poll set with more entries than a process may have descriptors. */
+static void lp_add_channel(int i, bool room, int *timeout)
+{
+	const struct channel *c = &g.ch.slot[i];
+	short in = 0, out = ch_wants_write(c, CH_OUT) ? POLLOUT : 0;
+	bool one = c->in.fd == c->out[CH_OUT].fd;
+	if (room && c->state == CH_SOCKS)
+		in = POLLIN | POLLRDHUP;
+	else if (room && ch_wants_send(c))
+		sd_wait(&c->sender, timeout);
+	else if (room && ch_wants_read(c))
+		in = POLLIN;
+	if (in || (one && out))
+		lp_add(LP_INPUT, i, 0, c->in.fd, (short)(in | (one ? out : 0)));
+	if (out && !one)
+		lp_add(LP_OUTPUT, i, CH_OUT, c->out[CH_OUT].fd, POLLOUT);
+	if (ch_wants_write(c, CH_ERR))
+		lp_add(LP_OUTPUT, i, CH_ERR, c->out[CH_ERR].fd, POLLOUT);
 }
 
 static void lp_add_channels(int *timeout)
@@ -6558,21 +6672,26 @@ static void lp_add_channels(int *timeout)
 			continue;
 		if (c->connector < 0 && (c->state == CH_SOCKS || c->state == CH_CONNECTING || c->flags & CH_SOCKS_PENDING))
 			lp_earlier(timeout, c->deadline);
-		if (room && c->state == CH_SOCKS)
-			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN | POLLRDHUP);
-		if (room && ch_wants_send(c))
-			sd_wait(&c->sender, timeout);
-		else if (room && ch_wants_read(c))
-			lp_add(LP_INPUT, i, 0, c->in.fd, POLLIN);
-		for (int s = 0; s < CH_STREAMS; s++)
-			if (ch_wants_write(c, (enum stream)s))
-				lp_add(LP_OUTPUT, i, s, c->out[s].fd, POLLOUT);
+		lp_add_channel(i, room, timeout);
 	}
+}
+
+/* Wakes us when the kernel has sent enough: the transport's own entry does, too. */
+static void lp_add_network(void)
+{
+	for (int i = 0; i < g.lp.n_poll; i++)
+		if (g.lp.owner[i].kind == LP_TRANSPORT && g.lp.poll[i].fd == g.sd.fd) {
+			g.lp.poll[i].events |= POLLOUT;
+			return;
+		}
+	lp_add(LP_NETWORK, 0, 0, g.sd.fd, POLLOUT);
 }
 
 static void lp_add_forwards(int *timeout)
 {
 	bool room = fw_wants_accept();
+	if (!room && g.now < g.fw.accept_after)
+		lp_earlier(timeout, g.fw.accept_after);
 	for (int i = 0; i < CONNECTORS; i++) {
 		const struct connector *c = &g.cn.slot[i];
 		if (cn_events(c)) {
@@ -6627,7 +6746,7 @@ static int lp_build(void)
 	lp_add_channels(&timeout);
 	lp_add_forwards(&timeout);
 	if (sd_waits_for_network())
-		lp_add(LP_NETWORK, 0, 0, g.sd.fd, POLLOUT);
+		lp_add_network();
 	return timeout;
 }
 
@@ -6669,8 +6788,21 @@ static void lp_serve_client(struct client *c, short revents)
 		mx_drop(c);
 }
 
-static void lp_serve(const struct lp_owner *o, short revents)
+static void lp_serve_input(struct channel *c, short events, short revents)
 {
+	if (events & POLLIN && revents & ~POLLOUT) {
+		if (c->state == CH_SOCKS)
+			fw_socks_local(c, revents & (POLLRDHUP | POLLHUP | POLLERR));
+		else if (c->in.fd >= 0)
+			sd_announce(&c->sender, c->in.fd, c->flags & CH_TTY);
+	}
+	if (events & POLLOUT && revents & ~POLLIN && ch_wants_write(c, CH_OUT))
+		ch_write(c, CH_OUT);
+}
+
+static void lp_serve(const struct lp_owner *o, const struct pollfd *p)
+{
+	short revents = p->revents;
 	struct channel *ch = o->kind == LP_INPUT || o->kind == LP_OUTPUT ? &g.ch.slot[o->index] : NULL;
 	switch ((enum lp_kind)o->kind) {
 	case LP_SIGNAL:
@@ -6686,10 +6818,7 @@ static void lp_serve(const struct lp_owner *o, short revents)
 		lp_serve_client(&g.mx.slot[o->index], revents);
 		break;
 	case LP_INPUT:
-		if (ch->state == CH_SOCKS)
-			fw_socks_local(ch, revents & (POLLRDHUP | POLLHUP | POLLERR));
-		else if (ch->in.fd >= 0)
-			sd_announce(&ch->sender, ch->in.fd, ch->flags & CH_TTY);
+		lp_serve_input(ch, p->events, revents);
 		break;
 	case LP_FORWARD:
 		if (g.fw.slot[o->index].socket[o->stream] >= 0)
@@ -6805,13 +6934,26 @@ static bool lp_stopped(void)
 	return (g.mx.end == 0 && g.ch.end == 0) || g.now >= g.lp.stop_deadline;
 }
 
+/* Whatever poll() fails for (our limit of descriptors was lowered, no memory),
+ * signals are served, and the next try comes after a pause. */
+static void lp_poll(int timeout)
+{
+	if (poll(g.lp.poll, (nfds_t)g.lp.n_poll, timeout) >= 0)
+		return;
+	int error = errno;
+	for (int i = 0; i < g.lp.n_poll; i++)
+		g.lp.poll[i].revents = 0;
+	if (error == EINTR)
+		return;
+	log_at(TP_VERBOSE, "poll of %d descriptors: %s", g.lp.n_poll, strerror(error));
+	g.lp.poll[0].revents = POLLIN;		/* LP_SIGNAL: reading it never waits */
+	nanosleep(&(struct timespec){ .tv_nsec = LP_PAUSE_MS * 1000000 }, NULL);
+}
+
 /* One turn. */
 static void lp_turn(void)
 {
-	int timeout = lp_build();
-	if (poll(g.lp.poll, (nfds_t)g.lp.n_poll, timeout) < 0)
-		for (int i = 0; i < g.lp.n_poll; i++)
-			g.lp.poll[i].revents = 0;
+	lp_poll(lp_build());
 	g.now = log_clock();
 	short uplink = 0;
 	for (int i = 0; i < g.lp.n_poll; i++)
@@ -6823,7 +6965,7 @@ static void lp_turn(void)
 	lk_service();
 	for (int i = 0; i < g.lp.n_poll; i++)
 		if (g.lp.poll[i].revents)
-			lp_serve(&g.lp.owner[i], g.lp.poll[i].revents);
+			lp_serve(&g.lp.owner[i], &g.lp.poll[i]);
 	for (int i = 0; i < CONNECTORS; i++)
 		if (cn_events(&g.cn.slot[i]))
 			cn_service(&g.cn.slot[i], 0, g.now);	/* its deadlines */
@@ -9441,11 +9583,7 @@ static int main_connect(void)
 	if (g.op.reconnect < 0)
 		g.op.reconnect = cf_reconnect();
 	fd_close_others(g.log.fd, g.log.fd);
-	struct rlimit files;
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FD_LIMIT) {
-		files.rlim_cur = files.rlim_max < FD_LIMIT ? files.rlim_max : FD_LIMIT;
-		setrlimit(RLIMIT_NOFILE, &files);
-	}
+	fd_raise_limit();
 	lp_open_signals();
 	unsigned left = alarm(0);
 	if (g.op.timeout > 0 && main_has_session())

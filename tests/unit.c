@@ -67,6 +67,7 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++)
 		if (argc < 2 || strstr(groups[i].name, argv[1]))
 			groups[i].run();
+	check(world.doubled == 0, "no poll set named a descriptor twice: %u did", world.doubled);
 	fake_reset();
 	world_remove_dir();
 	printf("1..%d\n%d passed, %d failed\n", passed + failed + skipped, passed, failed);

@@ -242,8 +242,122 @@ static void unit_link_login(void)
 	check(link_end(), "link: logins: no descriptor leaked");
 }
 
+/* poll() fails for good: signals are served all the same. */
+static void unit_link_poll(void)
+{
+	static const int errors[] = { EINVAL, ENOMEM };
+	for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+		link_begin();
+		world.poll_error = errors[i];
+		lp_on_signal(SIGTERM);
+		int64_t began = world.turns;
+		bool ran = world_run();
+		check(!ran && world.ended && world.turns - began < 10, "link: poll() fails with \"%s\": ended by TERM",
+		      strerror(errors[i]));
+		check(link_end(), "link: no descriptor leaked");
+	}
+}
+
+/* accept() fails for good: it is tried once in ACCEPT_MS. */
+static void unit_link_accept(void)
+{
+	static const int errors[] = { EPERM, ENETDOWN, EMFILE };
+	struct peer p, q;
+	for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+		link_begin();
+		struct forward like = { .type = FW_LOCAL, .listen = { "127.0.0.1", 0 }, .connect = { "there", 80 } };
+		struct forward *f = fw_add(&like);
+		fw_start(f);
+		world_run();
+		struct sockaddr_in a;
+		socklen_t len = sizeof a;
+		getsockname(f->socket[0], (struct sockaddr *)&a, &len);
+		int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		bool there = connect(s, (struct sockaddr *)&a, len) == 0;
+		peer_connect(&p);
+		world.accept_error = errors[i];
+		bool rests = world_rest(100);
+		check(there && rests && g.mx.end == 0, "link: accept() fails with \"%s\": no spinning", strerror(errors[i]));
+		world.accept_error = 0;
+		world_sleep(ACCEPT_MS - 1);
+		bool paused = g.mx.end == 0 && g.ch.end == 0;
+		world_sleep(1);
+		check(paused && peer_expect(&p, MASTER_HELLO) && g.ch.end == 1, "link: and both are served after ACCEPT_MS");
+		peer_close(&p);
+		close(s);
+		peer_connect(&q);
+		world_run();
+		check(peer_expect(&q, MASTER_HELLO), "link: the next at once");
+		peer_close(&q);
+		world_run();
+		check(link_end(), "link: no descriptor leaked");
+	}
+}
+
+/* No descriptor may be had, for a while or for good: who passes some waits, and is
+ * told why it waited in vain. */
+static void unit_link_descriptors(void)
+{
+	struct rlimit was, none;
+	struct session s;
+	for (int good = 0; good < 2; good++) {
+		link_begin();
+		int fds[3];
+		memset(&s, 0, sizeof s);
+		session_pipes(&s, fds);
+		bool hello = peer_hello(&s.p);
+		session_request(&s, 0, "run", fds);
+		getrlimit(RLIMIT_NOFILE, &was);
+		none = was;
+		none.rlim_cur = 3;
+		setrlimit(RLIMIT_NOFILE, &none);
+		world_run();
+		if (good)
+			setrlimit(RLIMIT_NOFILE, &was);
+		check(hello && peer_quiet(&s.p) && !fake.out, "link: out of descriptors: the request waits");
+		world_sleep(good ? ACCEPT_MS : g.op.session_wait * 1000 + 1);
+		setrlimit(RLIMIT_NOFILE, &was);
+		if (good) {
+			const struct fake_message *m = fake_take();
+			check(m && m->bytes[0] == SSH_CHANNEL_OPEN, "link: and is done when there are some");
+		} else
+			check(peer_expect(&s.p, MUX_S_FAILURE, "us", 9, "the master has no file descriptors left") && peer_gone(&s.p),
+			      "link: and is told in the end");
+		session_close(&s);
+		world_run();
+		check(link_end(), "link: no descriptor leaked");
+	}
+}
+
+/* Fewer descriptors than the tables could use: sessions wait for one another, and
+ * clients that pass none are served. */
+static void unit_link_few(void)
+{
+	struct session s[3];
+	link_begin();
+	g.fd.most = 2 * FD_SESSION;
+	bool ok = session_open(&s[0], 1000, 1000) && session_open(&s[1], 1000, 1000);
+	ok = session_ask(&s[2], "late") && ok;
+	check(ok && peer_quiet(&s[2].p) && !fake.out, "link: room for two: the third waits");
+	check(peer_served(), "link: who passes none is served");
+	session_finish(&s[0], 0);
+	session_close(&s[0]);
+	world_run();
+	while (fake.out && fake.out->bytes[0] != SSH_CHANNEL_OPEN)
+		fake_take();
+	check(fake.out, "link: the third goes when one has ended");
+	for (int i = 1; i < 3; i++)
+		session_close(&s[i]);
+	world_run();
+	check(link_end(), "link: no descriptor leaked");
+}
+
 static void unit_link(void)
 {
+	unit_link_poll();
+	unit_link_accept();
+	unit_link_descriptors();
+	unit_link_few();
 	unit_link_cycles();
 	unit_link_backoff();
 	unit_link_kick();

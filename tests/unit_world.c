@@ -52,6 +52,8 @@ static struct {
 	uint32_t seed;
 	int patience;		/* ms that poll() may really wait: a child is at work */
 	unsigned turns;		/* calls of poll() */
+	int poll_error, accept_error;	/* what each call fails with */
+	unsigned doubled;	/* poll sets that named a descriptor twice */
 	bool no_children;	/* fork() fails: names are not resolved */
 	bool ended;		/* the loop came to its end */
 	jmp_buf asleep;		/* poll() would sleep */
@@ -119,7 +121,8 @@ static ssize_t unit_recvmsg(int fd, struct msghdr *m, int flags)
 
 static int unit_accept4(int fd, struct sockaddr *a, socklen_t *len, int flags)
 {
-	return chaos() ? -1 : accept4(fd, a, len, flags);
+	errno = world.accept_error;
+	return world.accept_error || chaos() ? -1 : accept4(fd, a, len, flags);
 }
 
 /* Nothing leaves this machine. */
@@ -148,6 +151,15 @@ static int unit_clock_gettime(clockid_t id, struct timespec *t)
 	return 0;
 }
 
+static bool poll_doubled(const struct pollfd *p, nfds_t n)
+{
+	for (nfds_t i = 0; i < n; i++)
+		for (nfds_t k = 0; k < i; k++)
+			if (p[i].fd == p[k].fd)
+				return true;
+	return false;
+}
+
 static int unit_poll(struct pollfd *p, nfds_t n, int timeout)
 {
 	if (n == 1 && p->fd == STDERR_FILENO) {
@@ -155,6 +167,11 @@ static int unit_poll(struct pollfd *p, nfds_t n, int timeout)
 		return 1;
 	}
 	world.turns++;
+	world.doubled += poll_doubled(p, n);
+	if (world.poll_error) {
+		errno = world.poll_error;
+		return -1;
+	}
 	if (world.chaos && !rnd(world.chaos)) {
 		errno = EINTR;
 		return -1;
@@ -303,6 +320,7 @@ static void world_clear(void)
 	world.log[world.log_len = 0] = 0;
 	world.chaos = 0;
 	world.patience = 0;
+	world.poll_error = world.accept_error = 0;
 	world.ended = false;
 	op_set = 0;
 	op_store.used = 0;

@@ -133,6 +133,45 @@ slow_names() {
 	is "FWD-names: and the listener refused" $? 255
 	stop_master
 }
+# Few descriptors: connections whose readers sleep take what there are, the rest
+# waits; the master can be asked, used and ended all the while.
+few_descriptors() {
+	name="LOAD-few: 48 descriptors"
+	! differs "$name" "it does not wait for descriptors" || return
+	printf '%s\n' '#!/bin/sh' 'ulimit -n 48' "exec '$SSHMUX' \"\$@\"" >"$T/few"
+	chmod 755 "$T/few"
+	SSHMUX_REAL=$SSHMUX
+	SSHMUX=$T/few
+	need_master
+	SSHMUX=$SSHMUX_REAL
+	is "$name: said once" "$(grep -c 'no more than 48 descriptors' "$T/master.log")" 1
+	free_port; l=$FREE; ask forward -L $l:127.0.0.1:$SOURCE
+	for i in $(seq 38); do
+		"$NET" call 127.0.0.1:$l </dev/null 2>/dev/null | exec sleep 100 &
+		ends_later $!
+	done
+	wait_for 20 many_stalled
+	wait_for 5 deaf
+	rounds=0
+	while [ $rounds -lt 5 ] &&
+		[ "$(timeout 20 "$SSHMUX" -F none -S "$CTL" --wait=15 x 'echo still here' </dev/null)" = "still here" ]; do
+		rounds=$((rounds + 1))
+	done
+	is "$name: sessions go on" "$rounds" 5
+	for i in 1 2 3 4 5 6 7 8; do
+		timeout 60 "$SSHMUX" -F none -S "$CTL" --wait=50 x 'sleep 0.5; echo done' </dev/null >"$T/few.out.$i" 2>&1 &
+		eval "few_$i=$!"
+	done
+	for i in 1 2 3 4 5 6 7 8; do eval "wait \$few_$i"; done
+	is "$name: eight at once take turns" "$(cat "$T"/few.out.* | sort | uniq -c | tr -s ' ')" " 8 done"
+	is "$name: -O check is answered" "$(timeout 20 "$SSHMUX" -S "$CTL" -O check x 2>&1 </dev/null | tr -d '\r')" \
+		"Master running (pid=$MASTER_PID)"
+	stop_master
+	is "$name: ended by TERM" "$MASTER_RC" 0
+}
+# (Deaf is what a master was whose poll() failed.)
+deaf() { ! timeout 1 "$SSHMUX" -S "$CTL" -O check x >"$T/said" 2>&1 </dev/null; }
+many_stalled() { [ "$(fds)" -gt 26 ]; }
 asked_twice() { [ "$(size "$T/sink")" -gt 1 ]; }
 
 BYTES=100000000
@@ -151,7 +190,7 @@ for server in sshd dropbear; do
 	all_kinds
 	connections
 	stop_master
-	if [ $server = sshd ]; then slow_names; fi
+	if [ $server = sshd ]; then slow_names; few_descriptors; fi
 	stop_server
 	BYTES=20000000
 	head -c $BYTES "$T/data" >"$T/less"
