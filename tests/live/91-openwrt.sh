@@ -1,6 +1,6 @@
 # The package for OpenWrt: its init script, run by BusyBox's ash on what stands for
-# rc.common and procd (tests/openwrt/rc.common); the packages, taken apart; a package
-# unpacked into a BusyBox root and run from there.
+# rc.common and procd (tests/openwrt/rc.common); the packages, taken apart.  What they
+# install is run by 96-router.sh.
 # shellcheck shell=sh disable=SC2016,SC2034,SC2046,SC2086,SC2088,SC2153,SC2154
 . "$TESTDIR/lib.sh"
 
@@ -25,9 +25,10 @@ mkdir "$UCI" "$T/etc"
 # init ACTION [WORD...]: DID is what procd would do, LOG what was logged, on one line each
 init() {
 	: >"$LOGGED"
-	"$BUSYBOX" ash "$TESTDIR/openwrt/rc.common" "$T/init" "$@" >"$T/init.out" 2>&1
+	"$BUSYBOX" ash "$TESTDIR/openwrt/rc.common" "$T/init" "$@" >"$T/init.out" 2>&1 </dev/null
 	INIT_RC=$?
-	DID=$(tr '\n' ' ' <"$PROCD/did")
+	OUT=$(cat "$T/init.out")
+	DID=$([ ! -e "$PROCD/did" ] || tr '\n' ' ' <"$PROCD/did")
 	LOG=$(tr '\n' ' ' <"$LOGGED")
 	case $1 in start | reload) [ ! -s "$T/init.out" ] || note "$(cat "$T/init.out")" ;; esac
 }
@@ -39,6 +40,12 @@ conf() { sed -e 1d -e 's/^	//' -e "s,$T/run,RUN,g" -e "s,$T/etc,ETC,g" "$T/run/$
 
 # about NAME WORD: what its instance was given as that parameter
 about() { sed -n "s/^$2 //p" "$PROCD/instances/$1" | sed -e "s,$T/run,RUN,g" | tr '\n' ' '; }
+
+# block NAME: what clients know of that server
+block() { sed -n -e "/^Host $1\$/,/^	Fallback/{s/^	//; s,$T/run,RUN,g; p}" "$T/etc/servers"; }
+
+# known_servers: those that clients know, and refuse to log in to by themselves
+known_servers() { awk '/^Host/ { name = $2 } /^	Fallback no/ { print name }' "$T/etc/servers" | tr '\n' ' '; }
 
 triggers() { sed "s,$T/,," "$PROCD/triggers"; }
 
@@ -114,14 +121,14 @@ LogLevel INFO
 RemoteForward *:9009 192.168.1.13:80
 LocalForward *:1022 secretserver.example.com:22
 DynamicForward *:4055"
-	is "sshtunnel's: what clients read" "$(cat "$T/run/config")" "Host example
+	is "sshtunnel's: what clients read" "$(cat "$T/etc/servers")" "Host example
 	ControlPath $T/run/example.sock
 	HostName server.example.com
 	User root
 	Port 22
 	Fallback no"
 	is "instance: command" "$(about example command)" \
-		"/usr/sbin/sshmux -F RUN/example.conf -M -N -o Reconnect=always example "
+		"/usr/sbin/sshmux -F RUN/example.conf -M -N -y -o SyslogFacility=DAEMON -o Reconnect=always example "
 	is "instance: environment" "$(about example env)" "HOME=/root "
 	is "instance: respawn, output, end" "$(grep '^[rst]' "$PROCD/instances/example" | tr '\n' ' ')" \
 		"respawn 3600 10 0 stdout 1 stderr 1 term_timeout 10 "
@@ -131,10 +138,10 @@ DynamicForward *:4055"
 	like "sshtunnel's: what has no effect is logged" "$LOG" \
 		"*daemon.notice options without effect: CheckHostIP Compression PKCS11Provider VerifyHostKeyDNS *"
 	like "sshtunnel's: tunnelW is refused" "$LOG" "*daemon.err tunnelW 'vpn': tun and tap devices are not supported*"
-	is "sshtunnel's: files are private" "$(find "$T/run" -name '*conf*' -perm /077)" ""
+	is "sshtunnel's: files are private" "$(find "$T/run" "$T/etc" -type f -perm /077)" ""
 	init reload
 	is "reload: nothing has changed, nothing is done" "$DID" ""
-	is "reload: what has no effect is not logged again" "$(grep -c 'without effect' "$LOGGED")" 0
+	is "reload: what has no effect, or is not supported, is not logged again" "$LOG" ""
 }
 
 # reads_files: the program knows configuration files, and what only they say
@@ -142,7 +149,7 @@ reads_files() { "$SSHMUX" -h | grep -q -e '^  -F '; }
 
 # Every line that the script can write is one that the program takes.
 understood() {
-	sed 's/^	//' "$T"/run/config "$T"/run/*.conf "$T/saved" | grep -v '^Host ' | sort -u >"$T/lines"
+	sed 's/^	//' "$T"/etc/servers "$T"/run/*.conf "$T/saved" | grep -v '^Host ' | sort -u >"$T/lines"
 	reads_files || sed -i '/^HostName/d; /^Proxy/d; /^Fallback/d' "$T/lines"
 	while read -r line; do
 		case $("$SSHMUX" -o "$line" -S "$T/none" -O check 2>&1 </dev/null) in
@@ -166,10 +173,7 @@ reloads() {
 	uci "$OFFICE" "$HOME_SERVER"
 	init start
 	is "reload: two servers for one that is gone" "$DID" "start home start office stop example "
-	is "reload: the file of the one that is gone" "$(ls "$T/run")" "config
-home.conf
-ignored
-office.conf"
+	is "reload: the file of the one that is gone" "$(cd "$T/run" && echo *)" "home.conf ignored office.conf unsupported"
 	uci "$OFFICE" "$HOME_SERVER" 'config tunnelD' 'option server home' 'option localport 1080'
 	init reload
 	is "reload: a new tunnel restarts its server alone" "$DID" "restart home "
@@ -184,16 +188,18 @@ office.conf"
 		"$OFFICE" 'option enabled 0'
 	init reload
 	is "reload: a server and a tunnel that are not enabled" "$DID" "restart home stop office "
-	is "reload: clients know of it no more" "$(grep -c office "$T/run/config")" 0
+	is "reload: clients know it still" "$(known_servers)" "home office "
 	is "wake: not who is not enabled" "$(woken wan)" "home "
 	uci "config sshmux globals" "option enabled 0" "$HOME_SERVER" "$OFFICE"
 	init reload
-	is "globals: not enabled" "$DID$(cat "$T/run/config")" "stop home "
+	is "globals: not enabled, but known" "$DID$(known_servers)" "stop home home office "
 	is "globals: a reload can enable it again" "$(triggers)" "config.change sshmux: init reload"
 	uci "$HOME_SERVER" "$OFFICE"
 	init start office
 	is "start NAME: starts that one" "$DID$(instances)" "start office office "
-	is "start NAME: clients know all" "$(grep -c '^Host' "$T/run/config")" 2
+	is "start NAME: clients know all" "$(known_servers)" "home office "
+	init start nosuch
+	like "start NAME: of nobody: says so" "$INIT_RC $OUT" "1 sshmux: server 'nosuch' is not started: there is none*"
 	init stop office
 	is "stop NAME" "$(instances)" ""
 }
@@ -216,18 +222,95 @@ hotplug() {
 	is "hotplug: it has another address" "$(event ACTION=ifupdate INTERFACE=wan IFUPDATE_ADDRESSES=1)" "wake wan"
 	is "hotplug: a lease is renewed" "$(event ACTION=ifupdate INTERFACE=wan)" ""
 	is "hotplug: it goes down" "$(event ACTION=ifdown INTERFACE=wan)" ""
+	is "hotplug: mwan3 found an uplink dead" "$(event ACTION=disconnected INTERFACE=wan)" "wake wan"
+	is "hotplug: mwan3 found it alive" "$(event ACTION=connected INTERFACE=wan)" "wake wan"
 	is "hotplug: loopback" "$(event ACTION=ifup INTERFACE=loopback)" ""
 }
 
 kicks() {
+	init start
 	rm -f "$PROCD/signals"
 	init kick
 	init kick office home
 	is "kick: a signal to all, or to those named" "$(cat "$PROCD/signals")" "sshmux * USR1
 sshmux office USR1
 sshmux home USR1"
+	init kick office nosuch
+	is "kick: of nobody: says so" "$INIT_RC $OUT" "1 sshmux: no master 'nosuch' runs"
+	init stop
+	rm -f "$PROCD/signals"
+	init kick
+	is "kick: when all are stopped: says so" "$INIT_RC $OUT" "1 sshmux: no master runs"
+	init wake wan
+	is "wake: not who is stopped, and no message" "$OUT$(ls "$PROCD/signals" 2>/dev/null)" ""
 	init nonsense
-	like "help has the commands of its own" "$(cat "$T/init.out")" "*kick [[]NAME[]]*import_autossh*"
+	like "help has the commands of its own" "$(cat "$T/init.out")" "*status [[]NAME[]]*kick [[]NAME[]]*import_autossh*"
+}
+
+# --- clients know every server ------------------------------------------------------------------
+
+# A section's block is there whatever is wrong with the section, and whoever is stopped:
+# without it its name is any host's (96-router.sh has jobs that would run there).
+blocks() {
+	rm -rf "$PROCD" "$T/run" "$T/etc/servers"
+	uci "$OFFICE" "option LogLevel LOUD" "list HostKey SHA256:abc" "option port 2022" "$HOME_SERVER" "option enabled 0" \
+		"option HostKey SHA256:def" 'config server bare' 'config server spaced' "option hostname 'a b'"
+	init start
+	is "clients: a wrong section" "$(block office)" "Host office
+ControlPath RUN/office.sock
+HostName office.example.net
+Port 2022
+HostKeyFingerprint SHA256:abc
+Fallback no"
+	like "clients: a wrong section: no login, even where somebody allows it" "$(grep -A 7 '^Host office' "$T/etc/servers")" \
+		"*	ProxyCommand echo \"sshmux: server 'office' in /etc/config/sshmux is wrong\" >&2; exit 1*"
+	is "clients: a section that is not enabled" "$(block home)" "Host home
+ControlPath RUN/home.sock
+HostName home.example.net
+HostKeyFingerprint SHA256:def
+Fallback no"
+	is "clients: sections without a valid host" "$(known_servers)" "office home bare spaced "
+	is "clients: the section that is not enabled is not complained about" "$(grep -c home "$LOGGED")" 0
+	cp "$T/etc/servers" "$T/before"
+	touch -d @1000000000 "$T/etc/servers"
+	init reload
+	is "clients: unchanged, the flash is not written" "$(stat -c %Y "$T/etc/servers")" 1000000000
+	init stop
+	works "clients: after a stop" cmp "$T/before" "$T/etc/servers"
+	rm -rf "$PROCD" "$T/run"
+	works "clients: after a boot, before a start" cmp "$T/before" "$T/etc/servers"
+	uci "$HOME_SERVER" "config server 'of-fice'"
+	init start
+	is "clients: after a boot with a configuration that cannot be read" \
+		"$(cmp "$T/before" "$T/etc/servers")$INIT_RC$DID" 0
+	rm -rf "$PROCD" "$T/run"
+	uci "$OFFICE" "$HOME_SERVER" "config sshmux globals" "option enabled 0"
+	init names
+	is "names: clients know the servers, nothing is started" "$(known_servers)$(cd "$T/run" && echo *)" "office home *"
+	uci "config server hq" "option hostname office.example.net" "$HOME_SERVER"
+	init reload
+	is "clients: a section that has another name" "$(known_servers)" "hq home "
+	mkdir "$T/etc/servers.new" "$T/etc/servers.new/x"
+	uci "$OFFICE" "$HOME_SERVER"
+	init reload
+	like "clients: what cannot be written is not left as it was" "$(ls "$T/etc")$LOG" "*servers cannot be written*"
+	works "clients: what cannot be written is not left as it was" test ! -e "$T/etc/servers"
+	rm -rf "$T/etc/servers.new"
+	same_sockets
+}
+
+# Two servers with one socket: jobs of the second would run at the first.
+same_sockets() {
+	ln -s "$T/run" "$T/alias"
+	for path in "$T/run/office.sock" "$T/run/../run/office.sock" "$T/alias/office.sock" "$T/run//office.sock"; do
+		uci "$OFFICE" "$HOME_SERVER" "option ControlPath $path"
+		init reload
+		is "clients: two servers with one socket: ${path#"$T"}" "$(instances)$(block home | grep Path)" "office ControlPath none"
+	done
+	like "clients: two servers with one socket is logged" "$LOG" "*server 'home', option ControlPath: '*' is another server's*"
+	uci "$OFFICE" "option ControlPath $T/run/home.sock" "option enabled 0" "$HOME_SERVER"
+	init reload
+	is "clients: also where one is not enabled" "$(instances)$(block home | grep Path)" "ControlPath none"
 }
 
 # --- what is wrong ------------------------------------------------------------------------------
@@ -289,8 +372,12 @@ wrong_values() {
 	is "wrong: but it stops nothing" "$DID" "start office "
 	uci "$OFFICE" "option user 'joe" "$HOME_SERVER"
 	init reload
-	is "wrong: the whole file: nothing is done, clients find their masters" "$DID$(grep -c ^Host "$T/run/config")" 2
-	is "wrong: the whole file: is logged" "$LOG" "sshmux daemon.err /etc/config/sshmux cannot be read "
+	is "wrong: the whole file: nothing is done, clients find their masters" "$DID$(known_servers)" "office home "
+	like "wrong: the whole file: uci says where" "$LOG" \
+		"sshmux daemon.err /etc/config/sshmux: Parse error (*) at line 3, byte *; nothing is changed "
+	uci "$OFFICE" "config server 'bad-name'" "$HOME_SERVER"
+	init reload
+	like "wrong: a section's name with a -: uci says where" "$DID$LOG" "sshmux daemon.err */sshmux: Parse error (*) at line 3, byte *"
 	init stop
 	init start
 	is "wrong: the whole file: a start waits for a reload" "$DID$(triggers)" "config.change sshmux: init reload"
@@ -298,9 +385,7 @@ wrong_values() {
 	init reload
 	uci "$OFFICE" "option port x" "$HOME_SERVER"
 	init reload
-	is "wrong: a running server is stopped" "$DID$(ls "$T/run")" "stop office config
-home.conf
-ignored"
+	is "wrong: a running server is stopped" "$DID$(cd "$T/run" && echo *)" "stop office home.conf ignored"
 }
 
 # tunnel_of TYPE OPTION...: a tunnel of the server office
@@ -346,7 +431,7 @@ office ssh-rsa AAAAB3"
 office ssh-rsa AAAAB3"
 	like "HostKey: the instance depends on them" "$(about office file)" "*RUN/office.conf * RUN/office.known_hosts *"
 	sh -c 'echo new >"$0"' "$T/program"
-	sed -i "s,file /usr/sbin/sshmux,file $T/program," "$T/init"
+	sed -i "s,^PROGRAM=.*,PROGRAM=$T/program," "$T/init"
 	init reload
 	sh -c 'echo newer >"$0"' "$T/program"
 	init reload
@@ -396,7 +481,7 @@ config autossh
 	option gatetime '0'
 	option monitorport '20000'
 	option poll '600'
-	option ssh '-i /etc/dropbear/id_rsa -NT -y -R 2222:localhost:22 -L [::1]:80:[fe80::2]:8080 -D 1080 -o ServerAliveInterval=20 -C -p 2200 bob@example.org'
+	option ssh '-i /etc/dropbear/id_rsa -NT -y -o StrictHostKeyChecking=no -R 2222:localhost:22 -L [::1]:80:[fe80::2]:8080 -D 1080 -o ServerAliveInterval=20 -C -p 2200 bob@example.org'
 config autossh inner
 	option ssh '-N -i "/a" dave@inner'
 	option dropbearproxy 'ncat --proxy-type '\''http'\'' %h %p'
@@ -410,6 +495,7 @@ config autossh hq
 END
 	init import_autossh
 	cp "$T/init.out" "$UCI/sshmux"
+	is "import_autossh: of an option the first value" "$(grep -c StrictHostKeyChecking "$UCI/sshmux")" 1
 	is "import_autossh: what has no place is a comment" "$(grep '^#' "$UCI/sshmux")" "# autossh1: no place for -C
 # hq: no place for -L /tmp/x:b:1
 # hq: no place for -J jump
@@ -462,6 +548,8 @@ tree() {
 		-rwxr-xr-x 0/0 $(size "$PORT_DIR/sshmux.init") etc/init.d/sshmux
 		drwx------ 0/0 0 etc/sshmux/
 		-rw------- 0/0 $(size "$PORT_DIR/sshmux.include") etc/sshmux/config
+		drwxr-xr-x 0/0 0 etc/uci-defaults/
+		-rw-r--r-- 0/0 $(size "$PORT_DIR/sshmux.defaults") etc/uci-defaults/60-sshmux
 		drwxr-xr-x 0/0 0 lib/
 		drwxr-xr-x 0/0 0 lib/upgrade/
 		drwxr-xr-x 0/0 0 lib/upgrade/keep.d/
@@ -622,117 +710,8 @@ feed() {
 	file=$(sed -n '2s/ .*//p' "$T/show")
 	is "feed: dropbear, as it is fetched" "$(sed -n 2p "$T/show")" \
 		"$file $(sed -n "s/.*$(echo "$file" | tr -dc 0-9.- | sed 's/^-//; s/\..*//').*) echo \([0-9a-f]*\) .*/\1/p" "$TOP/port/dropbear/fetch")"
-	is "feed: configuration that is kept" "$(sed -n 3p "$T/show")" "/etc/config/sshmux /etc/sshmux/config /etc/sshmux/"
+	is "feed: configuration that is kept" "$(sed -n 3p "$T/show")" "/etc/config/sshmux /etc/sshmux/"
 	works "feed: test.sh" "$BUSYBOX" ash -n "$PORT_DIR/test.sh"
-}
-
-# --- installed, and run from there ------------------------------------------------------------------------
-
-# Into the root: a program, with its libraries
-put_in() {
-	install -D -m 755 "$1" "$ROOT/$2"
-	ldd "$1" 2>/dev/null | grep -o '/[^ ]*' | while read -r lib; do
-		[ -e "$ROOT$lib" ] || install -D "$lib" "$ROOT$lib"
-	done
-}
-
-# A router's root file system, as far as it goes: BusyBox, the package, no more
-make_root() {
-	ROOT=$T/root
-	mkdir -p "$ROOT/bin" "$ROOT/dev" "$ROOT/tmp" "$ROOT/root" "$ROOT/var/run" "$ROOT/etc" "$ROOT/usr/bin" "$ROOT/usr/sbin" "$ROOT/sbin"
-	chmod 755 "$ROOT"
-	mknod -m 666 "$ROOT/dev/null" c 1 3
-	mknod -m 666 "$ROOT/dev/urandom" c 1 9
-	put_in "$BUSYBOX" bin/busybox
-	chroot "$ROOT" /bin/busybox --install -s
-	echo 'root:x:0:0:root:/root:/bin/ash' >"$ROOT/etc/passwd"
-	echo '127.0.0.1 localhost' >"$ROOT/etc/hosts"
-	cp "$TESTDIR/openwrt/rc.common" "$ROOT/etc/rc.common"
-	tar -xf "$T/ipk/data.tar" -C "$ROOT"
-	put_in "$SSHMUX" usr/sbin/sshmux
-	cp "$KEY" "$ROOT/etc/sshmux/id_ed25519"
-}
-
-# there COMMAND...: in the root, as cron would run it
-there() {
-	timeout 60 chroot "$ROOT" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-		UCI=/etc/config PROCD=/var/procd LOGGED=/var/log.txt "$@"
-}
-
-# supervise NAME: starts what procd would
-supervise() {
-	set -- "$ROOT/var/procd/instances/$1"
-	env=$(sed -n 's/^env //p' "$1")
-	# shellcheck disable=SC2046	# no word of it has a blank
-	chroot "$ROOT" env -i $env $(sed -n 's/^command //p' "$1") >"$T/master.out" 2>"$T/master.log" </dev/null &
-	MASTER_PID=$!
-	ends_later $MASTER_PID
-}
-
-# Lines of the package's README, as cron has them, with names of the test
-crontab_lines() {
-	awk '/^```crontab/ { inside = 1; next } /^```/ { inside = 0 } inside && !/^#/' "$PORT_DIR/README.md" >"$T/crontab"
-	is "README: there are lines for cron, without a %" "$(($(lines "$T/crontab") > 5)) $(grep -c % "$T/crontab")" "1 0"
-	printf '#!/bin/sh\necho "$*" >>/tmp/slept\n' >"$ROOT/usr/sbin/sleep"
-	printf '#!/bin/sh\n{ cat; echo "$*"; } >>/tmp/logged\n' >"$ROOT/usr/sbin/logger"
-	chmod 755 "$ROOT/usr/sbin/sleep" "$ROOT/usr/sbin/logger"
-	[ -e "$ROOT/usr/bin/flock" ] || put_in "$(command -v flock)" usr/bin/flock
-	while read -r minute hour day month weekday command; do
-		works "README: $(echo "$command" | cut -c1-70)" there /bin/sh -c "$command"
-	done <"$T/crontab"
-}
-
-installed() {
-	if [ "$(id -u)" != 0 ]; then
-		skip "installed: runs in a root of its own" "an ordinary user cannot change the root directory"
-		return
-	fi
-	if ! reads_files; then
-		skip "installed: runs in a root of its own" "this program reads no configuration file"
-		return
-	fi
-	! emulated "" "installed: runs in a root of its own" "the emulator is not in that root" || return
-	if grep -q __asan_init "$SSHMUX"; then
-		skip "installed: runs in a root of its own" "a sanitizer needs /proc in that root"
-		return
-	fi
-	start_sshd
-	make_root
-	FREE=$(random_port)
-	while listening "$FREE"; do FREE=$(random_port); done
-	there sh -c 'cat >/etc/config/sshmux' <<-END
-		config server 'office'
-			option hostname '127.0.0.1'
-			option port '$PORT'
-			option user '$ME'
-			list HostKey '$(cut -d' ' -f2,3 "$T/known_hosts")'
-		config tunnelL
-			option server 'office'
-			option localaddress '127.0.0.1'
-			option localport '$FREE'
-			option remoteaddress '127.0.0.1'
-			option remoteport '$PORT'
-	END
-	works "installed: the init script runs by its first line" there /etc/init.d/sshmux start
-	is "installed: procd would start it" "$(cat "$ROOT/var/procd/did")" "start office"
-	supervise office
-	if ! wait_for 20 there sshmux --wait=5 office true; then
-		not_ok "installed: the master serves"
-		note "$(cat "$T/master.log")"
-		return
-	fi
-	is "installed: a command, by the name in UCI" \
-		"$(there sshmux office 'echo through; exit 3' 2>&1; echo $?)" "through
-3"
-	is "installed: a command, by the socket" "$(there sshmux -S /var/run/sshmux/office.sock x 'echo through' 2>&1)" through
-	like "installed: the tunnel" "$(there sh -c "echo | nc 127.0.0.1 $FREE" | head -n 1)" "SSH-2.0-*"
-	like "installed: -O list" "$(there sshmux -O list 2>&1)" "*office*"
-	crontab_lines
-	there /etc/init.d/sshmux reload
-	is "installed: a reload leaves it alone" "$(cat "$ROOT/var/procd/did")" ""
-	kill $MASTER_PID
-	reap_master
-	is "installed: TERM ends it" "$MASTER_RC" 0
 }
 
 set_up
@@ -741,6 +720,7 @@ cp "$T/run/example.conf" "$T/saved"
 reloads
 hotplug
 kicks
+blocks
 wrong_values
 wrong_tunnels
 more_options
@@ -751,5 +731,4 @@ ipk
 apk
 targets
 feed
-installed
 finish
