@@ -8230,6 +8230,41 @@ static const char *op_word(struct op_text *t)
 	return word;
 }
 
+/* What a %-token may hand to a shell, or to a program as a word.  The rules are
+ * those of OpenSSH 10 for names on the command line. */
+#define OP_BAD_HOST "'`\"$\\;&<>|(){}, "
+#define OP_BAD_USER "'`\";&<>|(){}"
+
+static bool op_printable(const char *s)
+{
+	while (*s && !iscntrl((unsigned char)*s))
+		s++;
+	return *s == 0;
+}
+
+static bool op_safe(const char *name, const char *bad)
+{
+	size_t n = strlen(name);
+	return n > 0 && *name != '-' && !strpbrk(name, bad) && !strstr(name, " -") && name[n - 1] != '\\' && op_printable(name);
+}
+
+/* Each of ProxyJump's hosts. */
+static bool op_safe_jump(const char *jump)
+{
+	size_t mark = op_store.used, n;
+	bool ok = true;
+	for (const char *p = jump; ok; p += n + 1) {
+		n = strcspn(p, ",");
+		const char *hop = op_keep(p, n), *at = strrchr(hop, '@');
+		hop += strncasecmp(hop, "ssh://", 6) == 0 ? 6 : 0;
+		ok = op_safe(at ? at + 1 : hop, OP_BAD_HOST) && (!at || op_safe(op_keep(hop, (size_t)(at - hop)), OP_BAD_USER));
+		op_store.used = mark;
+		if (!p[n])
+			break;
+	}
+	return ok;
+}
+
 static const char *op_home(void)
 {
 	const struct passwd *p = getpwuid(getuid());
@@ -8484,9 +8519,26 @@ static bool op_take_word(const struct op_keyword *k, const char *word, struct op
 	}
 }
 
+/* Tokens hand these values to shells.  A file's User is its owner's business, as
+ * in ssh, but for control characters (CVE-2025-61984). */
+static void op_check(const struct op_keyword *k)
+{
+	const char *value = k->kind == OP_TEXT ? *(const char **)k->to : NULL;
+	bool ok = true;
+	if (k->to == &g.op.user || k->to == &g.op.host_key_alias)
+		ok = op_where.file ? op_printable(value) : op_safe(value, k->to == &g.op.user ? OP_BAD_USER : OP_BAD_HOST);
+	else if (k->to == &g.op.host_name)
+		ok = op_safe(value, OP_BAD_HOST);
+	else if (k->to == &g.op.proxy_jump)
+		ok = op_safe_jump(value);
+	if (!ok)
+		op_die("%s \"%s\" contains invalid characters", k->name, value);
+}
+
 /* What else follows from a value. */
 static void op_follow(const struct op_keyword *k)
 {
+	op_check(k);
 	if (k->to == &g.op.level)
 		g.op.log_level = op_level[g.op.level];
 	if (k->to == &g.op.background && g.op.background)
@@ -8738,25 +8790,6 @@ static int op_letter_word(char **word)
 	return 1;
 }
 
-static bool op_ends(const char *s, char c)
-{
-	return *s && s[strlen(s) - 1] == c;
-}
-
-/* A host name may end up in the shell's hands (ProxyCommand), or look like an
- * option to one. */
-static bool op_safe(const char *name, const char *bad)
-{
-	if (*name == 0 || *name == '-')
-		return false;
-	for (const char *p = name; *p; p++)
-		if (strchr(bad, *p) || isspace((unsigned char)*p) || iscntrl((unsigned char)*p))
-			return false;
-	return !op_ends(name, '\\');
-}
-#define OP_BAD_HOST "'`\"$\\;&<>|(){},"
-#define OP_BAD_USER "'`\";&<>|(){}"
-
 /* A user's name out of a URI: %40 is @. */
 static const char *op_decode(const char *p, size_t n)
 {
@@ -8767,7 +8800,8 @@ static const char *op_decode(const char *p, size_t n)
 			memcpy(hex, p + i + 1, 2);
 			i += 2;
 		}
-		op_put(hex[0] ? (char)strtol(hex, NULL, 16) : p[i]);
+		char c = hex[0] ? (char)strtol(hex, NULL, 16) : p[i];
+		op_put(c ? c : '\1');		/* %00 would end the name: refused like this one */
 	}
 	op_put(0);
 	return to;
@@ -8792,10 +8826,7 @@ static void op_host(const char *word)
 		op_set_word("Port", op_keep(port + 1, n - name - 1));
 	if (!at)
 		return;
-	const char *user = uri ? op_decode(from, (size_t)(at - from)) : op_keep(from, (size_t)(at - from));
-	if (!op_safe(user, OP_BAD_USER))
-		op_die("bad user name \"%s\"", user);
-	op_set_word("User", user);
+	op_set_word("User", uri ? op_decode(from, (size_t)(at - from)) : op_keep(from, (size_t)(at - from)));
 }
 
 static void op_long(const char *word)
@@ -8946,6 +8977,8 @@ static const char *cf_expand(const char *text, const char *tokens, bool variable
 			continue;
 		} else if (!*++p || (*p != '%' && tokens && !strchr(tokens, *p)) || !(value = cf_token(*p, room)))
 			op_die("unknown key %%%c in \"%s\"", *p ? *p : ' ', text);
+		if (!op_printable(value))
+			op_die("\"%.60s\": a value in it contains invalid characters", text);
 		while (*value)
 			op_put(*value++);
 	}
@@ -9213,7 +9246,7 @@ static const char *cf_jump(void)
 	bool uri = strncasecmp(host, "ssh://", 6) == 0;
 	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
 	cf_count_jump(jump);
-	if (n <= 0 || !op_safe(jump, OP_BAD_USER "$\\") || *host == '-' || (file && strchr(file, '\'')))
+	if (n <= 0 || (file && strchr(file, '\'')))
 		op_die("bad ProxyJump \"%.100s\"", jump);
 	self[n] = 0;
 	n = snprintf(command, sizeof command, "'%s'%s%s%s%s%.*s%s -W '[%%h]:%%p' -- '%s%s'", cf_literal(self),
@@ -9404,7 +9437,7 @@ static bool cf_list_names(struct op_text t)
 {
 	size_t mark = op_store.used;
 	for (const char *word; (word = op_word(&t));) {
-		pid_t pid = strpbrk(word, "*?!") ? -1 : fork();
+		pid_t pid = strpbrk(word, "*?!") || !op_safe(word, OP_BAD_HOST) ? -1 : fork();
 		if (pid == 0)
 			cf_list_one(word);
 		if (pid > 0)
@@ -9648,8 +9681,6 @@ int main(int argc, char **argv)
 	main_defaults();
 	main_stdio();
 	op_parse(argv);
-	if (g.op.user && (*g.op.user == '-' || strpbrk(g.op.user, OP_BAD_USER) || op_ends(g.op.user, '\\')))
-		op_die("bad user name \"%s\"", g.op.user);	/* ProxyCommand's shell may read it; a file is trusted */
 	if (g.op.given)
 		cf_files();
 	cf_resolve();

@@ -133,7 +133,7 @@ static void unit_op_lists(void)
 	check(PARSE("-oHostKeyFingerprint=a", "-oHostKeyFingerprint=b", "host") && g.op.pin.n == 2, "options: HostKeyFingerprint adds up");
 	said(!PARSE("-ik1", "-ik2", "-ik3", "-ik4", "-ik5", "host") && strstr(world.log, "more than 4"), "options: too many keys");
 	check(op_refused("SendEnv=A B C D E"), "options: too many words");
-	static const char *const texts[] = { "Ciphers", "HostKeyAlias", "HostKeyAlgorithms", "KexAlgorithms", "MACs", "User", "ControlPath" };
+	static const char *const texts[] = { "Ciphers", "PreferredAuthentications", "HostKeyAlgorithms", "KexAlgorithms", "MACs", "User", "ControlPath" };
 	char text[64];
 	bool all = true;
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
@@ -192,8 +192,106 @@ static void unit_op_main(void)
 	check(MAIN("-S", path, "-O", "dance", "host") == 255 && strstr(world.log, "Invalid multiplex command."), "options: an unknown -O");
 }
 
+/* --- what reaches a shell by a token ------------------------------------------- */
+
+/* Reads the file and resolves what was parsed; false if it ends with an error. */
+static bool op_resolves(void)
+{
+	if (setjmp(world.exited))
+		return false;
+	cf_files();
+	cf_resolve();
+	return true;
+}
+
+/* What all tokens stand for, each in brackets; false if one is refused. */
+static bool op_expands(char *to, size_t size)
+{
+	if (setjmp(world.exited))
+		return false;
+	snprintf(to, size, "%s", cf_expand("[%C][%d][%h][%i][%j][%k][%L][%l][%n][%p][%r][%u]", NULL, false));
+	return true;
+}
+
+static bool op_holds(const char *text, const char *bytes)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == 127 || strchr(bytes, *text))
+			return true;
+	return false;
+}
+
+/* Where a value comes from; a form has its place as %s. */
+enum op_from { OP_WORD, OP_OPTION, OP_URI, OP_FILE, OP_MACHINE };
+
+/* One value from one source: what comes out must be free of control characters, and
+ * of the shell's where ssh says so. */
+static bool op_passes(enum op_from from, const char *form, const char *value, const char *bad)
+{
+	static struct passwd me;
+	static char text[300], conf[120], out[2048];
+	char path[120];
+	FILE *f;
+	snprintf(path, sizeof path, "%s/conf", world.dir);
+	snprintf(conf, sizeof conf, form, value);
+	me = (struct passwd){ .pw_name = conf, .pw_dir = conf };
+	f = fopen(path, "w");
+	if (f && from == OP_FILE)
+		fprintf(f, "%s\n", conf);
+	if (f)
+		fclose(f);
+	snprintf(text, sizeof text, form, value);
+	world.host_name = from == OP_MACHINE ? conf : NULL;
+	world.user = from == OP_MACHINE ? &me : NULL;
+	bool parsed = from == OP_FILE || from == OP_MACHINE ? PARSE("-F", path, "host") :
+		      from == OP_OPTION ? PARSE("-F", path, "-o", text, "host") :
+		      from == OP_URI ? PARSE("-F", path, text) : PARSE("-F", path, strncmp(text, "-", 1) ? "--" : text, strncmp(text, "-", 1) ? text : "host");
+	bool taken = parsed && op_resolves() && op_expands(out, sizeof out);
+	world.host_name = NULL;
+	world.user = NULL;
+	if (!taken)
+		return world.exit_code == 255;
+	return !op_holds(out, bad);
+}
+
+static void unit_op_shell(void)
+{
+	static const char host[] = "'`\"$\\;&<>|(){},", user[] = "'`\";&<>|(){}", none[] = "";
+	static const struct { enum op_from from; const char *form, *bad; } sources[] = {
+		{ OP_WORD, "-l%s", user }, { OP_WORD, "%s@host", user }, { OP_WORD, "%s", host }, { OP_WORD, "me@%s", host },
+		{ OP_WORD, "-p%s", host }, { OP_WORD, "-J%s", host }, { OP_WORD, "-Ja,%s,b", host }, { OP_WORD, "-Ja,b@%s", host },
+		{ OP_WORD, "-J%s@a", user }, { OP_WORD, "-Jssh://%s:7", host }, { OP_WORD, "-P%s", user },
+		{ OP_URI, "ssh://%s", host }, { OP_URI, "ssh://%s@host", user }, { OP_URI, "ssh://host:%s", host },
+		{ OP_OPTION, "User=%s", user }, { OP_OPTION, "User=\"%s\"", user }, { OP_OPTION, "HostName=\"%s\"", host }, { OP_OPTION, "Port=%s", host },
+		{ OP_OPTION, "HostKeyAlias=\"%s\"", host }, { OP_OPTION, "ProxyJump=\"%s\"", host }, { OP_OPTION, "Tag=\"%s\"", user },
+		{ OP_FILE, "User \"%s\"", none }, { OP_FILE, "HostName \"%s\"", host }, { OP_FILE, "HostKeyAlias \"%s\"", none },
+		{ OP_FILE, "ProxyJump \"%s\"", host }, { OP_FILE, "Port \"%s\"", host }, { OP_FILE, "Tag \"%s\"", none },
+		{ OP_MACHINE, "%s", none },
+	};
+	static const char *const shapes[] = { "a%cb", "%cb", "a%c", "a%%%02xb", "a $%c(touch pwned)" };
+	unsigned wrong = 0, tried = 0;
+	char value[64];
+	for (size_t s = 0; s < sizeof sources / sizeof sources[0]; s++)
+		for (int byte = 1; byte < 128; byte++)
+			for (size_t shape = 0; shape < sizeof shapes / sizeof shapes[0] && !isalnum(byte); shape++) {
+				snprintf(value, sizeof value, shapes[shape], byte);
+				tried++;
+				if (op_passes(sources[s].from, sources[s].form, value, sources[s].bad))
+					continue;
+				if (wrong++ < 10)
+					printf("# taken from \"%s\": byte %d in shape %zu\n", sources[s].form, byte, shape);
+			}
+	check(wrong == 0, "tokens: %u values from %zu sources, %u let bad bytes through", tried, sizeof sources / sizeof sources[0], wrong);
+	check(!PARSE("-l", "-x", "host") && !PARSE("-l", "a -x", "host") && !PARSE("-l", "a\\", "host") && !PARSE("ssh://ro%00ot@host") &&
+	      !PARSE("--", "-x") && !PARSE("-J", "a,-x", "host"), "tokens: what looks like an option, or would end a quote");
+	check(PARSE("-l", "DOM\\me", "host") && PARSE("a b@host") && PARSE("me$1@host") && PARSE("-J", "DOM\\u@[::1]:22,ssh://a%40b@c", "host") &&
+	      PARSE("x%y@host"), "tokens: names that ssh takes");
+	check(op_passes(OP_FILE, "User \"%s\"", "a;b", ";") == false, "tokens: the test sees what passes");
+}
+
 static void unit_op(void)
 {
+	unit_op_shell();
 	int in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3), fds = world_count_fds();
 	unit_op_words();
 	unit_op_numbers();

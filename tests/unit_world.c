@@ -27,6 +27,7 @@
 
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <pwd.h>
 #include <sys/eventfd.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -55,6 +56,8 @@ static struct {
 	int poll_error, accept_error;	/* what each call fails with */
 	unsigned doubled;	/* poll sets that named a descriptor twice */
 	bool no_children;	/* fork() fails: names are not resolved */
+	const char *host_name;	/* of this machine, NULL for the real one */
+	const struct passwd *user;	/* who runs us, likewise */
 	bool ended;		/* the loop came to its end */
 	jmp_buf asleep;		/* poll() would sleep */
 	jmp_buf exited;		/* exit() was called */
@@ -143,6 +146,16 @@ static pid_t unit_fork(void)
 	return -1;
 }
 
+static int unit_gethostname(char *name, size_t size)
+{
+	return world.host_name ? snprintf(name, size, "%s", world.host_name) < 0 : gethostname(name, size);
+}
+
+static const struct passwd *unit_getpwuid(uid_t uid)
+{
+	return world.user ? world.user : getpwuid(uid);
+}
+
 static int unit_clock_gettime(clockid_t id, struct timespec *t)
 {
 	(void)id;
@@ -212,6 +225,8 @@ static void unit_exit(int code)
 #define connect(fd, a, len) unit_connect(fd, a, len)
 #define fork() unit_fork()
 #define clock_gettime unit_clock_gettime
+#define gethostname unit_gethostname
+#define getpwuid unit_getpwuid
 #define exit unit_exit
 #define main sshmux_main
 #ifdef WORLD_SILENT
@@ -233,6 +248,8 @@ int sshmux_main(int argc, char **argv);
 #undef connect
 #undef fork
 #undef clock_gettime
+#undef gethostname
+#undef getpwuid
 #undef exit
 #undef main
 #undef printf

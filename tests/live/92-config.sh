@@ -137,7 +137,20 @@ errors() {
 }
 REFUSED="status 255, 0 lines of output"
 
+# A name with a newline in it becomes a command in the hands of some shells.
+hostile_names() {
+	differs "hostile names" "older ones take them" && return
+	for user in "$(printf '$[+]\ntouch %s/pwned\n' "$T")" "a;touch $T/pwned" "$(printf 'a\033[2Jb')"; do
+		env SHELL="$(command -v bash || echo /bin/sh)" timeout 30 "$PROGRAM" -F none -l "$user" \
+			-o ProxyCommand='echo %r@%h:%p' h true >"$T/out" 2>"$T/err" </dev/null
+		is "a hostile -l: status" "$?" 255
+		like "a hostile -l: said in one line" "$(cat "$T/err")" "sshmux: User \"*\" contains invalid characters"
+		is "a hostile -l: nothing has run" "$(ls "$T/pwned" 2>/dev/null)" ""
+	done
+}
+
 cases
+hostile_names
 carriage_returns
 default_file
 many_files
