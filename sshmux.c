@@ -7940,8 +7940,11 @@ static void op_die(const char *format, ...)
  * others take the first. */
 enum op_kind {
 	OP_NUMBER, OP_PORT, OP_TIME, OP_CHOICE, OP_PERSIST,	/* to an int64_t */
-	OP_TEXT, OP_REST, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD, OP_ESCAPE, OP_QOS
+	OP_TEXT, OP_REST, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD, OP_ESCAPE, OP_QOS,
+	OP_ALGORITHMS
 };
+
+#define ALGORITHMS_TEXT 1024		/* a list of algorithms written out */
 
 /* Whom an option is for. */
 enum op_role { OP_MASTER, OP_CLIENT, OP_BOTH };
@@ -8002,7 +8005,7 @@ static const struct op_keyword {
 	{ "BatchMode", OP_MASTER, OP_CHOICE, &g.op.batch, 0, 0, op_yes_no },
 	{ "BindAddress", OP_MASTER, OP_TEXT, &g.op.bind_address, 0, 0, NULL },
 	{ "BindInterface", OP_MASTER, OP_TEXT, &g.op.bind_interface, 0, 0, NULL },
-	{ "Ciphers", OP_MASTER, OP_TEXT, &g.op.tp.ciphers, 0, 0, NULL },
+	{ "Ciphers", OP_MASTER, OP_ALGORITHMS, &g.op.tp.ciphers, TP_CIPHERS, 0, NULL },
 	{ "ClearAllForwardings", OP_BOTH, OP_CHOICE, &g.op.clear_forwards, 0, 0, op_yes_no },
 	{ "ConnectionAttempts", OP_MASTER, OP_NUMBER, &g.op.attempts, 1, INT32_MAX, NULL },
 	{ "ConnectTimeout", OP_MASTER, OP_TIME, &g.op.connect_timeout, 0, INT32_MAX, NULL },
@@ -8020,7 +8023,7 @@ static const struct op_keyword {
 	{ "GatewayPorts", OP_MASTER, OP_CHOICE, &g.op.gateway_ports, 0, 0, op_yes_no },
 	{ "GlobalKnownHostsFile", OP_MASTER, OP_WORDS, &g.op.global_hosts, 0, 0, NULL },
 	{ "HostKeyAlias", OP_MASTER, OP_TEXT, &g.op.host_key_alias, 0, 0, NULL },
-	{ "HostKeyAlgorithms", OP_MASTER, OP_TEXT, &g.op.tp.host_key_algorithms, 0, 0, NULL },
+	{ "HostKeyAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.host_key_algorithms, TP_HOST_KEYS, 0, NULL },
 	{ "HostKeyFingerprint", OP_MASTER, OP_APPEND, &g.op.pin, 0, 0, NULL },
 	{ "HostName", OP_BOTH, OP_TEXT, &g.op.host_name, 0, 0, NULL },
 	{ "IdentitiesOnly", OP_MASTER, OP_CHOICE, &g.op.identities_only, 0, 0, op_yes_no },
@@ -8029,15 +8032,16 @@ static const struct op_keyword {
 	{ "IgnoreUnknown", OP_BOTH, OP_TEXT, &g.op.ignore_unknown, 0, 0, NULL },
 	{ "IPQoS", OP_MASTER, OP_QOS, NULL, 0, 0, op_dscp },
 	{ "KbdInteractiveAuthentication", OP_MASTER, OP_CHOICE, &g.op.keyboard_auth, 0, 0, op_yes_no },
-	{ "KexAlgorithms", OP_MASTER, OP_TEXT, &g.op.tp.kex, 0, 0, NULL },
+	{ "KexAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.kex, TP_KEX, 0, NULL },
 	{ "LocalForward", OP_BOTH, OP_FORWARD, NULL, FW_LOCAL, 0, NULL },
 	{ "LogLevel", OP_BOTH, OP_CHOICE, &g.op.level, 0, 0, op_levels },
-	{ "MACs", OP_MASTER, OP_TEXT, &g.op.tp.macs, 0, 0, NULL },
+	{ "MACs", OP_MASTER, OP_ALGORITHMS, &g.op.tp.macs, TP_MACS, 0, NULL },
 	{ "PasswordAuthentication", OP_MASTER, OP_CHOICE, &g.op.password_auth, 0, 0, op_yes_no },
 	{ "Port", OP_MASTER, OP_PORT, &g.op.port, 1, 65535, NULL },
 	{ "PreferredAuthentications", OP_MASTER, OP_TEXT, &g.op.preferred_auth, 0, 0, NULL },
 	{ "ProxyCommand", OP_MASTER, OP_REST, &g.op.proxy_command, 0, 0, NULL },
 	{ "ProxyJump", OP_MASTER, OP_TEXT, &g.op.proxy_jump, 0, 0, NULL },
+	{ "PubkeyAcceptedAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.user_key_algorithms, TP_USER_KEYS, 0, NULL },
 	{ "PubkeyAuthentication", OP_MASTER, OP_CHOICE, &g.op.pubkey_auth, 0, 0, op_pubkey },
 	{ "Reconnect", OP_MASTER, OP_CHOICE, &g.op.reconnect, 0, 0, op_reconnect },
 	{ "ReconnectMax", OP_MASTER, OP_TIME, &g.op.reconnect_max, 1, 86400, NULL },
@@ -8073,7 +8077,7 @@ static const char op_idle[] =
 	"GSSAPIServerIdentity GSSAPITrustDns HashKnownHosts HostbasedAcceptedAlgorithms HostbasedAuthentication "
 	"HostbasedKeyTypes KbdInteractiveDevices KerberosAuthentication KerberosTGTPassing KnownHostsCommand "
 	"LocalCommand LogVerbose NoHostAuthenticationForLocalhost NumberOfPasswordPrompts ObscureKeystrokeTiming "
-	"PermitLocalCommand PKCS11Provider Protocol PubkeyAcceptedAlgorithms PubkeyAcceptedKeyTypes "
+	"PermitLocalCommand PKCS11Provider Protocol "
 	"RhostsAuthentication RhostsRSAAuthentication RSAAuthentication SecurityKeyProvider SmartcardDevice "
 	"StreamLocalBindMask StreamLocalBindUnlink SyslogFacility Tag Tunnel TunnelDevice UpdateHostKeys "
 	"UsePrivilegedPort UserKnownHostsFile2 UseRoaming UseRsh VerifyHostKeyDNS VersionAddendum VisualHostKey "
@@ -8083,6 +8087,7 @@ static const char *const op_aliases[][2] = {	/* older words for ours */
 	{ "DSAAuthentication", "PubkeyAuthentication" },
 	{ "IdentityFile2", "IdentityFile" },
 	{ "KeepAlive", "TCPKeepAlive" },
+	{ "PubkeyAcceptedKeyTypes", "PubkeyAcceptedAlgorithms" },
 	{ "SkeyAuthentication", "KbdInteractiveAuthentication" },
 	{ "TISAuthentication", "KbdInteractiveAuthentication" },
 };
@@ -8129,7 +8134,7 @@ static const struct op_letter {
 	{ 'o', OP_BOTH, "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
 	{ 'P', OP_BOTH, "TAG", "Tag", NULL, "no effect: Match blocks by tag are skipped" },
 	{ 'p', OP_MASTER, "PORT", "Port", NULL, "port of the server" },
-	{ 'Q', OP_BOTH, "WHAT", NULL, NULL, "refused: see -V and the manual" },
+	{ 'Q', OP_BOTH, "WHAT", NULL, NULL, "print what this build has: cipher, mac, kex, key, sig, …" },
 	{ 'q', OP_BOTH, NULL, "LogLevel", "QUIET", "only errors" },
 	{ 'R', OP_BOTH, "LISTEN:TO", "RemoteForward", NULL, "the same from the server to here" },
 	{ 'S', OP_BOTH, "PATH", "ControlPath", NULL, "control socket, or none" },
@@ -8418,6 +8423,16 @@ static bool op_rekey(const char *value, const char *time)
 	return true;
 }
 
+/* Checked here, where file and line are known; the transport reads it again. */
+static bool op_algorithms(const struct op_keyword *k, const char *word)
+{
+	char list[ALGORITHMS_TEXT];
+	if (!tp_algorithms((enum tp_algorithms)k->min, word, list, sizeof list))
+		op_die("%s: %s", k->name, tp_error());
+	*(const char **)k->to = word;
+	return true;
+}
+
 static bool op_choose(const struct op_choice *c, const char *value, int64_t *to)
 {
 	for (; c->name; c++)
@@ -8514,6 +8529,7 @@ static bool op_take_word(const struct op_keyword *k, const char *word, struct op
 	case OP_QOS:	return op_qos(word, op_word(t));
 	case OP_ESCAPE:	return op_escape(word);
 	case OP_PERSIST: return op_persist(k, word);
+	case OP_ALGORITHMS: return op_algorithms(k, word);
 	case OP_FORWARD: return op_forward((enum fw_type)k->min, word, op_word(t));
 	default:	*(const char **)k->to = word; return true;
 	}
@@ -8698,6 +8714,42 @@ static void op_version(void)
 	exit(0);
 }
 
+/* -Q: what ssh's words ask for, as a list of tp_algorithms(), or as it stands. */
+#define OP_AS_IS (-1)
+static const struct op_query { const char *name; int kind; const char *spec; } op_queries[] = {
+	{ "cipher", TP_CIPHERS, "*" }, { "cipher-auth", TP_CIPHERS, "*poly1305*,*-gcm*" }, { "mac", TP_MACS, "*" },
+	{ "kex", TP_KEX, "*" }, { "key", TP_HOST_KEYS, "ssh-*,ecdsa-*" }, { "key-plain", TP_HOST_KEYS, "ssh-*,ecdsa-*" },
+	{ "key-cert", OP_AS_IS, "" }, { "key-ca-sign", OP_AS_IS, "" }, { "key-sig", TP_USER_KEYS, "*" },
+	{ "sig", TP_HOST_KEYS, "*" }, { "compression", OP_AS_IS, "none" }, { "protocol-version", OP_AS_IS, "2" },
+	{ "Ciphers", TP_CIPHERS, "*" }, { "MACs", TP_MACS, "*" }, { "KexAlgorithms", TP_KEX, "*" },
+	{ "HostKeyAlgorithms", TP_HOST_KEYS, "*" }, { "PubkeyAcceptedAlgorithms", TP_USER_KEYS, "*" },
+	{ "PubkeyAcceptedKeyTypes", TP_USER_KEYS, "*" },
+};
+#define OP_QUERIES (sizeof op_queries / sizeof op_queries[0])
+
+static void op_query(const char *what)
+{
+	char list[ALGORITHMS_TEXT];
+	const struct op_query *q = op_queries;
+	bool help = strcmp(what, "help") == 0;
+	for (; q < op_queries + OP_QUERIES && (help || strcasecmp(q->name, what) != 0); q++)
+		if (help)
+			puts(q->name);
+	if (help)
+		exit(0);
+	if (q == op_queries + OP_QUERIES)
+		op_die("Unsupported query \"%s\"", what);
+	snprintf(list, sizeof list, "%s", q->spec);
+	if (q->kind != OP_AS_IS)
+		tp_algorithms((enum tp_algorithms)q->kind, q->spec, list, sizeof list);
+	for (char *p = list; *p; p++)
+		if (*p == ',')
+			*p = '\n';
+	if (*list)
+		puts(list);
+	exit(0);
+}
+
 /* -E: what we say goes there; what the command says does not. */
 static void op_log_to(const char *path)
 {
@@ -8726,6 +8778,7 @@ static void op_special(const struct op_letter *l, const char *argument)
 	case 'E':	op_log_to(argument); break;
 	case 'F':	g.op.config_file = argument; break;
 	case 'G':	g.op.dump = true; break;
+	case 'Q':	op_query(argument); break;
 	case 'M':
 		op_set_word("ControlMaster", "no");
 		g.op.master = g.op.master == OP_MASTER_YES ? OP_MASTER_ASK : OP_MASTER_YES;
@@ -8757,7 +8810,7 @@ static void op_special(const struct op_letter *l, const char *argument)
 		g.op.log_level = g.op.level > 4 ? TP_DEBUG : TP_VERBOSE;
 		g.op.level = g.op.level < 5 ? 5 : g.op.level < 7 ? g.op.level + 1 : 7;
 		break;
-	default:	/* '1', 'I', 'Q', 'w' */
+	default:	/* '1', 'I', 'w' */
 		op_die("-%c is %s", l->letter, l->help);
 	}
 }
@@ -9507,6 +9560,13 @@ static void cf_print_qos(const char *name)
 	printf("%s %s %s\n", name, cf_choice(op_dscp, g.op.dscp_interactive), cf_choice(op_dscp, g.op.dscp_bulk));
 }
 
+static void cf_print_algorithms(const char *name, const struct op_keyword *k)
+{
+	char list[ALGORITHMS_TEXT];
+	tp_algorithms((enum tp_algorithms)k->min, *(const char **)k->to, list, sizeof list);
+	printf("%s %s\n", name, list);
+}
+
 static void cf_print(const struct op_keyword *k)
 {
 	char name[40];
@@ -9544,6 +9604,7 @@ static void cf_print(const struct op_keyword *k)
 	case OP_FORWARD:	cf_print_forwards(name, (enum fw_type)k->min); break;
 	case OP_ESCAPE:		cf_print_escape(name); break;
 	case OP_QOS:		cf_print_qos(name); break;
+	case OP_ALGORITHMS:	cf_print_algorithms(name, k); break;
 	}
 }
 

@@ -46,9 +46,12 @@ enum tp_strict { TP_STRICT_ASK, TP_STRICT_YES, TP_STRICT_ACCEPT_NEW, TP_STRICT_N
 
 enum tp_level { TP_ERROR, TP_INFO, TP_VERBOSE, TP_DEBUG };
 
+/* What is negotiated, RFC 4253 7.1, and the signatures of the user's keys. */
+enum tp_algorithms { TP_KEX, TP_HOST_KEYS, TP_CIPHERS, TP_MACS, TP_USER_KEYS };
+
 /* Everything a login depends on.  Lists are arrays of `n_…` strings; algorithm
- * lists are comma-separated names in order of preference, NULL for the default
- * (an unknown name in one is an error of tp_init). */
+ * lists are as ssh_config(5) has them, NULL for the default (see
+ * tp_algorithms(); a bad one is an error of tp_init). */
 struct tp_config {
 	const char *user;
 	const char *host;		/* for messages: the name as the user typed it */
@@ -66,7 +69,7 @@ struct tp_config {
 	enum tp_strict strict;
 	const char *const *pin;		/* "SHA256:…" fingerprints; if any, only these hold */
 	size_t n_pin;
-	const char *ciphers, *macs, *kex, *host_key_algorithms;
+	const char *ciphers, *macs, *kex, *host_key_algorithms, *user_key_algorithms;
 	uint64_t rekey_bytes;		/* RekeyLimit; 0: the transport's own default */
 	uint32_t rekey_seconds;		/* 0: no limit by time beyond the default */
 	bool batch;			/* BatchMode: never ask anything */
@@ -97,6 +100,14 @@ extern const char tp_version[];
 
 /* The SHA-1 of `len` bytes, for names of control sockets (%C). */
 void tp_sha1(const uint8_t *p, size_t len, uint8_t hash[20]);
+
+/* What the list `spec` of ssh_config(5) comes to: names and patterns, or with a
+ * + - ^ before them what they change in the default; NULL for the default, "*"
+ * for all there is.  Names that only other versions of ssh have are passed over.
+ * Writes names in order of preference, comma-separated, to text[size].  Returns
+ * false with the reason in tp_error() if none is left, or nobody knows one.
+ * Allowed before tp_init(). */
+bool tp_algorithms(enum tp_algorithms kind, const char *spec, char *text, size_t size);
 
 /* Checks `c` and prepares what every connection needs.  Called once, before
  * the first tp_start(); `c` is kept.  On error returns false with a one-line

@@ -26,6 +26,7 @@
 #define IDENTITIES_ANSWER 12	/* draft-ietf-sshm-ssh-agent */
 #define SIGN_RESPONSE 14
 #define SIGN_RSA_SHA2_256 2
+#define SIGN_RSA_SHA2_512 4
 
 /* What is outstanding. */
 enum step {
@@ -55,8 +56,7 @@ static struct {
 
 	sign_key *key;			/* on trial, if from a file */
 	buffer *blob;			/* its public part */
-	const char *algorithm;		/* of the signature, RFC 8332 */
-	char agent_algorithm[64];
+	char algorithm[64];		/* of the signature, RFC 8332 */
 	buffer *signed_data;
 
 	unsigned keyboard_tries, password_tries, rounds, banners;
@@ -142,19 +142,38 @@ static bool tried_before(void)
 	return false;
 }
 
+#define CERT "-cert-v01@openssh.com"
+
 /* If the server listed its algorithms (RFC 8308), others are not worth an
  * attempt: servers count them.  Certificates are never listed. */
 static bool server_takes(const char *algorithm)
 {
-	return cli_ses.server_sig_algs == NULL ||
-		strstr(algorithm, "-cert-v01@openssh.com") != NULL ||
+	return cli_ses.server_sig_algs == NULL || strstr(algorithm, CERT) != NULL ||
 		buf_has_algo(cli_ses.server_sig_algs, algorithm) == DROPBEAR_SUCCESS;
+}
+
+/* The algorithm for an RSA key (RFC 8332), `cert` with its certificate: what the
+ * server lists, the user's choice allows, and is not SHA-1 if there is another.
+ * A server without a list that needs SHA-1 is an old one. */
+static void name_rsa_algorithm(bool cert)
+{
+	static const char *const listed[] = { "rsa-sha2-512", "rsa-sha2-256", "ssh-rsa" };
+	static const char *const unlisted[] = { "ssh-rsa", "rsa-sha2-256", "rsa-sha2-512" };
+	const char *const *names = cli_ses.server_sig_algs != NULL ? listed : unlisted;
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		snprintf(auth.algorithm, sizeof(auth.algorithm), "%s%s", names[i], cert ? CERT : "");
+		if (server_takes(names[i]) && algorithms_allow_user_key(auth.algorithm))
+			return;
+	}
 }
 
 /* Asks whether the key on trial would do, before anything is signed. */
 static bool offer_key(const char *where)
 {
-	if (tried_before() || !server_takes(auth.algorithm)) {
+	if (tried_before() || !server_takes(auth.algorithm) ||
+	    !algorithms_allow_user_key(auth.algorithm)) {
 		port_log(TP_VERBOSE, "Skipping %s key: %s", auth.algorithm, where);
 		drop_key();
 		return false;
@@ -166,21 +185,17 @@ static bool offer_key(const char *where)
 	return true;
 }
 
-/* SHA-1 signatures of RSA keys are not made any more (RFC 8332). */
-static enum signature_type signature_type(void)
-{
-	if (auth.key->type == DROPBEAR_SIGNKEY_RSA)
-		return DROPBEAR_SIGNATURE_RSA_SHA256;
-	return signature_type_from_signkey(auth.key->type);
-}
-
 /* Returns false if there is nothing to offer in that file. */
 static bool offer_file(const char *path)
 {
 	auth.key = identity_load(path, !port.config->identity_default, &auth.blob);
 	if (auth.key == NULL)
 		return false;
-	auth.algorithm = signature_name_from_type(signature_type(), NULL);
+	if (auth.key->type == DROPBEAR_SIGNKEY_RSA)
+		name_rsa_algorithm(false);
+	else
+		snprintf(auth.algorithm, sizeof(auth.algorithm), "%s",
+			signkey_name_from_type(auth.key->type, NULL));
 	return offer_key(path);
 }
 
@@ -198,23 +213,20 @@ static bool is_identity(const buffer *blob)
 	return false;
 }
 
-/* The signature algorithm for an agent's key: its type, but SHA-256 for RSA
- * (RFC 8332).  Returns false for blobs that make no sense. */
+/* The signature algorithm for an agent's key: its type, but see RSA.  Returns
+ * false for blobs that make no sense. */
 static bool name_agent_algorithm(void)
 {
 	unsigned char *type;
 	size_t len;
 
 	buf_setpos(auth.blob, 0);
-	if (!port_take_string(auth.blob, &type, &len) || len >= sizeof(auth.agent_algorithm))
+	if (!port_take_string(auth.blob, &type, &len) || len >= sizeof(auth.algorithm))
 		return false;
-	snprintf(auth.agent_algorithm, sizeof(auth.agent_algorithm), "%.*s", (int)len, type);
-	port_clean(auth.agent_algorithm);
-	auth.algorithm = auth.agent_algorithm;
-	if (strcmp(auth.algorithm, "ssh-rsa") == 0)
-		auth.algorithm = "rsa-sha2-256";
-	else if (strcmp(auth.algorithm, "ssh-rsa-cert-v01@openssh.com") == 0)
-		auth.algorithm = "rsa-sha2-256-cert-v01@openssh.com";
+	snprintf(auth.algorithm, sizeof(auth.algorithm), "%.*s", (int)len, type);
+	port_clean(auth.algorithm);
+	if (strcmp(auth.algorithm, "ssh-rsa") == 0 || strcmp(auth.algorithm, "ssh-rsa" CERT) == 0)
+		name_rsa_algorithm(auth.algorithm[7] != '\0');
 	return true;
 }
 
@@ -278,12 +290,19 @@ static buffer *data_to_sign(void)
 	return data;
 }
 
+/* SIGN_RSA_… of an algorithm, 0 where the key alone decides. */
+static uint32_t agent_flags(void)
+{
+	if (strncmp(auth.algorithm, "rsa-sha2-512", 12) == 0)
+		return SIGN_RSA_SHA2_512;
+	return strncmp(auth.algorithm, "rsa-sha2-256", 12) == 0 ? SIGN_RSA_SHA2_256 : 0;
+}
+
 /* SSH_MSG_USERAUTH_PK_OK: the server would take the key.  Sign. */
 static void rx_key_accepted(void)
 {
 	unsigned char *algorithm, *blob;
 	size_t algorithm_len, blob_len;
-	bool rsa = strncmp(auth.algorithm, "rsa-", 4) == 0;
 
 	if (!port_take_string(ses.payload, &algorithm, &algorithm_len) ||
 	    !port_take_string(ses.payload, &blob, &blob_len) ||
@@ -292,12 +311,12 @@ static void rx_key_accepted(void)
 			port.config->host);
 	auth.signed_data = data_to_sign();
 	if (auth.key == NULL) {
-		agent_ask_signature(auth.blob, auth.signed_data, rsa ? SIGN_RSA_SHA2_256 : 0);
+		agent_ask_signature(auth.blob, auth.signed_data, agent_flags());
 		auth.step = STEP_AGENT_SIGN;
 		return;
 	}
 	put_key_request(ses.writepayload, true);
-	buf_put_sign(ses.writepayload, auth.key, signature_type(), auth.signed_data);
+	signature_put(ses.writepayload, auth.key, auth.algorithm, auth.signed_data);
 	encrypt_packet();
 	drop_key();
 	auth.step = STEP_SIGNED;
@@ -333,8 +352,8 @@ static bool send_agent_signature(void)
 		return false;
 	/* An old agent that ignores the flag signs with SHA-1: no use. */
 	buf_setpos(b, 1 + 4);
-	if (!port_take_string(b, &type, &type_len) || (strncmp(auth.algorithm, "rsa-", 4) == 0 &&
-	    (type_len != 12 || memcmp(type, "rsa-sha2-256", 12) != 0)))
+	if (!port_take_string(b, &type, &type_len) || (agent_flags() != 0 &&
+	    (type_len != 12 || memcmp(type, auth.algorithm, 12) != 0)))
 		return false;
 	put_key_request(ses.writepayload, true);
 	buf_putstring(ses.writepayload, (const char *)signature, (unsigned)len);

@@ -17,7 +17,7 @@ TP_O := $(O)/transport
 
 # --- what is compiled ---------------------------------------------------------
 
-TP_OWN := transport session auth identity agent hostkey prompt algorithms arena glue
+TP_OWN := transport session auth identity agent hostkey prompt algorithms signature arena glue
 
 TP_DROPBEAR := atomicio bignum buffer chachapoly cli-kex common-algo common-kex \
 	compat crypto_desc curve25519 dbctype dbhelpers dbrandom dbutil dh_groups \
@@ -109,6 +109,13 @@ $(TP_OWN_OBJS): $(TP_O)/%.o: $(TP_PORT)/%.c $(TP_PORT)/port.h port/transport.h \
 		$(TP_HEADERS) $(TP_GUARD)
 	@echo '  CC $<'
 	$(TP_AT)$(TP_OWN_CC) -c $< -o $@
+
+# The tables that it negotiates with are ours; its own are what we choose from.
+$(TP_O)/dropbear/common-algo.o: TP_FILE = -Dsshkex=dropbear_kex -Dsigalgs=dropbear_keys \
+	-Dsshciphers=dropbear_ciphers -Dsshhashes=dropbear_hashes
+
+# The place where rsa-sha2-512 differs from rsa-sha2-256 (signature.c).
+$(TP_O)/dropbear/rsa.o: TP_FILE = -Dbytes_to_mp=port_rsa_message
 
 # packet.c reads and writes the network through our buffer and counters.
 $(TP_O)/dropbear/packet.o: TP_FILE = -U_FORTIFY_SOURCE -Dread=port_read -Dwritev=port_writev

@@ -90,6 +90,32 @@ void port_log_lines(enum tp_level level, const char *text, size_t len)
 	}
 }
 
+/* `*` and `?` as in ssh_config(5) PATTERNS, without regard to case.  Works
+ * without recursion: only the last `*` can still grow. */
+bool port_glob(const char *pattern, size_t len, const char *name)
+{
+	const char *end = pattern + len, *star = NULL, *resume = NULL;
+
+	while (*name != '\0') {
+		if (pattern < end && *pattern == '*') {
+			star = pattern++;
+			resume = name;
+		} else if (pattern < end && (*pattern == '?' ||
+		    tolower((unsigned char)*pattern) == tolower((unsigned char)*name))) {
+			pattern++;
+			name++;
+		} else if (star != NULL) {
+			pattern = star + 1;
+			name = ++resume;
+		} else {
+			return false;
+		}
+	}
+	while (pattern < end && *pattern == '*')
+		pattern++;
+	return pattern == end;
+}
+
 /* --- failure -------------------------------------------------------------- */
 
 /* Runs `step` with port_fail() and dropbear's fatal errors caught.  Returns
@@ -169,17 +195,20 @@ static void fatal(int exitcode, const char *format, va_list args)
 {
 	char text[200];
 	const char *reason = text;
+	char offer[sizeof(port.error)] = "";
 	size_t i;
 
 	(void)exitcode;
 	vsnprintf(text, sizeof(text), format, args);
+	if (strncmp(text, "No matching algo ", 17) == 0)
+		algorithms_their_offer(text + 17, offer, sizeof(offer));
 	for (i = 0; i < ARRAY_SIZE(known_errors); i++)
 		if (strncmp(text, known_errors[i].dropbear,
 		    strlen(known_errors[i].dropbear)) == 0)
 			reason = known_errors[i].ours;
 	if (trying)
 		port_fail(TP_CAUSE_LOST, "%s", reason);
-	port_fail(TP_CAUSE_LOST, "%s: %s", port.config->host, reason);
+	port_fail(TP_CAUSE_LOST, "%s: %s%s", port.config->host, reason, offer);
 }
 
 /* What dropbear logs is detail to sshmux's users. */

@@ -120,32 +120,6 @@ static bool parse(struct entry *e)
 
 /* --- matching names ------------------------------------------------------- */
 
-/* `*` and `?` as in ssh_config(5) PATTERNS, without regard to case.  Works
- * without recursion: only the last `*` can still grow. */
-static bool glob(const char *pattern, size_t len, const char *name)
-{
-	const char *end = pattern + len, *star = NULL, *resume = NULL;
-
-	while (*name != '\0') {
-		if (pattern < end && *pattern == '*') {
-			star = pattern++;
-			resume = name;
-		} else if (pattern < end && (*pattern == '?' ||
-		    tolower((unsigned char)*pattern) == tolower((unsigned char)*name))) {
-			pattern++;
-			name++;
-		} else if (star != NULL) {
-			pattern = star + 1;
-			name = ++resume;
-		} else {
-			return false;
-		}
-	}
-	while (pattern < end && *pattern == '*')
-		pattern++;
-	return pattern == end;
-}
-
 /* A comma-separated list; a matching `!pattern` vetoes. */
 static bool list_matches(const char *list, const char *name)
 {
@@ -155,7 +129,7 @@ static bool list_matches(const char *list, const char *name)
 	for (; *list != '\0'; list += len + (list[len] == ',')) {
 		len = strcspn(list, ",");
 		negated = *list == '!';
-		if (!glob(list + negated, len - negated, name))
+		if (!port_glob(list + negated, len - negated, name))
 			continue;
 		if (negated)
 			return false;
@@ -228,12 +202,10 @@ static void lookup_name(char name[NAME_SIZE], bool with_port)
 
 /* --- the files' verdict --------------------------------------------------- */
 
-/* Did we ask the server for that type of key?  Unless the user chose the
- * types, every one that is compiled in is offered. */
-static bool could_offer(const char *type)
+/* Did we ask the server for that type of key before the others? */
+static bool was_preferred(const char *type)
 {
-	return port.config->host_key_algorithms == NULL &&
-		signkey_type_from_name(type, (unsigned)strlen(type)) != DROPBEAR_SIGNKEY_NONE;
+	return algorithms_follow_files() && algorithms_offer_key(type);
 }
 
 /* Judges one entry that names the host.  A revocation outweighs everything, an
@@ -247,7 +219,7 @@ static enum verdict weigh(const struct entry *e, enum verdict so_far)
 		return same_key ? HOST_REVOKED : so_far;
 	if (e->marker[0] != '\0')
 		return so_far;	/* an authority's key is no host's key */
-	if (!same_type && could_offer(e->type))
+	if (!same_type && was_preferred(e->type))
 		other_types = true;
 	if (same_key)
 		return HOST_OK;

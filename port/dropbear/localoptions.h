@@ -51,7 +51,16 @@
 #define DROPBEAR_AES256 1
 
 #ifndef DROPBEAR_SHA2_512_HMAC
-#define DROPBEAR_SHA2_512_HMAC BY_PROFILE(0, 1)
+#define DROPBEAR_SHA2_512_HMAC 1
+#endif
+/* What SHA-1 is still good for: MACs; and old servers, where it is asked for. */
+#define DROPBEAR_SHA1_HMAC 1
+#define DROPBEAR_RSA_SHA1 1
+#ifndef DROPBEAR_DH_GROUP14_SHA1
+#define DROPBEAR_DH_GROUP14_SHA1 BY_PROFILE(0, 1)
+#endif
+#ifndef DROPBEAR_DH_GROUP1
+#define DROPBEAR_DH_GROUP1 BY_PROFILE(0, 1)
 #endif
 #ifndef DROPBEAR_DH_GROUP14_SHA256
 #define DROPBEAR_DH_GROUP14_SHA256 BY_PROFILE(0, 1)

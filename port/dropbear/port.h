@@ -1,9 +1,8 @@
 /* port.h - what the files of port/dropbear share; nobody else includes it.
  *
  * One connection at a time, all of its state in `port` and in dropbear's own
- * `ses` and `cli_ses`.  The order of the files, each using only those before
- * it: arena, glue, prompt, hostkey, algorithms, identity, agent, auth, session,
- * transport.
+ * `ses` and `cli_ses`.  The files: arena, glue, prompt, hostkey, algorithms,
+ * signature, identity, agent, auth, session, transport.
  *
  * How errors travel: code that runs below transport.c's run() may call
  * port_fail(), which does not return; it records cause and reason and jumps
@@ -24,13 +23,14 @@
 #define HASH_SIZE 32			/* SHA-256 */
 #define FINGERPRINT_SIZE (7 + 43 + 1)	/* "SHA256:", base64 without "=", NUL */
 #define PATH_SIZE 1024			/* longest path that is put together here */
+#define PORT_ERROR BY_PROFILE(320, 720)	/* an offer of algorithms is long */
 #define SECRET_SIZE 512			/* longest password or answer, NUL included */
 
 struct port {
 	const struct tp_config *config;
 	enum tp_state state;
 	enum tp_cause cause;
-	char error[320];
+	char error[PORT_ERROR];
 	int fd;			/* the peer's, -1 when idle */
 	bool interactive;	/* prompts are allowed in this login */
 	bool passwords_barred;	/* the host key changed and StrictHostKeyChecking=no */
@@ -49,6 +49,7 @@ void port_log(enum tp_level level, const char *format, ...)
 bool port_run(void (*step)(void));
 bool port_try(void (*step)(void), char *reason, size_t size);
 void port_clean(char *text);
+bool port_glob(const char *pattern, size_t len, const char *name);
 void port_log_lines(enum tp_level level, const char *text, size_t len);
 void port_hash(const unsigned char *data, size_t len, unsigned char out[HASH_SIZE]);
 int port_open(const char *path, int flags);
@@ -76,7 +77,17 @@ const char *hostkey_fingerprint(void);
 /* algorithms.c */
 bool algorithms_init(const struct tp_config *c);
 void algorithms_begin(const struct tp_config *c);
+void algorithms_agreed(void);
+bool algorithms_follow_files(void);
+bool algorithms_offer_key(const char *type);
+bool algorithms_host_key_is_sha512(void);
+bool algorithms_allow_user_key(const char *name);
+void algorithms_their_offer(const char *what, char *text, size_t size);
 void algorithms_describe(struct tp_info *info);
+
+/* signature.c */
+void signature_from_host(void);
+void signature_put(buffer *to, sign_key *key, const char *algorithm, buffer *data);
 
 /* identity.c: a private key from a file.  On failure logs why and returns
  * NULL; on success `blob` holds the public part. */

@@ -170,6 +170,12 @@ static bool read_ident(void)
 
 /* --- handlers ------------------------------------------------------------- */
 
+static void rx_kexinit(void)
+{
+	recv_msg_kexinit();
+	algorithms_agreed();
+}
+
 /* SSH_MSG_KEXDH_REPLY and its relatives begin with the host key's blob: judged
  * here, then dropbear verifies that the server owns it. */
 static void rx_kexdh_reply(void)
@@ -186,7 +192,7 @@ static void rx_kexdh_reply(void)
 	port.info.host_key_fingerprint = hostkey_fingerprint();
 	buf_setpos(ses.payload, pos);
 	sent = ses.transseq;
-	recv_msg_kexdh_reply();
+	signature_from_host();
 	if (ses.transseq < sent)	/* strict kex: counts afresh after NEWKEYS */
 		sent_before += sent + 1;
 	hostkey_remember();
@@ -227,7 +233,7 @@ static void rx_disconnect(void)
 }
 
 static const packettype handlers[] = {
-	{ SSH_MSG_KEXINIT, recv_msg_kexinit },
+	{ SSH_MSG_KEXINIT, rx_kexinit },
 	{ SSH_MSG_KEXDH_REPLY, rx_kexdh_reply },
 	{ SSH_MSG_NEWKEYS, rx_newkeys },
 	{ SSH_MSG_SERVICE_ACCEPT, rx_service_accept },
@@ -294,12 +300,13 @@ static void progress(void)
 	}
 }
 
-/* Messages of the connection protocol are the caller's, unless a key exchange
- * or a login makes them wrong now: then dropbear's checks end the connection. */
+/* Messages of the connection protocol are the caller's, unless a login makes
+ * them wrong now: then dropbear's checks end the connection.  RFC 4253 7.1 wants
+ * none between the server's KEXINIT and NEWKEYS, but there are servers that have
+ * some under way, and ssh takes them (KEX-late). */
 static bool is_for_caller(unsigned char type)
 {
-	return type >= 80 && type <= 127 && port.state == TP_UP &&
-		ses.requirenext == 0 && !ses.ignorenext;
+	return type >= 80 && type <= 127 && port.state == TP_UP && !ses.ignorenext;
 }
 
 /* Handles the packet in ses.payload.  Returns true if it is the caller's. */
