@@ -24,8 +24,8 @@ list_of() {
 same_list() {
 	known_names "$1" >"$T/both"
 	printf '%s %s\n' "$1" "$2" >"$T/list.conf"
-	order=cat
-	case $2 in [+-]* | *\**) order=sort ;; ^*) order='head -n 1' ;; esac
+	order="cat"
+	case $2 in [+-]* | *\**) order="sort" ;; ^*) order='head -n 1' ;; esac
 	list_of ssh "$1" "$T/list.conf" | $order >"$T/want"
 	list_of "$PROGRAM" "$1" "$T/list.conf" | $order >"$T/got"
 	is "-G: $1 $2" "$(cat "$T/got") $(head -n 1 "$T/err")" "$(cat "$T/want") "
