@@ -50,19 +50,26 @@ RUN = SSHMUX="$(UNDER_TEST)" UNIT="$(O)/unit" MUXC="$(O)/muxc"
 TOOLS = $(O)/muxc $(O)/net $(O)/pty $(O)/link
 HOMELIB = $(O)/home.so
 TESTS ?=
-AGAIN = $(MAKE) --no-print-directory
+AGAIN = $(MAKE) --no-print-directory INNER=1
 SETUP = @tests/setup
+# Plain builds install nothing: they print the line that would.
+NEEDS = @tests/setup -n
 
+# Goals of one call come one after the other, each with all CPUs: two that build the
+# same objects at once would spoil them.
+ifeq ($(INNER),)
+.NOTPARALLEL:
+endif
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
 endif
 
 all:
-	$(SETUP) build
+	$(NEEDS) build
 	@+$(AGAIN) $(PROGRAM)
 
 static:
-	$(SETUP) build static
+	$(NEEDS) build static
 	@+$(AGAIN) STATIC=1 sshmux-static
 
 help:
@@ -74,7 +81,8 @@ help:
 	@echo 'make check-vm     on emulated routers: MIPS with 29 MB, ARM; cron jobs, outages'
 	@echo 'make check-stock  the live tests against the master of OpenSSH'
 	@echo 'make unit         the unit tests alone'
-	@echo 'make fuzz         the fuzzers: their corpus, FUZZ_RUNS=2000 mutations of it'
+	@echo 'make fuzz         the fuzzers: their corpus, FUZZ_RUNS=2000 mutations of it;'
+	@echo '                  make fuzz SECONDS=60: each so long with libFuzzer (clang)'
 	@echo 'make bench        side by side with the master and client of OpenSSH'
 	@echo 'make ram          the static memory of the binary, owner by owner'
 	@echo 'make cross TARGET=  dist/sshmux-VERSION-TARGET, static; make dist: all of'
@@ -88,7 +96,7 @@ help:
 
 check:
 	$(SETUP) build check
-	@+$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(O)/unit $(TOOLS) $(HOMELIB) $(NOMALLOC) $(O)/herd
+	@+$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(NOMALLOC) $(TEST_OBJECTS)
 	@$(RUN) tests/run $(TESTS)
 
 check-stock:
@@ -101,15 +109,23 @@ check-more:
 	@.ci/more
 
 unit:
-	$(SETUP) build
+	$(NEEDS) build
 	@+$(AGAIN) $(O)/unit
 	@$(O)/unit
 
+ifeq ($(SECONDS),)
 fuzz:
-	$(SETUP) build
+	$(NEEDS) build
 	@+$(AGAIN) $(FUZZERS)
-	@for f in mux ssh options; do $(O)/fuzz_$$f tests/corpus/$$f || exit; done
-	@$(O)/fuzz_config tests/configs
+	@for f in $(FUZZ); do printf '%s: ' $$f; $(O)/fuzz_$$f tests/corpus/$$f || exit; done
+else
+fuzz:
+	$(SETUP) build fuzz
+	@+$(AGAIN) O=build/fuzz CC=clang SANITIZE=1 LDFLAGS=-fsanitize=fuzzer \
+		OPT='-O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link -DLIBFUZZER' \
+		$(FUZZ:%=build/fuzz/fuzz_%)
+	@tests/fuzz $(SECONDS) $(FUZZ)
+endif
 
 demo:
 	$(SETUP) build demo
@@ -125,9 +141,10 @@ bench:
 		tests/bench/$$b || exit; done
 	@$(O)/herd
 
-ram: $(O)/sshmux $(O)/ram
-	@size $<
-	@$(O)/ram $$(size $< | awk 'NR == 2 { print $$2 + $$3 }')
+ram:
+	@+$(AGAIN) $(O)/sshmux $(O)/ram
+	@size $(O)/sshmux
+	@$(O)/ram $$(size $(O)/sshmux | awk 'NR == 2 { print $$2 + $$3 }')
 
 install: all
 	install -D -m 755 $(UNDER_TEST) $(DESTDIR)$(PREFIX)/bin/sshmux
@@ -135,6 +152,12 @@ install: all
 		install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/man/man1/$$f; done
 	for f in $(wildcard LICENSE README.md); do \
 		install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/doc/sshmux/$$f; done
+
+# For scripts: where the objects of this variant are; the programs of the tests
+objects:
+	@echo $(O)
+test-objects:
+	@+$(AGAIN) $(TEST_OBJECTS)
 
 clean:
 	rm -rf build dist sshmux sshmux-static
@@ -159,11 +182,21 @@ $(O)/sshmux.o: sshmux.c $(O)/flags
 $(O)/unit: $(O)/unit.o $(O)/fake.o
 	$(LINK) -o $@ $^
 
-FUZZERS = $(O)/fuzz_mux $(O)/fuzz_ssh $(O)/fuzz_options $(O)/fuzz_config
-$(FUZZERS): %: %.o $(O)/fake.o
+FUZZ_WORLD = mux ssh proxy socks options config
+FUZZ_TRANSPORT = hosts keys login
+FUZZ = $(FUZZ_WORLD) $(FUZZ_TRANSPORT)
+FUZZERS = $(FUZZ:%=$(O)/fuzz_%)
+TEST_OBJECTS = $(O)/unit $(TOOLS) $(HOMELIB) $(O)/herd $(FUZZERS)
+$(FUZZ_WORLD:%=$(O)/fuzz_%): %: %.o $(O)/fake.o
 	$(LINK) -o $@ $^
 
-$(O)/unit.o $(O)/fake.o $(FUZZERS:=.o): $(O)/%.o: tests/%.c $(O)/flags
+$(FUZZ_TRANSPORT:%=$(O)/fuzz_%): %: %.o $(O)/libtransport.a
+	$(LINK) -o $@ $^
+
+$(FUZZ_TRANSPORT:%=$(O)/fuzz_%.o): $(O)/%.o: tests/%.c $(O)/flags $(TP_GUARD)
+	$(TP_OWN_CC) -MMD -MP -c -o $@ $<
+
+$(O)/unit.o $(O)/fake.o $(FUZZ_WORLD:%=$(O)/fuzz_%.o): $(O)/%.o: tests/%.c $(O)/flags
 	$(OWN) -c -o $@ $<
 
 # The programs of the tests: always plain native ones.
@@ -196,5 +229,5 @@ $(O):
 include port/openwrt/openwrt.mk
 -include $(wildcard $(O)/*.d)
 
-.PHONY: all static help check check-stock check-more unit fuzz demo bench ram install clean FORCE
+.PHONY: all static help check check-stock check-more unit fuzz demo bench ram install objects test-objects clean FORCE
 .DELETE_ON_ERROR:

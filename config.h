@@ -188,13 +188,13 @@
 #endif
 
 /* Input that is short: so many bytes waiting, or less, go before bulk.
- * Range 1..SEND_QUANTUM.  Costs nothing. */
+ * Costs nothing. */
 #ifndef SHORT_INPUT
 #define SHORT_INPUT 512
 #endif
 
 /* Bytes that a channel may send in its turn, before the others' turns.
- * Range 512..1 MiB.  Costs nothing. */
+ * Costs nothing. */
 #ifndef SEND_QUANTUM
 #define SEND_QUANTUM 8192
 #endif
@@ -409,6 +409,8 @@
 	LIMIT(PACKET_MAX, 1024, 32704) \
 	LIMIT(BULK_QUEUE, 1024, 262144) \
 	LIMIT(BULK_PACKET, 512, 32768) \
+	LIMIT(SHORT_INPUT, 1, 1048576) \
+	LIMIT(SEND_QUANTUM, 512, 1048576) \
 	LIMIT(NET_UNSENT, 2048, 1048576) \
 	LIMIT(NET_UNSENT_SHARED, 1024, 1048576) \
 	LIMIT(NET_QUEUE, 4096, 262144) \
@@ -461,6 +463,7 @@ _Static_assert(RSA_BITS_MAX <= 2048 || ARENA_SIZE >= 172 * 1024,
 	"ARENA_SIZE is too small for RSA_BITS_MAX");
 _Static_assert(BULK_QUEUE <= NET_QUEUE, "BULK_QUEUE is a part of NET_QUEUE");
 _Static_assert(BULK_PACKET <= BULK_QUEUE, "BULK_PACKET does not fit in BULK_QUEUE");
+_Static_assert(SHORT_INPUT <= SEND_QUANTUM, "SHORT_INPUT is sent in one SEND_QUANTUM");
 _Static_assert(NET_UNSENT_SHARED <= NET_UNSENT, "NET_UNSENT_SHARED is a part of NET_UNSENT");
 
 #endif

@@ -63,10 +63,84 @@ static void fuzz_server(uint8_t what, uint32_t id)
 		fake_put(what & 1 ? SSH_CHANNEL_CLOSE : SSH_CHANNEL_EOF, "u", id);
 }
 
+/* One descriptor of a kind: our end of it is closed at once. */
+static void fuzz_pass_kind(struct peer *p, uint8_t kind)
+{
+	int two[2] = { -1, -1 };
+	if (kind % 5 == 0 && pipe2(two, O_CLOEXEC) != 0)
+		abort();
+	if (kind % 5 == 1 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, two) != 0)
+		abort();
+	if (kind % 5 == 2)
+		two[0] = open("/dev/zero", O_RDWR | O_CLOEXEC);
+	if (kind % 5 == 3)
+		two[0] = open(".", O_RDONLY | O_CLOEXEC);
+	if (kind % 5 == 4)
+		two[0] = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+	peer_pass(p, two[kind % 5 < 2 && kind & 0x80 ? 1 : 0]);
+	fd_close(&two[0]);
+	fd_close(&two[1]);
+}
+
+/* Several descriptors and perhaps ordinary bytes in one message. */
+static void fuzz_pass_many(struct peer *p, uint8_t how)
+{
+	union {
+		struct cmsghdr head;
+		char space[CMSG_SPACE(4 * sizeof(int))];
+	} control;
+	char bytes[2] = "x";
+	int n = 1 + how % 4, fds[4] = { fuzz_null, fuzz_null, fuzz_null, fuzz_null };
+	struct iovec iov = { bytes, how & 0x80 ? 2 : 1 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			    .msg_controllen = CMSG_SPACE((size_t)n * sizeof(int)) };
+	memset(&control, 0, sizeof control);
+	control.head = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
+					 .cmsg_len = CMSG_LEN((size_t)n * sizeof(int)) };
+	memcpy(CMSG_DATA(&control.head), fds, (size_t)n * sizeof(int));
+	(void)!sendmsg(p->fd, &m, MSG_NOSIGNAL);
+}
+
+/* What a server may say of a channel that is open. */
+static void fuzz_server_says(struct fuzz_input *f)
+{
+	static const char *const requests[] = { "exit-status", "exit-signal", "eow@openssh.com", "keepalive@openssh.com" };
+	const uint8_t *bytes;
+	uint8_t what = fuzz_byte(f);
+	uint32_t id = fuzz_byte(f) % CHANNELS;
+	size_t n = fuzz_bytes(f, fuzz_byte(f), &bytes);
+	if (g.ch.slot[id].state != CH_OPEN)
+		return;
+	switch (what % 5) {
+	case 0: fake_put(SSH_CHANNEL_DATA, "uS", id, bytes, n); break;
+	case 1: fake_put(SSH_CHANNEL_EXTENDED_DATA, "uuS", id, 1 + (what >> 7), bytes, n); break;
+	case 2: fake_put(SSH_CHANNEL_WINDOW_ADJUST, "uu", id, (uint32_t)n * 100); break;
+	case 3: fake_put(what & 0x80 ? SSH_CHANNEL_SUCCESS : SSH_CHANNEL_FAILURE, "u", id); break;
+	default: fake_put(SSH_CHANNEL_REQUEST, "usbr", id, requests[(what >> 4) & 3], what >> 7, bytes, n);
+	}
+}
+
+static void fuzz_more(struct peer *p, struct fuzz_input *f, uint8_t op)
+{
+	switch (op & 7) {
+	case 0: fuzz_pass_kind(p, fuzz_byte(f)); break;
+	case 1: fuzz_pass_many(p, fuzz_byte(f)); break;
+	case 2: fuzz_server_says(f); break;
+	case 3: fake.info.exchanging = fuzz_byte(f) & 1; break;
+	case 4: shutdown(p->fd, SHUT_WR); break;
+	case 5: fake_put(fuzz_byte(f) & 1 ? SSH_REQUEST_SUCCESS : SSH_REQUEST_FAILURE, ""); break;
+	default: fake.wake = true;
+	}
+}
+
 static void fuzz_step(struct peer *p, struct fuzz_input *f, uint8_t op)
 {
 	const uint8_t *bytes;
 	size_t n;
+	if (op >= 32) {
+		fuzz_more(p, f, op);
+		return;
+	}
 	switch (op % 10) {
 	case 0:
 		n = fuzz_bytes(f, fuzz_byte(f), &bytes);
@@ -98,7 +172,8 @@ static void fuzz_one(const uint8_t *data, size_t size)
 		if (one->fd < 0)
 			peer_connect(one);
 		fuzz_step(one, &f, op & 0x3f);
-		peer_drain(one);
+		if (one->fd >= 0)
+			peer_drain(one);
 		one->got = 0;
 		world_run();
 		fuzz_account();
@@ -106,6 +181,7 @@ static void fuzz_one(const uint8_t *data, size_t size)
 	for (int i = 0; i < FUZZ_PEERS; i++)
 		peer_close(&p[i]);
 	fake.room = SIZE_MAX;
+	fake.info.exchanging = false;
 	if (!world.ended && world_wake())
 		world_server_closes();
 	for (int i = 0; i < 3 && !world.ended; i++)

@@ -1,4 +1,5 @@
-/* unit_fuzz.c - what drives a fuzzer: it includes this file last and defines
+/* unit_fuzz.c - what drives a fuzzer: it includes this file after unit_world.c or
+ * fuzz_transport.c and defines
  *
  *	static void fuzz_one(const uint8_t *data, size_t size);
  *
@@ -9,6 +10,7 @@
 
 #define FUZZ_MAX 4096
 
+#ifndef FUZZ_TRANSPORT
 static int fuzz_null = -1;		/* takes and gives nothing */
 
 static void fuzz_start(void)
@@ -31,13 +33,34 @@ static void fuzz_enter_dir(void)
 		abort();
 }
 
+static void fuzz_account(void)
+{
+	const char *wrong = pool_wrong();
+	if (wrong) {
+		fprintf(stderr, "broken: %s\n", wrong);
+		abort();
+	}
+}
+
+static inline void fuzz_end(void)
+{
+	fake_reset();
+}
+
+static inline uint32_t *fuzz_seed_of(void)
+{
+	return &world.seed;
+}
+
+#endif
+
 /* The input goes on from `*data`; zero at its end. */
 struct fuzz_input {
 	const uint8_t *data;
 	size_t size;
 };
 
-static uint8_t fuzz_byte(struct fuzz_input *f)
+static inline uint8_t fuzz_byte(struct fuzz_input *f)
 {
 	if (f->size == 0)
 		return 0;
@@ -46,7 +69,7 @@ static uint8_t fuzz_byte(struct fuzz_input *f)
 }
 
 /* At most `n` bytes; returns how many. */
-static size_t fuzz_bytes(struct fuzz_input *f, size_t n, const uint8_t **bytes)
+static inline size_t fuzz_bytes(struct fuzz_input *f, size_t n, const uint8_t **bytes)
 {
 	*bytes = f->data;
 	if (n > f->size)
@@ -65,12 +88,6 @@ static void fuzz_require(bool ok, const char *what)
 	abort();
 }
 
-static void fuzz_account(void)
-{
-	const char *wrong = pool_wrong();
-	fuzz_require(!wrong, wrong);
-}
-
 #ifdef LIBFUZZER
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -86,8 +103,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 #define FUZZ_SEEDS 64
 
-static struct { uint8_t data[FUZZ_MAX]; size_t size; } fuzz_seed[FUZZ_SEEDS];
+static struct { uint8_t data[FUZZ_MAX]; size_t size; } fuzz_seed[FUZZ_SEEDS], fuzz_last;
 static int fuzz_seeds, fuzz_files;
+
+/* The input that broke something, for tests/corpus. */
+static void fuzz_keep(int number)
+{
+	int fd = open("/tmp/sshmux-fuzz-broken", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	(void)number;
+	if (fd >= 0 && write(fd, fuzz_last.data, fuzz_last.size) >= 0)
+		fprintf(stderr, "the input is in /tmp/sshmux-fuzz-broken\n");
+	signal(number, SIG_DFL);
+	raise(number);
+}
 
 static void fuzz_file(int dir, const char *name)
 {
@@ -98,6 +126,8 @@ static void fuzz_file(int dir, const char *name)
 		close(fd);
 	if (n < 0)
 		return;
+	fuzz_last.size = (size_t)n;
+	memcpy(fuzz_last.data, data, fuzz_last.size);
 	fuzz_one(data, (size_t)n);
 	fuzz_files++;
 	if (fuzz_seeds < FUZZ_SEEDS) {
@@ -148,14 +178,18 @@ int main(int argc, char **argv)
 	const char *word = getenv("FUZZ_RUNS");
 	long runs = word ? atol(word) : 2000;
 	fuzz_start();
+	signal(SIGABRT, fuzz_keep);
+	signal(SIGSEGV, fuzz_keep);
 	for (int i = 1; i < argc; i++)
 		fuzz_path(argv[i]);
 	fuzz_enter_dir();
 	for (long i = 0; i < runs; i++) {
-		world.seed = (uint32_t)i * 2654435761u + 1;
-		fuzz_one(data, fuzz_mutate(data));
+		*fuzz_seed_of() = (uint32_t)i * 2654435761u + 1;
+		fuzz_last.size = fuzz_mutate(data);
+		memcpy(fuzz_last.data, data, fuzz_last.size);
+		fuzz_one(data, fuzz_last.size);
 	}
-	fake_reset();
+	fuzz_end();
 	printf("%d files, %ld mutations: no crash\n", fuzz_files, runs);
 	return 0;
 }

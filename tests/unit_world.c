@@ -69,7 +69,7 @@ static struct {
 } world = { .now = 1000, .seed = 1 };
 
 /* A deterministic generator (xorshift): tests are the same everywhere. */
-static uint32_t rnd(uint32_t below)
+static inline uint32_t rnd(uint32_t below)
 {
 	uint32_t x = world.seed;
 	x ^= x << 13;
