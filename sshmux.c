@@ -551,6 +551,7 @@ static struct {
 	struct {
 		struct forward slot[FORWARDS];
 		int64_t accept_after;	/* accept() failed */
+		uint32_t accepted;	/* forwards and their connections that the server, or we, have set up */
 	} fw;
 
 	struct {
@@ -563,6 +564,7 @@ static struct {
 		struct client slot[CLIENTS];
 		int end;		/* all slots from here on are free */
 		uint32_t ticket;
+		uint32_t completed;	/* sessions that ended with a status */
 		int64_t open_after, open_wait;	/* no session is opened before; ms, doubled each time */
 	} mx;
 
@@ -585,6 +587,9 @@ static struct {
 		int alive_unanswered;
 		uint32_t logins, tries;	/* in all; that failed since the last one that held */
 		uint32_t failures;	/* logins that failed one after the other */
+		uint32_t used;		/* lk_uses() as the login stood */
+		bool refused;		/* the server, or its host key, was there and refused us */
+		int64_t failed_at;	/* when the connection, or the last try, failed */
 		int64_t retry_at;	/* when to try again */
 		int64_t down_at;	/* when the link was lost */
 		int64_t probe_at;	/* when a probe must have been answered */
@@ -2614,6 +2619,7 @@ static void fw_decided(struct forward *f, bool stands)
 	if (stands) {
 		f->state = FW_ACTIVE;
 		log_at(f->tries ? TP_INFO : TP_VERBOSE, "forward %s is set up", fw_name(f));
+		g.fw.accepted += f->type == FW_REMOTE;
 		f->permanent = true;
 		f->tries = 0;
 		f->why[0] = 0;
@@ -2981,6 +2987,7 @@ static void fw_local_events(struct channel *c)
 	uint8_t grant[10];
 	if (c->events & CH_EV_REFUSED)
 		c->state = CH_DEAD;
+	g.fw.accepted += (c->events & CH_EV_CONFIRMED) != 0;
 	if (c->events & CH_EV_CONFIRMED && c->socks) {
 		size_t n = fw_socks_grant(c, grant);
 		if (fd_write(c->out[CH_OUT].fd, grant, n) != (ssize_t)n)
@@ -3033,6 +3040,7 @@ static void fw_connected(struct channel *c, int fd)
 {
 	uint8_t grant[10];
 	fw_use_socket(c, fd);
+	g.fw.accepted++;
 	if (c->state == CH_CONNECTING)
 		fw_confirm(c);
 	else {
@@ -3308,7 +3316,7 @@ static void in_connection(struct buf *b)
 	in_print(b, "  hostkeyalgorithm %s\r\n", i->host_key_algorithm);
 	in_print(b, "  hostkey %s\r\n", i->host_key_fingerprint);
 	in_print(b, "  cipher %s\r\n", i->cipher);
-	in_print(b, "  mac %s\r\n", strstr(i->cipher, "poly1305") ? "<implicit>" : i->mac);
+	in_print(b, "  mac %s\r\n", i->mac);
 	in_print(b, "  compression none\r\n");
 	in_print(b, "  rekey count %u\r\n", (unsigned)i->key_exchanges);
 	in_print(b, "  traffic %llu pkts %llu bytes in, %llu pkts %llu bytes out\r\n",
@@ -5927,6 +5935,7 @@ static void mx_session_events(struct client *c)
 	if (ch->events & CH_EV_ENDED) {
 		if (ch->flags & CH_STATUS && !(ch->flags & CH_REFUSED))
 			mx_reply(c, MUX_S_EXIT_MESSAGE, sid, &ch->status, NULL);
+		g.mx.completed += (ch->flags & CH_STATUS) != 0;
 		log_at(TP_VERBOSE, "channel %d: session ended", c->channel);
 		ch->state = CH_DEAD;
 		c->channel = -1;
@@ -6015,6 +6024,12 @@ static void mx_admit(void)
 	for (int i = 0; i < g.mx.end; i++)
 		if (g.mx.slot[i].phase == MX_QUEUED && g.mx.slot[i].tell_place)
 			mx_tell_place(&g.mx.slot[i]);
+}
+
+/* Whether a request waits for the link. */
+static bool mx_waits(void)
+{
+	return mx_oldest(MX_QUEUED) || mx_oldest(MX_FORWARDING);
 }
 
 static void mx_expire(struct client *c)
@@ -6254,11 +6269,61 @@ static void lk_end_proxy(void)
 	g.lk.proxy = 0;
 }
 
+/* What has been done with the server, ever. */
+static uint32_t lk_uses(void)
+{
+	return g.mx.completed + g.fw.accepted;
+}
+
+#define LK_REFUSED 16		/* times ReconnectMin, after the server has refused us */
+
+/* Decides when to try again.  A connection that held for long, or was of use,
+ * begins a new count; after any other the wait is no longer than it held, or a
+ * server that cuts idle connections would be tried more and more rarely. */
+static void lk_schedule(bool was_up)
+{
+	int64_t min = g.op.reconnect_min, max = g.op.reconnect_max, held = g.now - g.lk.connected_at;
+	if (was_up) {
+		g.lk.down_at = g.now;
+		g.lk.tries = held >= RECONNECT_HELD_MS || lk_uses() != g.lk.used ? 0 : g.lk.tries + 1;
+		if (held / 1000 < max)
+			max = held / 1000 > min ? held / 1000 : min;
+	} else {
+		g.lk.tries++;
+		g.lk.failures++;
+	}
+	if (g.lk.refused)		/* nothing that a quick try mends, and fail2ban counts them */
+		min = LK_REFUSED * min < max ? LK_REFUSED * min : max;
+	g.lk.state = LK_WAITING;
+	g.lk.failed_at = g.now;
+	g.lk.retry_at = g.now + log_backoff(g.lk.tries, min, max) + (g.lk.refused ? min * 500 : 0);
+}
+
+/* When somebody who waits for the link is served by a try: ReconnectMin after the
+ * last one, however long the wait has become. */
+static int64_t lk_soon(void)
+{
+	return g.lk.failed_at + g.op.reconnect_min * 1000;
+}
+
+static bool lk_may_hasten(void)
+{
+	return g.lk.state == LK_WAITING && !g.lk.refused && lk_soon() < g.lk.retry_at;
+}
+
+static void lk_hasten(void)
+{
+	if (lk_may_hasten())
+		g.lk.retry_at = lk_soon();
+}
+
 /* The connection is over, or did not come about, for the reason `why`: sessions
  * keep what they have received; the control socket stays if we come back. */
 static void lk_lost(const char *why)
 {
 	bool again = lk_comes_back(), was_up = g.lk.state == LK_UP;
+	bool failed = g.lk.state == LK_LOGIN && tp_state() == TP_FAILED;
+	g.lk.refused = failed && (tp_cause() == TP_CAUSE_AUTH || tp_cause() == TP_CAUSE_HOSTKEY);
 	lk_report(why, again);
 	snprintf(g.lk.why, sizeof g.lk.why, "%.199s", why);
 	cn_stop(&g.lk.uplink);
@@ -6282,15 +6347,7 @@ static void lk_lost(const char *why)
 		g.lp.stop = LP_NOW;
 		return;
 	}
-	if (was_up) {
-		g.lk.down_at = g.now;
-		g.lk.tries = g.now - g.lk.connected_at >= RECONNECT_HELD_MS ? 0 : g.lk.tries + 1;
-	} else {
-		g.lk.tries++;
-		g.lk.failures++;
-	}
-	g.lk.state = LK_WAITING;
-	g.lk.retry_at = g.now + log_backoff(g.lk.tries, g.op.reconnect_min, g.op.reconnect_max);
+	lk_schedule(was_up);
 }
 
 static void lk_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -6367,6 +6424,7 @@ static void lk_up(void)
 	const struct tp_info *i = tp_info();
 	g.lk.state = LK_UP;
 	g.lk.connected_at = g.now;
+	g.lk.used = lk_uses();
 	g.lk.alive_at = g.now + g.op.alive_interval * 1000;
 	g.lk.alive_bytes = i->bytes_in;
 	g.lk.alive_unanswered = 0;
@@ -6689,7 +6747,7 @@ static void lp_add_network(void)
 
 static void lp_add_forwards(int *timeout)
 {
-	bool room = fw_wants_accept();
+	bool room = fw_wants_accept() || lk_may_hasten();
 	if (!room && g.now < g.fw.accept_after)
 		lp_earlier(timeout, g.fw.accept_after);
 	for (int i = 0; i < CONNECTORS; i++) {
@@ -6821,7 +6879,9 @@ static void lp_serve(const struct lp_owner *o, const struct pollfd *p)
 		lp_serve_input(ch, p->events, revents);
 		break;
 	case LP_FORWARD:
-		if (g.fw.slot[o->index].socket[o->stream] >= 0)
+		if (g.lk.state != LK_UP)
+			lk_hasten();		/* it waits in the kernel's queue */
+		else if (g.fw.slot[o->index].socket[o->stream] >= 0)
 			fw_accept(&g.fw.slot[o->index], g.fw.slot[o->index].socket[o->stream]);
 		break;
 	case LP_CONNECTOR:
@@ -6872,6 +6932,8 @@ static void lp_settle(void)
 	}
 	px_settle_channels();
 	mx_admit();
+	if (mx_waits())
+		lk_hasten();
 	if (g.lk.state == LK_UP)
 		tp_flush();
 }
@@ -8095,60 +8157,59 @@ static const char op_unsafe[] = "PermitRemoteOpen ProxyUseFdpass RefuseConnectio
 
 static const struct op_letter {
 	char letter;
-	enum op_role role;
 	const char *argument;		/* its name, NULL if it takes none */
 	const char *keyword;		/* what it sets, NULL if op_special() knows it */
 	const char *value;		/* what it sets that to without an argument */
 	const char *help;
 } op_letters[] = {
-	{ '1', OP_BOTH, NULL, NULL, NULL, "refused: there is no protocol 1" },
-	{ '2', OP_BOTH, NULL, NULL, NULL, "no effect: there is only protocol 2" },
-	{ '4', OP_MASTER, NULL, "AddressFamily", "inet", "IPv4 only" },
-	{ '6', OP_MASTER, NULL, "AddressFamily", "inet6", "IPv6 only" },
-	{ 'A', OP_BOTH, NULL, "ForwardAgent", "yes", "sessions that ask may use the master's agent" },
-	{ 'a', OP_BOTH, NULL, "ForwardAgent", "no", "they may not" },
-	{ 'B', OP_MASTER, "INTERFACE", "BindInterface", NULL, "interface to connect from" },
-	{ 'b', OP_MASTER, "ADDRESS", "BindAddress", NULL, "address to connect from" },
-	{ 'C', OP_MASTER, NULL, "Compression", "yes", "no effect: there is no compression" },
-	{ 'c', OP_MASTER, "CIPHERS", "Ciphers", NULL, "ciphers in order of preference, separated by commas" },
-	{ 'D', OP_BOTH, "[BIND:]PORT", "DynamicForward", NULL, "SOCKS server on PORT" },
-	{ 'E', OP_BOTH, "FILE", NULL, NULL, "messages go to FILE" },
-	{ 'e', OP_CLIENT, "CHARACTER", "EscapeChar", NULL, "escape character of a terminal session, or none" },
-	{ 'F', OP_BOTH, "FILE", NULL, NULL, "read this configuration file alone, or none" },
-	{ 'f', OP_BOTH, NULL, "ForkAfterAuthentication", "yes", "go to the background when logged in" },
-	{ 'G', OP_BOTH, NULL, NULL, NULL, "print the options that result, and end" },
-	{ 'g', OP_MASTER, NULL, "GatewayPorts", "yes", "forwards listen on all addresses" },
-	{ 'h', OP_BOTH, NULL, NULL, NULL, "this help" },
-	{ 'I', OP_MASTER, "PKCS11", NULL, NULL, "refused: keys on smart cards" },
-	{ 'i', OP_MASTER, "KEY", "IdentityFile", NULL, "private key, OpenSSH or dropbear format; may be repeated" },
-	{ 'J', OP_MASTER, "[USER@]HOST", NULL, NULL, "connect through these hosts, separated by commas" },
-	{ 'K', OP_MASTER, NULL, "GSSAPIAuthentication", "yes", "no effect: there is no GSSAPI" },
-	{ 'k', OP_MASTER, NULL, "GSSAPIDelegateCredentials", "no", "no effect, likewise" },
-	{ 'L', OP_BOTH, "LISTEN:TO", "LocalForward", NULL, "forward [bind:]port or path to host:port or path" },
-	{ 'l', OP_MASTER, "USER", "User", NULL, "user to log in as" },
-	{ 'M', OP_MASTER, NULL, NULL, NULL, "be the master; -MM: ask the user about each request" },
-	{ 'm', OP_MASTER, "MACS", "MACs", NULL, "message authentication codes in order of preference" },
-	{ 'N', OP_BOTH, NULL, "SessionType", "none", "run no command" },
-	{ 'n', OP_CLIENT, NULL, "StdinNull", "yes", "read nothing: stdin is /dev/null" },
-	{ 'O', OP_CLIENT, "COMMAND", NULL, NULL, "tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy; list" },
-	{ 'o', OP_BOTH, "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
-	{ 'P', OP_BOTH, "TAG", "Tag", NULL, "no effect: Match blocks by tag are skipped" },
-	{ 'p', OP_MASTER, "PORT", "Port", NULL, "port of the server" },
-	{ 'Q', OP_BOTH, "WHAT", NULL, NULL, "print what this build has: cipher, mac, kex, key, sig, …" },
-	{ 'q', OP_BOTH, NULL, "LogLevel", "QUIET", "only errors" },
-	{ 'R', OP_BOTH, "LISTEN:TO", "RemoteForward", NULL, "the same from the server to here" },
-	{ 'S', OP_BOTH, "PATH", "ControlPath", NULL, "control socket, or none" },
-	{ 's', OP_CLIENT, NULL, "SessionType", "subsystem", "the command names a subsystem" },
-	{ 'T', OP_CLIENT, NULL, NULL, NULL, "no terminal at the server" },
-	{ 't', OP_CLIENT, NULL, NULL, NULL, "a terminal at the server; -tt even if stdin is none" },
-	{ 'V', OP_BOTH, NULL, NULL, NULL, "version" },
-	{ 'v', OP_BOTH, NULL, NULL, NULL, "explain; -vv more" },
-	{ 'W', OP_CLIENT, "HOST:PORT", NULL, NULL, "connect stdin and stdout to HOST:PORT or a path at the server" },
-	{ 'w', OP_BOTH, "TUN", NULL, NULL, "refused: tunnel devices" },
-	{ 'X', OP_BOTH, NULL, "ForwardX11", "yes", "sessions that ask may use the master's display, like -Y" },
-	{ 'x', OP_BOTH, NULL, "ForwardX11", "no", "they may not" },
-	{ 'Y', OP_BOTH, NULL, "ForwardX11", "yes", "trusted X11 forwarding, the only kind" },
-	{ 'y', OP_BOTH, NULL, "SyslogFacility", "USER", "no effect: messages go to stderr" },
+	{ '1', NULL, NULL, NULL, "refused: there is no protocol 1" },
+	{ '2', NULL, NULL, NULL, "no effect: there is only protocol 2" },
+	{ '4', NULL, "AddressFamily", "inet", "IPv4 only" },
+	{ '6', NULL, "AddressFamily", "inet6", "IPv6 only" },
+	{ 'A', NULL, "ForwardAgent", "yes", "sessions that ask may use the master's agent" },
+	{ 'a', NULL, "ForwardAgent", "no", "they may not" },
+	{ 'B', "INTERFACE", "BindInterface", NULL, "interface to connect from" },
+	{ 'b', "ADDRESS", "BindAddress", NULL, "address to connect from" },
+	{ 'C', NULL, "Compression", "yes", "no effect: there is no compression" },
+	{ 'c', "CIPHERS", "Ciphers", NULL, "ciphers in order of preference, separated by commas" },
+	{ 'D', "[BIND:]PORT", "DynamicForward", NULL, "SOCKS server on PORT" },
+	{ 'E', "FILE", NULL, NULL, "messages go to FILE" },
+	{ 'e', "CHARACTER", "EscapeChar", NULL, "escape character of a terminal session, or none" },
+	{ 'F', "FILE", NULL, NULL, "read this configuration file alone, or none" },
+	{ 'f', NULL, "ForkAfterAuthentication", "yes", "go to the background when logged in" },
+	{ 'G', NULL, NULL, NULL, "print the options that result, and end" },
+	{ 'g', NULL, "GatewayPorts", "yes", "forwards listen on all addresses" },
+	{ 'h', NULL, NULL, NULL, "this help" },
+	{ 'I', "PKCS11", NULL, NULL, "refused: keys on smart cards" },
+	{ 'i', "KEY", "IdentityFile", NULL, "private key, OpenSSH or dropbear format; may be repeated" },
+	{ 'J', "[USER@]HOST", NULL, NULL, "connect through these hosts, separated by commas" },
+	{ 'K', NULL, "GSSAPIAuthentication", "yes", "no effect: there is no GSSAPI" },
+	{ 'k', NULL, "GSSAPIDelegateCredentials", "no", "no effect, likewise" },
+	{ 'L', "LISTEN:TO", "LocalForward", NULL, "forward [bind:]port or path to host:port or path" },
+	{ 'l', "USER", "User", NULL, "user to log in as" },
+	{ 'M', NULL, NULL, NULL, "be the master; -MM: ask the user about each request" },
+	{ 'm', "MACS", "MACs", NULL, "message authentication codes in order of preference" },
+	{ 'N', NULL, "SessionType", "none", "run no command" },
+	{ 'n', NULL, "StdinNull", "yes", "read nothing: stdin is /dev/null" },
+	{ 'O', "COMMAND", NULL, NULL, "tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy; list" },
+	{ 'o', "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
+	{ 'P', "TAG", "Tag", NULL, "no effect: Match blocks by tag are skipped" },
+	{ 'p', "PORT", "Port", NULL, "port of the server" },
+	{ 'Q', "WHAT", NULL, NULL, "print what this build has: cipher, mac, kex, key, sig, …" },
+	{ 'q', NULL, "LogLevel", "QUIET", "only errors" },
+	{ 'R', "LISTEN:TO", "RemoteForward", NULL, "the same from the server to here" },
+	{ 'S', "PATH", "ControlPath", NULL, "control socket, or none" },
+	{ 's', NULL, "SessionType", "subsystem", "the command names a subsystem" },
+	{ 'T', NULL, NULL, NULL, "no terminal at the server" },
+	{ 't', NULL, NULL, NULL, "a terminal at the server; -tt even if stdin is none" },
+	{ 'V', NULL, NULL, NULL, "version" },
+	{ 'v', NULL, NULL, NULL, "explain; -vv more" },
+	{ 'W', "HOST:PORT", NULL, NULL, "connect stdin and stdout to HOST:PORT or a path at the server" },
+	{ 'w', "TUN", NULL, NULL, "refused: tunnel devices" },
+	{ 'X', NULL, "ForwardX11", "yes", "sessions that ask may use the master's display, like -Y" },
+	{ 'x', NULL, "ForwardX11", "no", "they may not" },
+	{ 'Y', NULL, "ForwardX11", "yes", "trusted X11 forwarding, the only kind" },
+	{ 'y', NULL, "SyslogFacility", "USER", "no effect: messages go to stderr" },
 };
 
 static uint64_t op_set;			/* keywords that have their value */

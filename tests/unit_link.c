@@ -144,6 +144,83 @@ static void unit_link_backoff(void)
 	check(link_end(), "link: back-off: no descriptor leaked");
 }
 
+/* A server that cuts what is idle: each login succeeds, and the waits stay below
+ * what the connection held. */
+static void unit_link_flapping(void)
+{
+	struct session s;
+	bool within = true;
+	link_begin();
+	for (int n = 0; n < 100; n++) {
+		world_sleep(5000);
+		link_lose();
+		within = within && g.lk.retry_at - world.now <= 5000;
+		within = link_return() && within;
+	}
+	check(within && g.lk.tries == 100, "link: a hundred losses after 5 s each: no wait is longer");
+	while (fake.out)
+		fake_take();
+	bool ran = session_open(&s, 1000, 1000);
+	session_finish(&s, 1);
+	ran = session_ended(&s, 1) && ran;
+	session_close(&s);
+	link_lose();
+	check(ran && g.lk.tries == 0 && g.lk.retry_at - world.now <= 1000, "link: a session that came to its end starts the count anew");
+	check(link_end(), "link: flapping: no descriptor leaked");
+}
+
+/* The next try is far away.  Whoever needs the link brings it forward. */
+static void link_wait(void)
+{
+	g.lk.tries = 12;
+	link_lose();
+	g.lk.retry_at = world.now + 250000;
+}
+
+static void unit_link_wanted(void)
+{
+	struct session s;
+	struct sockaddr_in a;
+	socklen_t len = sizeof a;
+	link_begin();
+	struct forward like = { .type = FW_LOCAL, .listen = { "127.0.0.1", 0 }, .connect = { "there", 80 } };
+	struct forward *f = fw_add(&like);
+	fw_start(f);
+	world_run();
+	getsockname(f->socket[0], (struct sockaddr *)&a, &len);
+	link_wait();
+	world_sleep(3000);
+	bool waits = g.lk.state == LK_WAITING;
+	int64_t asked = world.now;
+	session_ask(&s, "late");
+	check(waits && link_return() && g.lk.logins == 2 && world.now - asked < 10000, "link: a request brings the next try forward");
+	session_close(&s);
+	world_run();
+	world_server_closes();
+	link_wait();
+	int c = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool there = connect(c, (struct sockaddr *)&a, len) == 0;
+	bool rests = world_rest(100);
+	check(there && rests && g.lk.retry_at <= world.now + 1001, "link: so does a connection to a listener, after ReconnectMin");
+	while (fake.out)
+		fake_take();
+	const struct fake_message *m = link_return() ? fake_take() : NULL;
+	check(m && m->bytes[0] == SSH_CHANNEL_OPEN, "link: and is served then");
+	close(c);
+	world_run();
+	world_server_closes();
+	fake.login_ends = TP_FAILED;
+	link_lose();
+	fake.cause = TP_CAUSE_AUTH;
+	link_try();
+	world_run();
+	session_ask(&s, "late");
+	check(g.lk.refused && g.lk.retry_at - world.now >= 8000, "link: a login that was refused waits longer, whoever waits");
+	session_close(&s);
+	world_run();
+	check(link_end(), "link: hurry: no descriptor leaked");
+}
+
 /* As when the signal has come: the loop has turned, so its clock is right. */
 static void link_kick(void)
 {
@@ -360,6 +437,8 @@ static void unit_link(void)
 	unit_link_few();
 	unit_link_cycles();
 	unit_link_backoff();
+	unit_link_flapping();
+	unit_link_wanted();
 	unit_link_kick();
 	unit_link_alive();
 	unit_link_login();

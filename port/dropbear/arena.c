@@ -41,11 +41,6 @@ size_t arena_peak(void)
 	return peak;
 }
 
-size_t arena_used(void)
-{
-	return used;
-}
-
 /* Bytes of a block for `n` bytes of contents, 0 if that cannot be. */
 static uint32_t block_size(size_t n)
 {

@@ -59,7 +59,6 @@ bool port_take_string(buffer *b, unsigned char **p, size_t *n);
 /* arena.c */
 void arena_reset(void);
 size_t arena_peak(void);
-size_t arena_used(void);
 
 /* prompt.c */
 enum prompt_result { PROMPT_ANSWERED, PROMPT_NO_TERMINAL, PROMPT_ENDED, PROMPT_CANCELLED };

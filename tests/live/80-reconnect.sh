@@ -61,7 +61,7 @@ restarts() {
 		"$(echo through | timeout 30 "$NET" call "127.0.0.1:$near")" through
 	works "the remote forward is asked for again" wait_for 30 channels_say "-> 127.0.0.1:$(cat "$T/echo.port"): active"
 	is "and works" "$(echo back | timeout 30 "$NET" call "127.0.0.1:$far")" back
-	is "one line about the loss" "$(grep -c 'trying again' "$T/master.log")" 1
+	is "one line about the loss" "$(grep -c 'Connection to .* lost: .*trying again' "$T/master.log")" 1
 	is "one line about the return" "$(grep -c 'connected to .* again' "$T/master.log")" 1
 	alive "and others are served"
 	stop_master
@@ -127,7 +127,40 @@ refusals() {
 	comes_back "and tried anew" 2
 	stop_master
 }
+kicked_often() { kick; tried_more 14; }
 tried_more() { [ "$(info | sed -n 's/.*try \([0-9]*\),.*/\1/p')" -gt "$1" ] 2>/dev/null; }
+
+# A connection that never holds for long, though every login succeeds; then a wait of
+# half an hour that somebody's need cuts short.
+flapping() {
+	near=$(random_port)
+	"$NET" serve 127.0.0.1:0 "$T/echo.port" cat &
+	echo_pid=$!
+	ends_later $echo_pid
+	wait_for 10 nonempty "$T/echo.port"
+	need_master -v -o ReconnectMin=1 -o ReconnectMax=3000 -o SessionWait=60 -L "$near:127.0.0.1:$(cat "$T/echo.port")"
+	n=1
+	while [ $n -lt 9 ]; do
+		link cut >"$T/said"
+		n=$((n + 1))
+		wait_for 20 is_up $n || break
+	done
+	is "eight short connections, one soon after the other" "$n, $(logins)" "9, 9"
+	for need in session connection; do
+		link refuse >"$T/said"
+		link cut >"$T/said"
+		wait_for 30 says "reconnecting, try "
+		wait_for 60 kicked_often
+		link accept >"$T/said"
+		case $need in
+		session) got=$(timeout 30 "$SSHMUX" -F none -S "$CTL" -o Fallback=no x 'echo through' 2>&1 </dev/null) ;;
+		*) got=$(echo through | timeout 30 "$NET" call "127.0.0.1:$near") ;;
+		esac
+		is "a $need cuts a long wait short" "$got" through
+	done
+	stop_master
+	end $echo_pid
+}
 
 # The old connection's server process still has the port.
 held_port() {
@@ -267,7 +300,7 @@ for server in ${SERVERS:-sshd dropbear}; do
 	LABEL="$server: "
 	start_server $server
 	start_link
-	for part in ${PARTS:-restarts silence refusals held_port password host_key killed cycles}; do
+	for part in ${PARTS:-restarts silence refusals flapping held_port password host_key killed cycles}; do
 		$part
 	done
 	kill_server
