@@ -492,7 +492,7 @@ static struct {
 			identity, known_hosts, global_hosts, pin, send_env, set_env;
 		int64_t connect_timeout, alive_interval, alive_count;	/* s, s, count */
 		int64_t family;			/* AF_… */
-		int64_t persist, attempts, fallback, background, stdin_null, clear_forwards;	/* ControlPersist: s, 0 for ever, -1 no */
+		int64_t persist, attempts, prompts, fallback, background, stdin_null, clear_forwards;	/* ControlPersist: s, 0 for ever, -1 no */
 		int64_t pubkey_auth, password_auth, keyboard_auth;
 		const char *preferred_auth, *identity_agent;
 		const char *proxy_command, *proxy_jump, *remote_command;
@@ -8098,6 +8098,7 @@ static const struct op_keyword {
 	{ "LocalForward", OP_BOTH, OP_FORWARD, NULL, FW_LOCAL, 0, NULL },
 	{ "LogLevel", OP_BOTH, OP_CHOICE, &g.op.level, 0, 0, op_levels },
 	{ "MACs", OP_MASTER, OP_ALGORITHMS, &g.op.tp.macs, TP_MACS, 0, NULL },
+	{ "NumberOfPasswordPrompts", OP_MASTER, OP_NUMBER, &g.op.prompts, 1, INT32_MAX, NULL },
 	{ "PasswordAuthentication", OP_MASTER, OP_CHOICE, &g.op.password_auth, 0, 0, op_yes_no },
 	{ "Port", OP_MASTER, OP_PORT, &g.op.port, 1, 65535, NULL },
 	{ "PreferredAuthentications", OP_MASTER, OP_TEXT, &g.op.preferred_auth, 0, 0, NULL },
@@ -8138,7 +8139,7 @@ static const char op_idle[] =
 	"GSSAPIDelegateCredentials GSSAPIKexAlgorithms GSSAPIKeyExchange GSSAPIRenewalForcesRekey "
 	"GSSAPIServerIdentity GSSAPITrustDns HashKnownHosts HostbasedAcceptedAlgorithms HostbasedAuthentication "
 	"HostbasedKeyTypes KbdInteractiveDevices KerberosAuthentication KerberosTGTPassing KnownHostsCommand "
-	"LocalCommand LogVerbose NoHostAuthenticationForLocalhost NumberOfPasswordPrompts ObscureKeystrokeTiming "
+	"LocalCommand LogVerbose NoHostAuthenticationForLocalhost ObscureKeystrokeTiming "
 	"PermitLocalCommand PKCS11Provider Protocol "
 	"RhostsAuthentication RhostsRSAAuthentication RSAAuthentication SecurityKeyProvider SmartcardDevice "
 	"StreamLocalBindMask StreamLocalBindUnlink SyslogFacility Tag Tunnel TunnelDevice UpdateHostKeys "
@@ -9502,6 +9503,7 @@ static void cf_transport(void)
 	t->pin = g.op.pin.at;
 	t->n_pin = g.op.pin.n;
 	t->batch = g.op.batch;
+	t->prompts = (uint32_t)g.op.prompts;
 	t->no_pubkey = !g.op.pubkey_auth || !cf_prefers("publickey");
 	t->no_password = !g.op.password_auth || !cf_prefers("password");
 	t->no_keyboard = !g.op.keyboard_auth || !cf_prefers("keyboard-interactive");
@@ -9774,6 +9776,7 @@ static void main_defaults(void)
 	g.op.wait = -1;
 	g.op.persist = -1;
 	g.op.attempts = 1;
+	g.op.prompts = 3;
 	g.op.fallback = 1;
 	g.op.pubkey_auth = g.op.password_auth = g.op.keyboard_auth = 1;
 	g.op.x11_trusted = 2;

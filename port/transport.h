@@ -7,7 +7,7 @@
  * dropbear's client code, tests/fake.c with a script.
  *
  * Rules that hold for every function below:
- *  - None blocks, but for a prompt at the user's terminal while a login with
+ *  - None blocks, but for a question to the user while a login with
  *    `interactive` runs, and for the arithmetic of a key exchange.
  *  - None ends the process.  Whatever goes wrong ends the connection alone:
  *    tp_state() is TP_FAILED from then on, tp_error() says why, and calls that
@@ -73,6 +73,7 @@ struct tp_config {
 	uint64_t rekey_bytes;		/* RekeyLimit; 0: the transport's own default */
 	uint32_t rekey_seconds;		/* 0: no limit by time beyond the default */
 	bool batch;			/* BatchMode: never ask anything */
+	uint32_t prompts;		/* NumberOfPasswordPrompts: tries of each way that asks */
 	bool no_pubkey, no_password, no_keyboard;	/* methods (RFC 4252) that are not to be tried */
 	int cancel_fd;			/* readable when the user wants to stop; -1 for none */
 };
@@ -116,7 +117,7 @@ bool tp_init(const struct tp_config *c);
 
 /* Begins a login over `fd`, a connected non-blocking descriptor that the
  * transport owns until tp_stop().  `interactive` allows prompts at /dev/tty
- * (never when `batch` is set).  Precondition: TP_IDLE. */
+ * or by SSH_ASKPASS (never when `batch` is set).  Precondition: TP_IDLE. */
 void tp_start(int fd, bool interactive, int64_t now);
 
 /* Ends a connection in whatever state: says goodbye if the peer still listens

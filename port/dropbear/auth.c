@@ -4,7 +4,7 @@
  * every answer of the agent moves it one step.  Order of methods: public keys
  * (files, then the agent's), keyboard-interactive, password; a password that
  * was given beforehand goes to "password" first.  Each attempt uses up a key or
- * one of PROMPTS tries, so a login ends whatever the server says.
+ * one of NumberOfPasswordPrompts tries, so a login ends whatever the server says.
  *
  * Keys of the agent are opaque here: blob in, signature out.  So certificates
  * and hardware keys work as far as agent and server know them.
@@ -16,7 +16,6 @@
 #include "ssh.h"
 #include "dbutil.h"
 
-#define PROMPTS 3		/* tries of each method that asks, as ssh */
 #define QUESTION_ROUNDS 32	/* keyboard-interactive requests in a login */
 #define QUESTIONS 32		/* in one of them */
 #define BANNERS 20		/* banner messages shown in a login */
@@ -37,6 +36,7 @@ enum step {
 	STEP_PASSWORD,
 	STEP_AGENT_LIST,	/* the agent's keys; nothing asked of the server */
 	STEP_AGENT_SIGN,	/* the agent's signature; likewise */
+	STEP_SERVICE,		/* authentication at all */
 	STEP_DONE
 };
 
@@ -60,7 +60,8 @@ static struct {
 	buffer *signed_data;
 
 	unsigned keyboard_tries, password_tries, rounds, banners;
-	bool given_to_password, given_to_keyboard;	/* the password in advance */
+	/* The password in advance: its methods are over; a question had it. */
+	bool given_to_password, given_to_keyboard, given_now;
 } auth;
 
 static const struct { const char *name; unsigned bit; } methods[] = {
@@ -97,18 +98,40 @@ static void put_key_request(buffer *b, bool with_signature)
 	buf_putbufstring(b, auth.blob);
 }
 
-/* Asks for the methods; "none" may even be enough. */
-void auth_begin(void)
+/* Asks for the methods; it may even be enough. */
+static void send_none(void)
 {
-	memset(&auth, 0, sizeof(auth));
-	agent_begin();
-	buf_putbyte(ses.writepayload, SSH_MSG_SERVICE_REQUEST);
-	put_text(ses.writepayload, SSH_SERVICE_USERAUTH);
-	encrypt_packet();
 	put_request(ses.writepayload, "none");
 	encrypt_packet();
 	port.info.auth_method = "none";
 	auth.step = STEP_NONE;
+}
+
+/* Servers that are known to take a request before they have accepted the service,
+ * which saves a round trip; some drop it. */
+static bool is_hasty(void)
+{
+	return strncmp(ses.remoteident, "SSH-2.0-OpenSSH", 15) == 0 ||
+		strncmp(ses.remoteident, "SSH-2.0-dropbear", 16) == 0;
+}
+
+void auth_begin(void)
+{
+	memset(&auth, 0, sizeof(auth));
+	agent_begin();
+	auth.step = STEP_SERVICE;
+	buf_putbyte(ses.writepayload, SSH_MSG_SERVICE_REQUEST);
+	put_text(ses.writepayload, SSH_SERVICE_USERAUTH);
+	encrypt_packet();
+	if (is_hasty())
+		send_none();
+}
+
+/* SSH_MSG_SERVICE_ACCEPT, RFC 4253 10: a server that refuses disconnects. */
+void auth_rx_accept(void)
+{
+	if (port.state != TP_UP && auth.step == STEP_SERVICE)
+		send_none();
 }
 
 /* --- public keys ---------------------------------------------------------- */
@@ -430,14 +453,14 @@ static bool try_password(void)
 
 	if (try_given_password())
 		return true;
-	if (!can_ask() || auth.password_tries >= PROMPTS)
+	if (!can_ask() || auth.password_tries >= port.config->prompts)
 		return false;
 	if (auth.password_tries++ > 0)
 		port_log(TP_INFO, "Permission denied, please try again.");
 	snprintf(text, sizeof(text), "%.100s@%.150s's password: ",
 		port.config->user, port.config->host);
 	if (!ask(text, false, answer)) {
-		auth.password_tries = PROMPTS;
+		auth.password_tries = port.config->prompts;
 		return false;
 	}
 	send_password(answer);
@@ -450,10 +473,11 @@ static bool try_keyboard(void)
 {
 	bool given = port.config->password != NULL && !auth.given_to_keyboard;
 
-	if (!given && (!can_ask() || auth.keyboard_tries >= PROMPTS))
+	if (!given && (!can_ask() || auth.keyboard_tries >= port.config->prompts))
 		return false;
 	if (!given)
 		auth.keyboard_tries++;
+	auth.given_now = false;
 	put_request(ses.writepayload, "keyboard-interactive");
 	put_text(ses.writepayload, "");
 	put_text(ses.writepayload, "");
@@ -463,9 +487,10 @@ static bool try_keyboard(void)
 	return true;
 }
 
-/* Answers one question into writepayload: the given password to the first
- * hidden one, everything else by the user.  Returns false if nobody can. */
-static bool answer_question(void)
+/* Answers one question into writepayload: the given password to a hidden one that
+ * is `alone`, or the first of several; everything else by the user.  Returns false
+ * if nobody can. */
+static bool answer_question(bool alone)
 {
 	unsigned char *question;
 	size_t len;
@@ -475,8 +500,9 @@ static bool answer_question(void)
 	if (!port_take_string(ses.payload, &question, &len))
 		dropbear_exit("Bad keyboard-interactive request");
 	echo = buf_getbool(ses.payload);
-	if (!echo && port.config->password != NULL && !auth.given_to_keyboard) {
-		auth.given_to_keyboard = true;
+	if (!echo && port.config->password != NULL && !auth.given_to_keyboard &&
+	    (alone || !auth.given_now)) {
+		auth.given_now = true;
 		put_text(ses.writepayload, port.config->password);
 		return true;
 	}
@@ -511,12 +537,12 @@ static void rx_questions(void)
 	buf_putbyte(ses.writepayload, SSH_MSG_USERAUTH_INFO_RESPONSE);
 	buf_putint(ses.writepayload, n);
 	for (i = 0; i < n; i++) {
-		if (answer_question())
+		if (answer_question(n == 1))
 			continue;
 		/* Nobody answers: give this method up for another one. */
 		buf_setpos(ses.writepayload, 0);
 		buf_setlen(ses.writepayload, 0);
-		auth.keyboard_tries = PROMPTS;
+		auth.keyboard_tries = port.config->prompts;
 		auth.given_to_keyboard = true;
 		next();
 		return;
@@ -570,6 +596,9 @@ static void note_methods(const char *names, size_t len)
 			    memcmp(methods[m].name, names + i, n) == 0)
 				auth.offered |= methods[m].bit;
 	}
+	/* A server that names nothing takes keys all the same, or it does not. */
+	if (len == 0)
+		auth.offered = METHOD_PUBLICKEY;
 	snprintf(auth.offered_names, sizeof(auth.offered_names), "%.*s", (int)len, names);
 }
 

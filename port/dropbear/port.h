@@ -106,6 +106,7 @@ buffer *agent_answer(void);
 /* auth.c */
 void auth_begin(void);
 void auth_agent_event(enum agent_event event);
+void auth_rx_accept(void);
 void auth_rx_failure(void);
 void auth_rx_success(void);
 void auth_rx_banner(void);

@@ -1,8 +1,9 @@
-/* prompt.c - asks the user a question at the terminal, during a login.
+/* prompt.c - asks the user a question, during a login: at the terminal, or
+ * through an askpass program where there is none.
  *
  * Owns /dev/tty while a prompt is shown.  The one place of the transport that
- * waits: for the terminal or for `cancel_fd`, whichever comes first.  The
- * terminal's modes are restored on every path.
+ * waits: for the terminal or the program, or for `cancel_fd`, whichever comes
+ * first.  The terminal's modes are restored on every path.
  */
 #include "port.h"
 #include <poll.h>
@@ -74,10 +75,10 @@ static void tty_write(const char *text)
 }
 
 /* Waits for input.  Returns false if the user wants to stop. */
-static bool tty_wait(int cancel_fd)
+static bool input_wait(int fd, int cancel_fd)
 {
 	struct pollfd p[2] = {
-		{ .fd = tty, .events = POLLIN },
+		{ .fd = fd, .events = POLLIN },
 		{ .fd = cancel_fd, .events = POLLIN },	/* poll() skips -1 */
 	};
 
@@ -87,22 +88,24 @@ static bool tty_wait(int cancel_fd)
 	return p[1].revents == 0;
 }
 
-/* Reads one line into answer[size], without its newline; what does not fit is
- * dropped. */
-static enum prompt_result tty_line(int cancel_fd, char *answer, size_t size)
+/* Reads one line into answer[size], without its newline, which a program may
+ * leave out; what does not fit is dropped. */
+static enum prompt_result read_line(int fd, int cancel_fd, char *answer, size_t size)
 {
 	size_t used = 0;
 	ssize_t n;
 	char c;
 
 	for (;;) {
-		if (!tty_wait(cancel_fd))
+		if (!input_wait(fd, cancel_fd))
 			return PROMPT_CANCELLED;
-		n = read(tty, &c, 1);
+		n = read(fd, &c, 1);
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
-		if (n <= 0)
+		if (n <= 0 && (used == 0 || fd == tty))
 			return PROMPT_ENDED;
+		if (n <= 0)
+			break;
 		if (c == '\n' || c == '\r')
 			break;
 		if (used + 1 < size)
@@ -112,6 +115,80 @@ static enum prompt_result tty_line(int cancel_fd, char *answer, size_t size)
 	return PROMPT_ANSWERED;
 }
 
+/* --- askpass, ssh(1) ------------------------------------------------------- */
+
+static bool is_set(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value != NULL && *value != '\0';
+}
+
+/* Where to ask: at the terminal, by the program, or nowhere. */
+static enum { AT_TERMINAL, BY_PROGRAM, NOWHERE } where_to_ask(void)
+{
+	const char *require = getenv("SSH_ASKPASS_REQUIRE");
+	bool allowed = is_set("DISPLAY") || is_set("WAYLAND_DISPLAY");
+	int fd;
+
+	if (require == NULL)
+		require = "";
+	if (strcasecmp(require, "force") == 0)
+		return BY_PROGRAM;
+	if (strcasecmp(require, "never") == 0)
+		allowed = false;
+	if (allowed && strcasecmp(require, "prefer") == 0)
+		return BY_PROGRAM;
+	fd = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0)
+		return allowed ? BY_PROGRAM : NOWHERE;
+	close(fd);
+	return AT_TERMINAL;
+}
+
+/* In the child: nothing of ours goes along but the pipe. */
+static void become_askpass(const char *text, int out) __attribute__((noreturn));
+static void become_askpass(const char *text, int out)
+{
+	const char *program = is_set("SSH_ASKPASS") ? getenv("SSH_ASKPASS") : ASKPASS;
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	if (dup2(out, STDOUT_FILENO) >= 0)
+		execlp(program, program, text, (char *)NULL);
+	_exit(127);
+}
+
+/* The first line that the program says, if it ends well. */
+static enum prompt_result ask_program(const char *text, int cancel_fd, char *answer, size_t size)
+{
+	enum prompt_result result;
+	int out[2], status = -1;
+	pid_t pid;
+
+	if (pipe2(out, O_CLOEXEC) != 0)
+		return PROMPT_ENDED;
+	pid = fork();
+	if (pid == 0)
+		become_askpass(text, out[1]);
+	close(out[1]);
+	result = pid > 0 ? read_line(out[0], cancel_fd, answer, size) : PROMPT_ENDED;
+	close(out[0]);
+	if (pid > 0 && result == PROMPT_CANCELLED)
+		kill(pid, SIGTERM);
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (result != PROMPT_CANCELLED && (!WIFEXITED(status) || WEXITSTATUS(status) != 0)) {
+		port_log(TP_VERBOSE, "the askpass program gives no answer");
+		return PROMPT_ENDED;
+	}
+	return result;
+}
+
+/* --- either ----------------------------------------------------------------- */
+
 /* Shows `text` and reads the answer.  The caller wipes it.  PROMPT_ENDED: the
  * user typed end-of-file or the terminal is gone. */
 enum prompt_result prompt(const char *text, bool echo, int cancel_fd,
@@ -120,10 +197,18 @@ enum prompt_result prompt(const char *text, bool echo, int cancel_fd,
 	enum prompt_result result;
 
 	answer[0] = '\0';
+	switch (where_to_ask()) {
+	case BY_PROGRAM:
+		return ask_program(text, cancel_fd, answer, size);
+	case NOWHERE:
+		return PROMPT_NO_TERMINAL;
+	case AT_TERMINAL:
+		break;
+	}
 	if (!tty_open(echo))
 		return PROMPT_NO_TERMINAL;
 	tty_write(text);
-	result = tty_line(cancel_fd, answer, size);
+	result = read_line(tty, cancel_fd, answer, size);
 	if (!echo || result != PROMPT_ANSWERED)
 		tty_write("\n");
 	tty_close();

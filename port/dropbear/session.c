@@ -206,11 +206,6 @@ static void rx_newkeys(void)
 	algorithms_describe(&port.info);
 }
 
-static void rx_service_accept(void)
-{
-	/* RFC 4253 10: a server that refuses disconnects. */
-}
-
 /* RFC 4253 11.1.  Dropbear would only say that it happened. */
 static void rx_disconnect(void)
 {
@@ -236,7 +231,7 @@ static const packettype handlers[] = {
 	{ SSH_MSG_KEXINIT, rx_kexinit },
 	{ SSH_MSG_KEXDH_REPLY, rx_kexdh_reply },
 	{ SSH_MSG_NEWKEYS, rx_newkeys },
-	{ SSH_MSG_SERVICE_ACCEPT, rx_service_accept },
+	{ SSH_MSG_SERVICE_ACCEPT, auth_rx_accept },
 	{ SSH_MSG_EXT_INFO, recv_msg_ext_info },
 	{ SSH_MSG_USERAUTH_FAILURE, auth_rx_failure },
 	{ SSH_MSG_USERAUTH_SUCCESS, auth_rx_success },

@@ -23,6 +23,7 @@ list_of() {
 # default, and of what a pattern finds, is each version's own, that of a list counts.
 same_list() {
 	known_names "$1" >"$T/both"
+	[ -s "$T/both" ] || { not_ok "-Q $1"; return; }
 	printf '%s %s\n' "$1" "$2" >"$T/list.conf"
 	order="cat"
 	case $2 in [+-]* | *\**) order="sort" ;; ^*) order='head -n 1' ;; esac

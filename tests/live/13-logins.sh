@@ -1,0 +1,111 @@
+# Servers that log people in, or change keys, in ways of their own; and passwords
+# that an askpass program knows.
+# shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2119,SC2120,SC2153
+. "$TESTDIR/lib.sh"
+
+home
+[ -e "$T/host" ] || ssh-keygen -q -t ed25519 -N '' -f "$T/host"
+
+# The server of odd.py, in this shell's place
+exec_odd() {
+	exec /usr/bin/python3 "$TESTDIR/odd.py" "$PORT" "$ODD" "$T/host" "$T/home/.ssh/authorized_keys" \
+		"$PASSWORD" >"$SERVER_LOG" 2>&1
+}
+
+# odd KIND
+odd() {
+	[ -z "$SERVER_PID" ] || stop_server
+	SERVER=odd
+	ODD=$1
+	start_on_port exec_odd
+	known "$T/host.pub" >"$T/known_hosts"
+}
+SERVER_PID=
+
+# comes_in NAME OUTPUT WORD...: what `hello` says through a connection of its own
+comes_in() {
+	in_name=$1 in_want=$2
+	shift 2
+	is "$in_name" "$("$SSHMUX" -F none -S none -o StrictHostKeyChecking=yes \
+		-o UserKnownHostsFile="$T/known_hosts" -p "$PORT" -l "$ME" "$@" 127.0.0.1 hello 2>&1 </dev/null)" "$in_want"
+}
+
+odd_servers() {
+	odd late
+	need_master
+	is "data between the server's KEXINIT and NEWKEYS" "$(sx pour </dev/null 2>&1 | sum)" \
+		"$(yes 0123456789abcdef | tr -d '\n' | head -c $((400 * 16384)) | sum)"
+	works "the exchanges took place" test "$(mx -O conninfo 2>&1 | sed -n 's/.*rekey count \([0-9]*\).*/\1/p')" -gt 3
+	stop_master
+	odd unnamed
+	comes_in "a server that names no methods takes a key" in -i "$KEY" -o BatchMode=yes
+	odd rounds
+	export DROPBEAR_PASSWORD="$PASSWORD"
+	comes_in "DROPBEAR_PASSWORD answers in each round" in -o BatchMode=yes
+	unset DROPBEAR_PASSWORD
+	odd slow
+	comes_in "a server that drops what comes before it accepts" in -i "$KEY" -o BatchMode=yes -o ConnectTimeout=20
+}
+
+# An askpass program: what it is asked goes to a file, what it says comes from one
+askpass() {
+	printf '%s\n' '#!/bin/sh' "echo \"\$1\" >>'$T/asked'" "[ ! -e '$T/refuse' ] || exit 1" \
+		"cat '$T/said'" >"$T/askpass"
+	chmod 755 "$T/askpass"
+	printf %s "$PASSWORD" >"$T/said"
+	: >"$T/home/.ssh/authorized_keys"
+	stop_server
+	start_sshd 'PasswordAuthentication yes' 'KbdInteractiveAuthentication no'
+	export SSH_ASKPASS="$T/askpass" DISPLAY=:no
+	: >"$T/asked"
+	setsid "$SSHMUX" -F none -S none -o UserKnownHostsFile="$T/known_hosts" -p "$PORT" -l "$ME" \
+		127.0.0.1 'echo in' >"$T/got" 2>&1 </dev/null
+	is "without a terminal SSH_ASKPASS is asked" "$(cat "$T/got")" in
+	is "and is told for what" "$(cat "$T/asked")" "$ME@127.0.0.1's password: "
+	echo wrong >"$T/said"
+	for n in 1 2; do
+		: >"$T/asked"
+		setsid "$SSHMUX" -F none -S none -o NumberOfPasswordPrompts=$n -o UserKnownHostsFile="$T/known_hosts" \
+			-p "$PORT" -l "$ME" 127.0.0.1 true >"$T/got" 2>&1 </dev/null
+		is "NumberOfPasswordPrompts=$n" "$? $(grep -c password "$T/asked")" "255 $n"
+	done
+	: >"$T/refuse"
+	: >"$T/asked"
+	setsid "$SSHMUX" -F none -S none -o UserKnownHostsFile="$T/known_hosts" -p "$PORT" -l "$ME" \
+		127.0.0.1 true >"$T/got" 2>&1 </dev/null
+	is "one that gives no answer" "$? $(lines "$T/asked")" "255 1"
+	rm "$T/refuse"
+	printf '%s\n' "$PASSWORD" >"$T/said"
+	for how in 'never :no 255 0' 'force  0 1' 'prefer :no 0 1' 'prefer  255 0'; do
+		IFS=' '
+		set -- ${how%% *} "${how#* }"
+		display=${2%% *}
+		set -- "$1" ${2#* }
+		unset IFS
+		: >"$T/asked"
+		DISPLAY=$display SSH_ASKPASS_REQUIRE=$1 setsid "$SSHMUX" -F none -S none \
+			-o UserKnownHostsFile="$T/known_hosts" -p "$PORT" -l "$ME" 127.0.0.1 true >"$T/got" 2>&1 </dev/null
+		is "SSH_ASKPASS_REQUIRE=$1, DISPLAY=$display" "$? $(lines "$T/asked")" "$2 $3"
+	done
+	printf 'yes\n' >"$T/said"
+	cp "$KEY.pub" "$T/home/.ssh/authorized_keys"
+	: >"$T/asked"
+	setsid "$SSHMUX" -F none -S none -i "$KEY" -o UserKnownHostsFile="$T/new_hosts" -p "$PORT" -l "$ME" \
+		127.0.0.1 'echo in' >"$T/got" 2>&1 </dev/null
+	like "a host that is not known" "$(cat "$T/asked")" "The authenticity of host*Are you sure*"
+	like "the answer is yes" "$(cat "$T/got")" "*in"
+	is "the key is remembered" "$(lines "$T/new_hosts")" 1
+	setsid "$SSHMUX" -F none -M -S "$CTL" -f -N -i "$KEY" -o UserKnownHostsFile="$T/other_hosts" -p "$PORT" -l "$ME" \
+		127.0.0.1 >"$T/got" 2>&1 </dev/null
+	is "-f -M -N from a desktop" "$?" 0
+	mx -O exit >"$T/got" 2>&1
+	unset SSH_ASKPASS DISPLAY
+}
+
+if [ "$MASTER" = stock ]; then
+	skip "logins" "of sshmux alone"
+	finish
+fi
+odd_servers
+askpass
+finish
