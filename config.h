@@ -373,6 +373,24 @@
 #define ADDRESSES 8
 #endif
 
+/* EVENTS: how many of the last events -O log and -O watch --since remember
+ * Costs 52 + EVENT_TEXT bytes each. */
+#ifndef EVENTS
+#define EVENTS BY_PROFILE(16, 64)
+#endif
+
+/* EVENT_TEXT: bytes of an event's text, its end included.  What is longer
+ * is cut. */
+#ifndef EVENT_TEXT
+#define EVENT_TEXT BY_PROFILE(44, 124)
+#endif
+
+/* COMMAND_TEXT: bytes of a session's command that reports show, its end
+ * included.  Costs 36 more a session. */
+#ifndef COMMAND_TEXT
+#define COMMAND_TEXT BY_PROFILE(72, 201)
+#endif
+
 /* Answer to one client that is being written.  A client that does not read
  * its answers is not read from.  Cost: CLIENTS times. */
 #ifndef REPLY_MAX
@@ -396,6 +414,9 @@
 	LIMIT(REQUEST_POOL, 1024, 2097152) \
 	LIMIT(REQUESTS, 2, 1024) \
 	LIMIT(ENV_VARIABLES, 0, 65536) \
+	LIMIT(EVENTS, 2, 1024) \
+	LIMIT(EVENT_TEXT, 24, 255) \
+	LIMIT(COMMAND_TEXT, 16, 255) \
 	LIMIT(WINDOW_POOL, 4096, 4194304) \
 	LIMIT(WINDOW_BLOCK, 64, 4096) \
 	LIMIT(WINDOW_MIN_BLOCKS, 3, 64) \

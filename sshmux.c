@@ -11,6 +11,7 @@
  *
  *   types      limits checked, protocol numbers, the one state struct `g`
  *   log_       messages for people, the clock, chance
+ *   ev_        what has happened: a ring of events, and which limits were reached
  *   buf_       bounds-checked cursors over messages
  *   pool_      the window pool: blocks of received bytes, and their account
  *   req_       request bodies that wait for their channel
@@ -28,6 +29,7 @@
  *   xf_        the agent and the X display, for programs at the server
  *   rx_        SSH messages we receive, one handler each, and their table
  *   as_        asking the user whether a client may
+ *   st_        status, events and counters: JSON, tables, OpenMetrics
  *   mx_        mux messages of our clients, one handler each, and their table
  *   sd_        the scheduler: what is sent next, and how much
  *   lk_        the link: connect, log in, keepalive, loss
@@ -134,9 +136,13 @@ enum mux_type {
 	MUX_X_C_WAIT = 0x20736d02,	/* seconds: instead of SessionWait (-1: as it is); then 1: tell me my place */
 	MUX_X_C_STATE = 0x20736d03,	/* rid, uint32 probe: how is the link? */
 	MUX_X_C_KILL = 0x20736d04,	/* 0: our time is over, TERM to the command */
+	MUX_X_C_REPORT = 0x20736d05,	/* rid, string what, uint32 since: a report, in pieces */
+	MUX_X_C_CONTROL = 0x20736d06,	/* rid, string verb, string, string: OK or FAILURE */
+	MUX_X_C_SIGNAL = 0x20736d07,	/* 0, string name: our user sent us this signal */
 	MUX_X_S_SUSPEND = 0x90736d01,	/* session id: the user typed ~^Z */
 	MUX_X_S_TRY_LATER = 0x90736d02,	/* rid, reason: not started, for want of a session in time */
 	MUX_X_S_STATE = 0x90736d03,	/* rid, uint32 up, string state: the answer to C_STATE */
+	MUX_X_S_REPORT = 0x90736d05,	/* rid, string: the next piece; empty at the end */
 	MUX_X_S_PLACE = 0x90736d04,	/* rid, uint32: how many wait before us, ourselves included */
 	MUX_S_PROXY = 0x8000000f,
 };
@@ -284,6 +290,36 @@ struct proxied {
 	uint8_t store[PROXY_STORE];	/* channel requests, each after its length; or why the open failed */
 };
 
+/* What is told of a session in reports; the channel's as long as it has a slot. */
+enum counted { IN_BYTES, OUT_BYTES, ERR_BYTES, COUNTED };
+struct record {
+	bool used;
+	uint32_t since, active;		/* seconds of ev_seconds(): opened, moved a byte last */
+	uint64_t bytes[COUNTED];	/* from its stdin, to its stdout and stderr */
+	char command[COMMAND_TEXT];	/* the begin of it, terminated */
+};
+
+/* Things that happen, for -O watch and -O log.  What `n` and `text` mean stands
+ * in st_events. */
+enum ev_kind {
+	EV_UP, EV_DOWN, EV_TRYING, EV_SESSION_OPENED, EV_SESSION_CLOSED, EV_FORWARD_UP, EV_FORWARD_DOWN,
+	EV_FORWARD_FAILED, EV_LIMIT, EV_REKEY, EV_REFUSED, EV_ENDING, EV_KINDS
+};
+#define EV_NUMBERS 5
+struct event {
+	int64_t at;			/* ms */
+	uint64_t in, out;		/* bytes */
+	int32_t n[EV_NUMBERS];
+	uint8_t kind;			/* enum ev_kind */
+	char text[EVENT_TEXT];
+};
+
+/* The limits of config.h whose end people should hear of. */
+enum table {
+	TABLE_CLIENTS, TABLE_CHANNELS, TABLE_SESSIONS, TABLE_FORWARDS, TABLE_CONNECTORS, TABLE_REQUESTS,
+	TABLE_ASKERS, TABLE_WINDOW_POOL, TABLES
+};
+
 struct channel {
 	uint8_t state;			/* enum ch_state */
 	uint8_t kind;			/* enum ch_kind */
@@ -293,6 +329,7 @@ struct channel {
 	int16_t forward;		/* fw_: index of its forward, -1 for none */
 	int16_t connector;		/* fw_: index of its connector, -1 for none */
 	int16_t client;			/* index, -1 when it left */
+	int16_t record;			/* a session's, -1 for none */
 	uint16_t charge;		/* pool_: blocks accounted to this channel */
 	uint32_t remote_id;
 	uint32_t remote_window;		/* bytes we may still send */
@@ -319,6 +356,7 @@ enum mx_phase {
 	MX_NO_DESCRIPTOR,		/* they stay in the socket until we may have as many */
 	MX_ASK_WAIT,			/* to be asked about when an askpass program is free */
 	MX_ASKING, MX_QUEUED, MX_OPENING, MX_FORWARDING, MX_PROBING,
+	MX_REPORTING,			/* st_: pieces go out whenever its socket takes one */
 	/* proxy mode, the last ones: frames of SSH messages, read by px_ */
 	MX_PROXY_HEAD, MX_PROXY_WAIT, MX_PROXY_BODY, MX_PROXY_DATA
 };
@@ -353,6 +391,10 @@ struct client {
 	int16_t request;		/* req_ slot that holds the body, -1 for none */
 	int16_t answer;			/* req_ slot with an answer that `out` is too small for */
 	uint32_t answer_pos;
+	uint8_t report, part;		/* st_: which report, which part of it comes next */
+	bool comma;			/* st_: an element of this part was told */
+	uint16_t item;			/* st_: the next one of that part */
+	uint32_t seen;			/* st_: number of the next event to tell */
 	int8_t ask;			/* as_: who asks about the present request, -1 for nobody */
 	bool consent;			/* the user allowed the present request */
 	uint8_t n_fds;
@@ -458,6 +500,9 @@ struct forward {
 	ino_t ino;
 	bool permanent;			/* was set up once, or from an option: tried again for ever */
 	uint8_t tries;			/* failures since it last stood */
+	uint32_t since;			/* ev_seconds() of its last change of state */
+	uint32_t connections;		/* in all */
+	uint64_t bytes[2];		/* IN_BYTES to the server, OUT_BYTES from it */
 	int64_t retry_at;
 	char why[96];			/* what went wrong last; "" for nothing */
 };
@@ -500,6 +545,7 @@ static struct {
 		int64_t reconnect, reconnect_min, reconnect_max, session_wait;	/* enum lk_reconnect; s */
 		int64_t tcp_keepalive, dscp_interactive, dscp_bulk;
 		int64_t wait, timeout, retry, idempotent, probe;	/* s, s, count; of the client */
+		int64_t json, since;		/* --json; --since: s */
 		int64_t request_tty, escape;	/* enum cl_tty; a character or NO_ESCAPE */
 		int64_t forward_x11, x11_trusted;	/* no, yes; 0 not said, 1 no, 2 yes */
 		const char *forward_agent;	/* "yes", "no", a path, "$" and a variable's name */
@@ -519,6 +565,13 @@ static struct {
 	} fd;
 
 	struct {
+		struct event slot[EVENTS];	/* number k stands in slot k % EVENTS */
+		uint32_t next;		/* number of the next event */
+		uint32_t begun;		/* ev_seconds() when the master began */
+		uint32_t peak[TABLES], refused[TABLES];
+	} ev;
+
+	struct {
 		struct program slot[PROGRAMS];
 	} ex;
 
@@ -529,10 +582,14 @@ static struct {
 	struct {
 		struct global_request global[GLOBAL_REQUESTS];
 		int n_global;
+		int64_t asked_at;	/* when the oldest keepalive was sent, 0 for none */
+		uint32_t rtt, rtt_min, rtt_max, rtt_n;	/* ms */
+		uint64_t rtt_sum;
 	} tx;
 
 	struct {
 		struct channel slot[CHANNELS];
+		struct record record[SESSIONS];
 		int end;		/* all slots from here on are free */
 		int sessions;
 		int session_limit;	/* the server's, learned from its refusals */
@@ -565,6 +622,9 @@ static struct {
 		int end;		/* all slots from here on are free */
 		uint32_t ticket;
 		uint32_t completed;	/* sessions that ended with a status */
+		uint32_t opened;	/* sessions in all */
+		bool held, draining;	/* -O hold, -O drain */
+		bool reconnect;		/* -O reconnect: lk_ is to see it */
 		int64_t open_after, open_wait;	/* no session is opened before; ms, doubled each time */
 	} mx;
 
@@ -586,6 +646,10 @@ static struct {
 		uint64_t alive_bytes;
 		int alive_unanswered;
 		uint32_t logins, tries;	/* in all; that failed since the last one that held */
+		uint32_t since;		/* ev_seconds() of the last change of state */
+		uint32_t key_exchanges;	/* that were told as events */
+		char last[200];		/* the last `why`, kept after a login */
+		struct tp_traffic { uint64_t packets_in, packets_out, bytes_in, bytes_out; } gone;	/* of connections before */
 		uint32_t failures;	/* logins that failed one after the other */
 		uint32_t used;		/* lk_uses() as the login stood */
 		bool refused;		/* the server, or its host key, was there and refused us */
@@ -722,6 +786,59 @@ static int64_t log_backoff(uint32_t tries, int64_t least, int64_t most)
 {
 	int64_t cap = least << (tries < 16 ? tries : 16);
 	return 1 + log_random((uint32_t)((cap < most ? cap : most) * 1000));
+}
+
+struct op_choice { const char *name; int value; };
+
+static const struct op_choice log_levels[] = {	/* indices into log_kinds */
+	{ "SILENT", 0 }, { "QUIET", 0 }, { "FATAL", 1 }, { "ERROR", 2 }, { "INFO", 3 }, { "VERBOSE", 4 }, { "DEBUG", 5 }, { "DEBUG1", 5 },
+	{ "DEBUG2", 6 }, { "DEBUG3", 7 }, { NULL, 0 }
+};
+static const uint8_t log_kinds[] = { TP_ERROR, TP_ERROR, TP_ERROR, TP_INFO, TP_VERBOSE, TP_DEBUG, TP_DEBUG, TP_DEBUG };
+
+/* -O loglevel; false if there is none of that name. */
+static bool log_set_level(struct str name)
+{
+	for (const struct op_choice *l = log_levels; l->name; l++)
+		if (strlen(l->name) == name.len && strncasecmp(l->name, (const char *)name.p, name.len) == 0) {
+			g.op.level = l->value;
+			g.op.log_level = log_kinds[l->value];
+			return true;
+		}
+	return false;
+}
+
+/* ===== ev_ ================================================================
+ * What has happened: the last EVENTS events, and how far the tables were used.
+ * Everybody tells; st_ reads.  Calls nobody. */
+
+/* The clock of ages: seconds, never 0. */
+static uint32_t ev_seconds(void)
+{
+	return (uint32_t)(g.now / 1000) + 1;
+}
+
+/* Remembers e; the ring forgets its oldest event.  `text` is cut to EVENT_TEXT. */
+static void ev_add(struct event e, const char *text)
+{
+	struct event *to = &g.ev.slot[g.ev.next++ % EVENTS];
+	e.at = g.now;
+	snprintf(e.text, sizeof e.text, "%s", text);
+	*to = e;
+}
+
+/* So much of a table is in use now. */
+static void ev_used(enum table which, uint32_t n)
+{
+	if (n > g.ev.peak[which])
+		g.ev.peak[which] = n;
+}
+
+/* A table was full.  Told when that begins; a count tells how often. */
+static void ev_full(enum table which, const char *name)
+{
+	if (g.ev.refused[which]++ == 0)
+		ev_add((struct event){ .kind = EV_LIMIT }, name);
 }
 
 /* ===== buf_ ===============================================================
@@ -887,6 +1004,7 @@ static void pool_account(struct channel *c)
 {
 	uint32_t charge = c->state == CH_FREE ? 0 : pool_bytes(c) / WINDOW_BLOCK;
 	g.pool.shared += pool_extra(charge) - pool_extra(c->charge);
+	ev_used(TABLE_WINDOW_POOL, g.pool.shared);
 	c->charge = (uint16_t)charge;
 	if (g.pool.shared > WINDOW_BLOCKS - WINDOW_RESERVED)
 		log_abort("window pool overdrawn");
@@ -1020,8 +1138,11 @@ static int req_alloc(uint32_t len)
 			i = -1;		/* moved up: look at all again, at most REQUESTS times */
 		}
 	}
-	if (slot < 0 || len > REQUEST_POOL - at)
+	if (slot < 0 || len > REQUEST_POOL - at) {
+		ev_full(TABLE_REQUESTS, "REQUESTS");
 		return -1;
+	}
+	ev_used(TABLE_REQUESTS, (uint32_t)slot + 1);
 	g.req.slot[slot] = (struct req){ .at = at, .len = len };
 	return slot;
 }
@@ -1786,6 +1907,32 @@ static void tx_global_request(const char *name, bool want_reply)
 	tx_end(b);
 }
 
+/* A keepalive of either kind (GLOBAL_KEEPALIVE, GLOBAL_PROBE); false if too many
+ * global requests are unanswered. */
+static bool tx_keepalive(enum global_kind kind, int16_t of)
+{
+	if (g.tx.n_global == GLOBAL_REQUESTS)
+		return false;
+	g.tx.global[g.tx.n_global++] = (struct global_request){ .kind = (uint8_t)kind, .of = of };
+	g.tx.asked_at = g.tx.asked_at ? g.tx.asked_at : g.now;
+	tx_global_request("keepalive@openssh.com", true);
+	return true;
+}
+
+/* Its answer came: the round trip of the oldest one that was not measured yet. */
+static void tx_keepalive_answered(void)
+{
+	if (!g.tx.asked_at)
+		return;
+	uint32_t ms = (uint32_t)(g.now - g.tx.asked_at);
+	g.tx.asked_at = 0;
+	g.tx.rtt = ms;
+	g.tx.rtt_sum += ms;
+	g.tx.rtt_min = g.tx.rtt_n == 0 || ms < g.tx.rtt_min ? ms : g.tx.rtt_min;
+	g.tx.rtt_max = ms > g.tx.rtt_max ? ms : g.tx.rtt_max;
+	g.tx.rtt_n++;
+}
+
 /* ===== ch_ ================================================================
  * Channels: what is between one SSH channel and the descriptors of one local
  * program.  Output goes from the packet straight to the descriptor, and into
@@ -1797,6 +1944,39 @@ static int ch_index(const struct channel *c)
 	return (int)(c - g.ch.slot);
 }
 
+/* A record for a session's report; -1 if there is none. */
+static int16_t ch_record(void)
+{
+	for (int16_t i = 0; i < SESSIONS; i++)
+		if (!g.ch.record[i].used) {
+			uint32_t now = ev_seconds();
+			g.ch.record[i] = (struct record){ .used = true, .since = now, .active = now };
+			return i;
+		}
+	return -1;
+}
+
+/* Remembers what a session was asked to run. */
+static void ch_name(const struct channel *c, struct str command)
+{
+	if (c->record < 0)
+		return;
+	char *to = g.ch.record[c->record].command;
+	uint32_t n = command.len < COMMAND_TEXT ? command.len : COMMAND_TEXT - 1;
+	memcpy(to, command.p, n);
+	to[n] = 0;
+}
+
+/* n bytes have moved. */
+static void ch_count(const struct channel *c, enum counted what, uint32_t n)
+{
+	if (c->record >= 0) {
+		g.ch.record[c->record].bytes[what] += n;
+		g.ch.record[c->record].active = ev_seconds();
+	} else if (c->forward >= 0)
+		g.fw.slot[c->forward].bytes[what] += n;
+}
+
 /* A fresh slot in `state`, its window promised and accounted; NULL if all are
  * taken. */
 static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
@@ -1804,13 +1984,17 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	int i = 0;
 	while (i < CHANNELS && g.ch.slot[i].state != CH_FREE)
 		i++;
-	if (i == CHANNELS)
+	ev_used(TABLE_CHANNELS, (uint32_t)i + 1);
+	if (i == CHANNELS) {
+		ev_full(TABLE_CHANNELS, "CHANNELS");
 		return NULL;
+	}
 	struct channel *c = &g.ch.slot[i];
 	memset(c, 0, sizeof *c);
 	c->state = (uint8_t)state;
 	c->kind = (uint8_t)kind;
 	c->client = c->forward = c->connector = -1;
+	c->record = kind == CH_SESSION ? ch_record() : -1;
 	c->escape = NO_ESCAPE;
 	c->in.fd = c->out[CH_OUT].fd = c->out[CH_ERR].fd = -1;
 	c->window = c->window_target = pool_start(c);
@@ -1858,6 +2042,8 @@ static void ch_free(struct channel *c)
 		g.ch.sessions--;
 		g.ch.freed_at = g.now;
 	}
+	if (c->record >= 0)
+		g.ch.record[c->record].used = false;
 	c->state = CH_FREE;
 	pool_account(c);
 	while (g.ch.end > 0 && g.ch.slot[g.ch.end - 1].state == CH_FREE)
@@ -1955,6 +2141,7 @@ static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint3
 {
 	struct passed *d = &c->out[s];
 	ssize_t n = 0;
+	ch_count(c, s == CH_OUT ? OUT_BYTES : ERR_BYTES, len);
 	bool first = c->events & CH_EV_CONFIRMED;	/* a SOCKS grant goes before it, or no descriptor is lent yet */
 	struct iovec iov = { (void *)(uintptr_t)p, len };
 	if (d->fd >= 0 && c->queue[s].len == 0 && d->nonblock && !first)
@@ -2046,6 +2233,7 @@ static void ch_send(struct channel *c, uint32_t n)
 	buf_set_u32(p + 5, n);
 	tp_send(SSH_DATA_HEADER + n);
 	c->remote_window -= n;
+	ch_count(c, IN_BYTES, n);
 }
 
 /* Moves at most `max` bytes of input into one message; returns how many. */
@@ -2427,6 +2615,7 @@ static int us_accept(void)
 	socklen_t len = sizeof peer;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == 0 || peer.uid == getuid()))
 		return fd;
+	ev_add((struct event){ .kind = EV_REFUSED, .n = { peer.pid, (int32_t)peer.uid } }, "another user's");
 	log_at(TP_ERROR, "multiplex uid mismatch: peer euid %u != uid %u", (unsigned)peer.uid, (unsigned)getuid());
 	close(fd);
 	return -1;
@@ -2480,10 +2669,13 @@ static struct forward *fw_add(const struct forward *like)
 		f->listen = like->listen;
 		f->connect = like->connect;
 		f->client = f->connector = -1;
+		f->since = ev_seconds();
+		ev_used(TABLE_FORWARDS, (uint32_t)i + 1);
 		for (int k = 0; k < FW_SOCKETS; k++)
 			f->socket[k] = -1;
 		return f;
 	}
+	ev_full(TABLE_FORWARDS, "FORWARDS");
 	return NULL;
 }
 
@@ -2592,8 +2784,11 @@ static bool fw_parse(const char *text, enum fw_type type, struct forward *f)
 static int fw_connector(void)
 {
 	for (int i = 0; i < CONNECTORS; i++)
-		if (g.cn.slot[i].state == CN_IDLE)
+		if (g.cn.slot[i].state == CN_IDLE) {
+			ev_used(TABLE_CONNECTORS, (uint32_t)i + 1);
 			return i;
+		}
+	ev_full(TABLE_CONNECTORS, "CONNECTORS");
 	return -1;
 }
 
@@ -2612,12 +2807,22 @@ static bool fw_is_vital(const struct forward *f)
 	return g.op.exit_on_forward_failure && g.lk.logins == 1 && f->client < 0;
 }
 
+/* "its name: what happened", for events. */
+static const char *fw_event(const struct forward *f, const char *what)
+{
+	static char text[EVENT_TEXT];
+	snprintf(text, sizeof text, "%s: %s", fw_name(f), what);
+	return text;
+}
+
 /* The fate of a forward is known.  One line per change, not per try. */
 static void fw_decided(struct forward *f, bool stands)
 {
 	f->answered = true;
+	f->since = ev_seconds();
 	if (stands) {
 		f->state = FW_ACTIVE;
+		ev_add((struct event){ .kind = EV_FORWARD_UP }, fw_name(f));
 		log_at(f->tries ? TP_INFO : TP_VERBOSE, "forward %s is set up", fw_name(f));
 		g.fw.accepted += f->type == FW_REMOTE;
 		f->permanent = true;
@@ -2627,6 +2832,8 @@ static void fw_decided(struct forward *f, bool stands)
 	}
 	f->state = FW_WAITING;
 	f->retry_at = g.now + log_backoff(f->tries, g.op.reconnect_min, g.op.reconnect_max);
+	if (f->tries == 0)
+		ev_add((struct event){ .kind = EV_FORWARD_FAILED }, fw_event(f, f->why));
 	if (f->tries == 0 && !fw_is_vital(f))
 		log_at(TP_ERROR, "forward %s: %s", fw_name(f), f->why);
 	f->tries += f->tries < UINT8_MAX;
@@ -2875,6 +3082,7 @@ static void fw_accept(struct forward *f, int listener)
 	}
 	fw_use_socket(c, fd);
 	c->forward = (int16_t)(f - g.fw.slot);
+	f->connections++;
 	c->deadline = g.now + SOCKS_MS;
 	if (f->type == FW_LOCAL)
 		fw_open_for(c, &f->connect);
@@ -3180,6 +3388,7 @@ static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint
 	if (!c)
 		return;
 	c->forward = (int16_t)(f - g.fw.slot);
+	f->connections++;
 	if (!fw_is_remote_dynamic(f)) {
 		c->deadline = g.now + CONNECT_MS;
 		fw_connect(c, &f->connect);
@@ -3217,7 +3426,9 @@ static void fw_link_lost(void)
 		f->state = FW_WAITING;
 		f->retry_at = 0;
 		f->allocated = 0;
+		f->since = ev_seconds();
 		snprintf(f->why, sizeof f->why, "connection to the server lost");
+		ev_add((struct event){ .kind = EV_FORWARD_DOWN }, fw_event(f, f->why));
 	}
 }
 
@@ -4812,10 +5023,13 @@ static void rx_global_reply(struct buf *b, bool success)
 	memmove(g.tx.global, g.tx.global + 1, (size_t)--g.tx.n_global * sizeof first);
 	if (first.kind == GLOBAL_FORWARD)
 		fw_answer(&g.fw.slot[first.of], success, b);
-	else if (first.kind == GLOBAL_PROBE)
-		g.mx.slot[first.of].probed = true;
-	else if (first.kind != GLOBAL_KEEPALIVE)
+	else if (first.kind != GLOBAL_PROBE && first.kind != GLOBAL_KEEPALIVE)
 		px_server_answer(&first, success, b);
+	else {
+		tx_keepalive_answered();
+		if (first.kind == GLOBAL_PROBE)
+			g.mx.slot[first.of].probed = true;
+	}
 }
 
 static void rx_request_success(struct buf *b)
@@ -4914,6 +5128,826 @@ static void as_forget(int8_t *slot)
 	*slot = -1;
 }
 
+/* ===== st_ ================================================================
+ * Reports: `-O status` for people and as JSON, `-O metrics`, `-O log`, `-O
+ * watch`.  A report is made in pieces, each one whole element (a session, a
+ * forward, …), straight from the state: a reader that is slow costs no memory,
+ * and what begins or ends between two pieces is told or is not.  The manual's
+ * section REPORTS is the schema.  Calls buf_, in_, fw_. */
+
+enum st_report { ST_NONE, ST_STATUS, ST_JSON, ST_METRICS, ST_LOG, ST_LOG_JSON, ST_WATCH, ST_REPORTS };
+static const char *const st_reports[ST_REPORTS] = {
+	"", "status", "status-json", "metrics", "log", "log-json", "watch"
+};
+
+enum st_result { ST_END, ST_PIECE, ST_WAIT };
+
+/* --- JSON ------------------------------------------------------------------ */
+
+/* Length of the UTF-8 sequence at p (RFC 3629), 0 if there is none.  The text
+ * ends with a NUL, which no sequence contains. */
+static size_t st_utf8(const uint8_t *p)
+{
+	if (p[0] < 0x80)
+		return 1;
+	size_t n = p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	bool overlong = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xf0 && p[1] < 0x90);
+	bool beyond = (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf4 && p[1] > 0x8f);
+	return overlong || beyond ? 0 : n;
+}
+
+/* A string: controls escaped, what is no UTF-8 replaced. */
+static void st_string(struct buf *b, const char *s)
+{
+	const uint8_t *p = (const uint8_t *)s;
+	buf_put_u8(b, '"');
+	while (*p) {
+		size_t n = st_utf8(p);
+		if (n == 0)
+			in_print(b, "\\ufffd");
+		else if (*p < 0x20 || *p == 0x7f)
+			in_print(b, "\\u%04x", (unsigned)*p);
+		else if (*p == '"' || *p == '\\')
+			in_print(b, "\\%c", *p);
+		else
+			buf_put_bytes(b, p, n);
+		p += n ? n : 1;
+	}
+	buf_put_u8(b, '"');
+}
+
+/* What comes before a value: a comma unless it is the first, its name if it has one. */
+static void st_name(struct buf *b, const char *name)
+{
+	uint8_t last = b->pos ? b->p[b->pos - 1] : '{';
+	if (last != '{' && last != '[')
+		buf_put_u8(b, ',');
+	if (name)
+		in_print(b, "\"%s\":", name);
+}
+
+static void st_open(struct buf *b, const char *name)
+{
+	st_name(b, name);
+	buf_put_u8(b, '{');
+}
+
+static void st_number(struct buf *b, const char *name, int64_t n)
+{
+	st_name(b, name);
+	in_print(b, "%lld", (long long)n);
+}
+
+static void st_flag(struct buf *b, const char *name, bool yes)
+{
+	st_name(b, name);
+	in_print(b, yes ? "true" : "false");
+}
+
+/* NULL gives null. */
+static void st_text(struct buf *b, const char *name, const char *s)
+{
+	st_name(b, name);
+	if (s)
+		st_string(b, s);
+	else
+		in_print(b, "null");
+}
+
+/* Seconds since `then`; null if that never was. */
+static void st_age(struct buf *b, const char *name, int64_t then)
+{
+	if (then)
+		st_number(b, name, (g.now - then) / 1000);
+	else
+		st_text(b, name, NULL);
+}
+
+/* --- what is told, whatever the form --------------------------------------------- */
+
+static const char *st_link(void)
+{
+	static const char *const states[] = { "down", "waiting", "connecting", "login", "up" };
+	return states[g.lk.state];
+}
+
+/* What the master does for those who come now. */
+static const char *st_mode(void)
+{
+	return g.lp.stop != LP_RUN ? "ending" : g.mx.held ? "held" : "serving";
+}
+
+static struct tp_traffic st_traffic(bool all)
+{
+	const struct tp_info *i = tp_info();
+	struct tp_traffic t = all ? g.lk.gone : (struct tp_traffic){ 0, 0, 0, 0 };
+	if (g.lk.net_fd < 0)
+		return t;
+	t.packets_in += i->packets_in;
+	t.packets_out += i->packets_out;
+	t.bytes_in += i->bytes_in;
+	t.bytes_out += i->bytes_out;
+	return t;
+}
+
+/* A client as the kernel knows it; its program's name, as far as /proc tells. */
+struct st_peer {
+	struct ucred id;
+	char program[32];
+};
+
+static struct st_peer st_peer(const struct client *c)
+{
+	struct st_peer p = { .id = { .pid = 0 } };
+	socklen_t len = sizeof p.id;
+	char path[32];
+	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &p.id, &len) != 0)
+		return p;
+	snprintf(path, sizeof path, "/proc/%d/comm", (int)p.id.pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	ssize_t n = fd < 0 ? 0 : read(fd, p.program, sizeof p.program - 1);
+	p.program[n > 0 ? n : 0] = 0;
+	p.program[strcspn(p.program, "\n")] = 0;
+	fd_close(&fd);
+	return p;
+}
+
+static bool st_is_waiting(const struct client *c)
+{
+	return c->phase == MX_QUEUED;
+}
+
+/* A client that has a session, or -W's connection, or waits for one. */
+static bool st_has_session(int i)
+{
+	const struct client *c = &g.mx.slot[i];
+	return c->phase != MX_FREE && !c->dead && (c->channel >= 0 || st_is_waiting(c));
+}
+
+static const char *st_session_state(const struct client *c)
+{
+	const struct channel *ch = c->channel >= 0 ? &g.ch.slot[c->channel] : NULL;
+	if (!ch)
+		return "waiting";
+	if (ch->state == CH_OPENING || ch->events & CH_EV_CONFIRMED)
+		return "opening";
+	return ch->flags & (CH_CLOSE_SENT | CH_CLOSE_RCVD) ? "closing" : "open";
+}
+
+static uint32_t st_place(const struct client *c)
+{
+	uint32_t place = 1;
+	for (int i = 0; i < g.mx.end; i++)
+		place += st_is_waiting(&g.mx.slot[i]) && (int32_t)(g.mx.slot[i].ticket - c->ticket) < 0;
+	return place;
+}
+
+static const struct record *st_record(const struct client *c)
+{
+	static const struct record none;
+	int at = c->channel >= 0 ? g.ch.slot[c->channel].record : -1;
+	return at >= 0 ? &g.ch.record[at] : &none;
+}
+
+static bool st_has_forward(int i)
+{
+	return g.fw.slot[i].state != FW_FREE;
+}
+
+static const char *st_forward_state(const struct forward *f)
+{
+	static const char *const states[] = { "", "resolving", "waiting", "asked", "active" };
+	return states[f->state];
+}
+
+static int st_connections(const struct forward *f)
+{
+	int n = 0;
+	for (int i = 0; i < g.ch.end; i++)
+		n += g.ch.slot[i].state != CH_FREE && g.ch.slot[i].forward == f - g.fw.slot;
+	return n;
+}
+
+static bool st_has_proxy(int i)
+{
+	return g.mx.slot[i].phase != MX_FREE && px_is(&g.mx.slot[i]);
+}
+
+static int st_proxied(int client)
+{
+	int n = 0;
+	for (int i = 0; i < g.ch.end; i++)
+		n += g.ch.slot[i].state != CH_FREE && ch_is_proxied(&g.ch.slot[i]) && g.ch.slot[i].client == client;
+	return n;
+}
+
+/* --- tables and their limits -------------------------------------------------------- */
+
+static uint32_t st_clients(void)
+{
+	uint32_t n = 0;
+	for (int i = 0; i < g.mx.end; i++)
+		n += g.mx.slot[i].phase != MX_FREE;
+	return n;
+}
+
+static uint32_t st_channels(void)
+{
+	uint32_t n = 0;
+	for (int i = 0; i < g.ch.end; i++)
+		n += g.ch.slot[i].state != CH_FREE;
+	return n;
+}
+
+static uint32_t st_sessions(void)
+{
+	return (uint32_t)g.ch.sessions;
+}
+
+static uint32_t st_forwards(void)
+{
+	uint32_t n = 0;
+	for (int i = 0; i < FORWARDS; i++)
+		n += st_has_forward(i);
+	return n;
+}
+
+static uint32_t st_connectors(void)
+{
+	uint32_t n = 0;
+	for (int i = 0; i < CONNECTORS; i++)
+		n += g.cn.slot[i].state != CN_IDLE;
+	return n;
+}
+
+static uint32_t st_requests(void)
+{
+	uint32_t n = 0;
+	for (int i = 0; i < REQUESTS; i++)
+		n += g.req.slot[i].len > 0;
+	return n;
+}
+
+static uint32_t st_askers(void)
+{
+	uint32_t n = 0;
+	for (int i = EX_ASKERS; i < PROGRAMS; i++)
+		n += g.ex.slot[i].state != EX_IDLE;
+	return n;
+}
+
+static uint32_t st_blocks(void)
+{
+	return g.pool.shared;
+}
+
+static const struct st_table {
+	const char *name;
+	uint32_t size;
+	uint32_t (*used)(void);
+} st_tables[TABLES] = {
+	[TABLE_CLIENTS] = { "CLIENTS", CLIENTS, st_clients },
+	[TABLE_CHANNELS] = { "CHANNELS", CHANNELS, st_channels },
+	[TABLE_SESSIONS] = { "SESSIONS", SESSIONS, st_sessions },
+	[TABLE_FORWARDS] = { "FORWARDS", FORWARDS, st_forwards },
+	[TABLE_CONNECTORS] = { "CONNECTORS", CONNECTORS, st_connectors },
+	[TABLE_REQUESTS] = { "REQUESTS", REQUESTS, st_requests },
+	[TABLE_ASKERS] = { "ASKERS", ASKERS, st_askers },
+	[TABLE_WINDOW_POOL] = { "WINDOW_POOL", WINDOW_BLOCKS - WINDOW_RESERVED, st_blocks },
+};
+
+/* --- JSON, element by element --------------------------------------------------------- */
+
+static void st_json_traffic(struct buf *b, struct tp_traffic t)
+{
+	st_number(b, "received_bytes", (int64_t)t.bytes_in);
+	st_number(b, "sent_bytes", (int64_t)t.bytes_out);
+	st_number(b, "received_packets", (int64_t)t.packets_in);
+	st_number(b, "sent_packets", (int64_t)t.packets_out);
+}
+
+/* What the present connection, or the last one, has agreed upon. */
+static void st_json_peer(struct buf *b)
+{
+	const struct tp_info *i = tp_info();
+	st_text(b, "local_address", g.lk.local);
+	st_text(b, "remote_address", g.lk.remote);
+	st_text(b, "server_version", i->peer_version);
+	st_text(b, "kex", i->kex);
+	st_text(b, "host_key_algorithm", i->host_key_algorithm);
+	st_text(b, "host_key_fingerprint", i->host_key_fingerprint);
+	st_text(b, "cipher", i->cipher);
+	st_text(b, "mac", i->mac);
+	st_text(b, "auth_method", i->auth_method);
+	st_number(b, "key_exchanges", i->key_exchanges);
+}
+
+static void st_json_round_trip(struct buf *b)
+{
+	st_open(b, "round_trip_ms");
+	st_number(b, "count", g.tx.rtt_n);
+	st_number(b, "last", g.tx.rtt);
+	st_number(b, "min", g.tx.rtt_min);
+	st_number(b, "mean", g.tx.rtt_n ? (int64_t)(g.tx.rtt_sum / g.tx.rtt_n) : 0);
+	st_number(b, "max", g.tx.rtt_max);
+	buf_put_u8(b, '}');
+}
+
+static void st_json_uplink(struct buf *b)
+{
+	st_open(b, "uplink");
+	st_text(b, "state", st_link());
+	st_number(b, "age", ev_seconds() - (g.lk.since ? g.lk.since : g.ev.begun));
+	st_text(b, "host", g.op.host_name);
+	st_number(b, "port", g.op.port);
+	st_text(b, "user", g.op.tp.user);
+	st_json_peer(b);
+	st_number(b, "logins", g.lk.logins);
+	st_number(b, "tries", g.lk.tries);
+	if (g.lk.state == LK_WAITING)
+		st_number(b, "next_try", (g.lk.retry_at - g.now + 999) / 1000);
+	else
+		st_text(b, "next_try", NULL);
+	st_text(b, "last_error", g.lk.last[0] ? g.lk.last : NULL);
+	st_age(b, "last_error_age", g.lk.failed_at);
+	st_json_round_trip(b);
+	st_json_traffic(b, st_traffic(false));
+	st_open(b, "total");
+	st_json_traffic(b, st_traffic(true));
+	in_print(b, "}}");
+}
+
+static void st_json_head(struct buf *b)
+{
+	st_open(b, NULL);
+	st_number(b, "version", 1);
+	st_text(b, "program", "sshmux " SSHMUX_VERSION);
+	st_number(b, "pid", getpid());
+	st_number(b, "age", ev_seconds() - g.ev.begun);
+	st_text(b, "control_path", g.op.control_path);
+	st_text(b, "mode", st_mode());
+	st_number(b, "session_limit", g.ch.session_limit);
+	st_json_uplink(b);
+}
+
+static void st_json_peer_of(struct buf *b, const struct client *c)
+{
+	struct st_peer p = st_peer(c);
+	st_number(b, "pid", p.id.pid);
+	st_number(b, "uid", p.id.uid);
+	st_text(b, "program", p.program);
+}
+
+static void st_json_session(struct buf *b, int i)
+{
+	const struct client *c = &g.mx.slot[i];
+	const struct channel *ch = c->channel >= 0 ? &g.ch.slot[c->channel] : NULL;
+	const struct record *r = st_record(c);
+	st_open(b, NULL);
+	if (ch)
+		st_number(b, "id", ch_index(ch));
+	else
+		st_text(b, "id", NULL);
+	st_text(b, "type", c->type == MUX_C_NEW_SESSION ? "session" : "stdio");
+	st_text(b, "state", st_session_state(c));
+	st_number(b, "place", ch ? 0 : st_place(c));
+	st_json_peer_of(b, c);
+	st_text(b, "command", r->command);
+	st_flag(b, "tty", ch && ch->flags & CH_TTY);
+	st_number(b, "age", r->since ? ev_seconds() - r->since : 0);
+	st_number(b, "idle", r->active ? ev_seconds() - r->active : 0);
+	st_number(b, "stdin_bytes", (int64_t)r->bytes[IN_BYTES]);
+	st_number(b, "stdout_bytes", (int64_t)r->bytes[OUT_BYTES]);
+	st_number(b, "stderr_bytes", (int64_t)r->bytes[ERR_BYTES]);
+	st_number(b, "send_window", ch ? ch->remote_window : 0);
+	st_number(b, "receive_window", ch ? ch->window : 0);
+	st_number(b, "buffered", ch ? ch->queue[CH_OUT].len + ch->queue[CH_ERR].len : 0);
+	buf_put_u8(b, '}');
+}
+
+static void st_json_end(struct buf *b, const char *name, const struct endpoint *e, uint32_t allocated)
+{
+	st_open(b, name);
+	st_text(b, fw_is_path(e) ? "path" : "host", e->host);
+	if (!fw_is_path(e))
+		st_number(b, "port", allocated ? allocated : e->port);
+	buf_put_u8(b, '}');
+}
+
+static void st_json_forward(struct buf *b, int i)
+{
+	static const char *const types[] = { "", "local", "remote", "dynamic", "proxied" };
+	const struct forward *f = &g.fw.slot[i];
+	st_open(b, NULL);
+	st_text(b, "type", fw_is_remote_dynamic(f) ? "remote-dynamic" : types[f->type]);
+	st_json_end(b, "listen", &f->listen, f->allocated);
+	st_json_end(b, "connect", &f->connect, 0);
+	st_text(b, "state", st_forward_state(f));
+	st_number(b, "age", ev_seconds() - f->since);
+	st_number(b, "connections", st_connections(f));
+	st_number(b, "connections_total", f->connections);
+	st_number(b, "sent_bytes", (int64_t)f->bytes[IN_BYTES]);
+	st_number(b, "received_bytes", (int64_t)f->bytes[OUT_BYTES]);
+	st_text(b, "last_error", f->why[0] ? f->why : NULL);
+	buf_put_u8(b, '}');
+}
+
+static void st_json_proxy(struct buf *b, int i)
+{
+	st_open(b, NULL);
+	st_json_peer_of(b, &g.mx.slot[i]);
+	st_number(b, "channels", st_proxied(i));
+	buf_put_u8(b, '}');
+}
+
+static void st_json_table(struct buf *b, int i)
+{
+	st_open(b, NULL);
+	st_text(b, "name", st_tables[i].name);
+	st_number(b, "size", st_tables[i].size);
+	st_number(b, "in_use", st_tables[i].used());
+	st_number(b, "peak", g.ev.peak[i]);
+	st_number(b, "refused", g.ev.refused[i]);
+	buf_put_u8(b, '}');
+}
+
+/* --- for people ---------------------------------------------------------------------- */
+
+/* "17", "1.2k", "33M": at most four characters and a unit.  Four texts live at a time. */
+static const char *st_size(uint64_t n)
+{
+	static char text[4][12];
+	static unsigned at;
+	static const char units[] = " kMGTPE";
+	char *to = text[at++ % 4];
+	unsigned unit = 0, tenth = 0;
+	for (; n >= 1000; n /= 1000, unit++)
+		tenth = (unsigned)(n % 1000 / 100);
+	if (unit == 0)
+		snprintf(to, sizeof text[0], "%u", (unsigned)n);
+	else if (n < 10)
+		snprintf(to, sizeof text[0], "%u.%u%c", (unsigned)n, tenth, units[unit]);
+	else
+		snprintf(to, sizeof text[0], "%u%c", (unsigned)n, units[unit]);
+	return to;
+}
+
+/* "7s", "5m06s", "4h05m", "3d04h" */
+static const char *st_span(int64_t seconds)
+{
+	static char text[4][16];
+	static unsigned at;
+	char *to = text[at++ % 4];
+	unsigned s = (unsigned)seconds;
+	if (s < 60)
+		snprintf(to, sizeof text[0], "%us", s);
+	else if (s < 3600)
+		snprintf(to, sizeof text[0], "%um%02us", s / 60, s % 60);
+	else if (s < 86400)
+		snprintf(to, sizeof text[0], "%uh%02um", s / 3600, s / 60 % 60);
+	else
+		snprintf(to, sizeof text[0], "%ud%02uh", s / 86400, s / 3600 % 24);
+	return to;
+}
+
+static void st_people_head(struct buf *b)
+{
+	const struct tp_info *i = tp_info();
+	struct tp_traffic t = st_traffic(true);
+	in_print(b, "master      pid %d, %s, for %s\n", (int)getpid(), st_mode(), st_span(ev_seconds() - g.ev.begun));
+	in_print(b, "uplink      %s for %s: %s@%s port %d\n", st_link(),
+		 st_span(ev_seconds() - (g.lk.since ? g.lk.since : g.ev.begun)), g.op.tp.user, g.op.host_name, (int)g.op.port);
+	if (g.lk.state == LK_UP) {
+		in_print(b, "server      %s, %s\n", g.lk.remote, i->peer_version);
+		in_print(b, "keys        %s, %s, %s\n", i->kex, i->host_key_algorithm, i->cipher);
+	} else
+		in_print(b, "            %s\n", in_state());
+	in_print(b, "logins      %u\n", (unsigned)g.lk.logins);
+	if (g.lk.last[0])
+		in_print(b, "last error  %s ago: %s\n", st_span((g.now - g.lk.failed_at) / 1000), g.lk.last);
+	if (g.tx.rtt_n)
+		in_print(b, "round trip  %u ms (min %u, mean %u, max %u of %u)\n", (unsigned)g.tx.rtt, (unsigned)g.tx.rtt_min,
+			 (unsigned)(g.tx.rtt_sum / g.tx.rtt_n), (unsigned)g.tx.rtt_max, (unsigned)g.tx.rtt_n);
+	in_print(b, "traffic     %sB received, %sB sent\n", st_size(t.bytes_in), st_size(t.bytes_out));
+	in_print(b, "sessions    %d of %d\n", g.ch.sessions, g.ch.session_limit);
+}
+
+static void st_people_session(struct buf *b, int i)
+{
+	const struct client *c = &g.mx.slot[i];
+	const struct record *r = st_record(c);
+	struct st_peer p = st_peer(c);
+	char id[12] = "-";
+	if (c->channel >= 0)
+		snprintf(id, sizeof id, "%d", c->channel);
+	in_print(b, "  %4s %-8s %7d %-10.10s %6s %6s %6s %6s  %s\n", id, st_session_state(c), (int)p.id.pid, p.program,
+		 st_span(r->since ? ev_seconds() - r->since : 0), st_span(r->active ? ev_seconds() - r->active : 0),
+		 st_size(r->bytes[IN_BYTES]), st_size(r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES]), r->command);
+}
+
+static void st_people_forward(struct buf *b, int i)
+{
+	const struct forward *f = &g.fw.slot[i];
+	in_print(b, "  %-8s %6s %4d of %-6u %6s %6s  %s%s%s\n", st_forward_state(f), st_span(ev_seconds() - f->since),
+		 st_connections(f), (unsigned)f->connections, st_size(f->bytes[IN_BYTES]), st_size(f->bytes[OUT_BYTES]),
+		 fw_name(f), f->why[0] ? ": " : "", f->why);
+}
+
+static void st_people_proxy(struct buf *b, int i)
+{
+	struct st_peer p = st_peer(&g.mx.slot[i]);
+	in_print(b, "  pid %d %s, %d channels\n", (int)p.id.pid, p.program, st_proxied(i));
+}
+
+/* Only limits that were reached. */
+static void st_people_table(struct buf *b, int i)
+{
+	if (g.ev.refused[i])
+		in_print(b, "limit       %s (%u) reached %u times\n", st_tables[i].name, (unsigned)st_tables[i].size,
+			 (unsigned)g.ev.refused[i]);
+}
+
+/* --- the parts of a status ---------------------------------------------------------------- */
+
+static bool st_always(int i)
+{
+	(void)i;
+	return true;
+}
+
+/* Parts in their order; `first` and `last` stand around the elements. */
+static const struct st_part {
+	int size;
+	bool (*has)(int);
+	void (*json)(struct buf *, int);
+	void (*people)(struct buf *, int);
+	const char *json_first, *people_first;
+} st_parts[] = {
+	{ CLIENTS, st_has_session, st_json_session, st_people_session, ",\"sessions\":[",
+	  "    ID STATE        PID PROGRAM       AGE   IDLE     IN    OUT  COMMAND\n" },
+	{ FORWARDS, st_has_forward, st_json_forward, st_people_forward, "],\"forwards\":[",
+	  "forwards     AGE NOW AND TOTAL    SENT    RCVD\n" },
+	{ CLIENTS, st_has_proxy, st_json_proxy, st_people_proxy, "],\"proxies\":[", "proxies\n" },
+	{ TABLES, st_always, st_json_table, st_people_table, "],\"tables\":[", "" },
+};
+#define ST_PARTS (sizeof st_parts / sizeof st_parts[0])
+
+/* The next element of c's status: the head, the elements of each part, the end. */
+static enum st_result st_status(struct client *c, struct buf *b)
+{
+	bool json = c->report == ST_JSON;
+	if (c->part == 0) {
+		(json ? st_json_head : st_people_head)(b);
+		c->part = 1;
+		return ST_PIECE;
+	}
+	if (c->part > ST_PARTS)
+		return ST_END;
+	const struct st_part *p = &st_parts[c->part - 1];
+	while (c->item < p->size && !p->has(c->item))
+		c->item++;
+	bool ends = c->item == p->size;
+	if (!c->comma && (json || !ends))	/* the first one, or an empty array */
+		buf_put_bytes(b, json ? p->json_first : p->people_first, strlen(json ? p->json_first : p->people_first));
+	else if (json && !ends)
+		buf_put_u8(b, ',');
+	c->comma = true;
+	if (ends) {
+		c->part++;
+		c->item = 0;
+		c->comma = false;
+		if (json && c->part > ST_PARTS)
+			in_print(b, "]}\n");
+	} else
+		(json ? p->json : p->people)(b, c->item++);
+	return ST_PIECE;
+}
+
+/* --- counters: OpenMetrics ------------------------------------------------------------------ */
+
+enum st_metric_value {
+	ST_UP, ST_LINK_AGE, ST_AGE, ST_LOGINS, ST_RECEIVED, ST_SENT, ST_OPENED, ST_SESSIONS, ST_ROUND_TRIP,
+	ST_FORWARDS_ACTIVE, ST_FORWARDS_WAITING
+};
+static const struct st_metric {
+	const char *name, *type, *unit, *help;
+	enum st_metric_value value;
+} st_metrics[] = {
+	{ "sshmux_up", "gauge", "", "Whether the uplink is up.", ST_UP },
+	{ "sshmux_uplink_state_seconds", "gauge", "seconds", "How long the uplink has been up, or not.", ST_LINK_AGE },
+	{ "sshmux_uptime_seconds", "gauge", "seconds", "Age of the master.", ST_AGE },
+	{ "sshmux_logins", "counter", "", "Logins that succeeded.", ST_LOGINS },
+	{ "sshmux_received_bytes", "counter", "bytes", "Bytes received from the server.", ST_RECEIVED },
+	{ "sshmux_sent_bytes", "counter", "bytes", "Bytes sent to the server.", ST_SENT },
+	{ "sshmux_sessions_opened", "counter", "", "Sessions opened.", ST_OPENED },
+	{ "sshmux_sessions", "gauge", "", "Sessions open now.", ST_SESSIONS },
+	{ "sshmux_round_trip_seconds", "gauge", "seconds", "Round trip of the last keepalive.", ST_ROUND_TRIP },
+	{ "sshmux_forwards_active", "gauge", "", "Forwards that stand.", ST_FORWARDS_ACTIVE },
+	{ "sshmux_forwards_waiting", "gauge", "", "Forwards that do not stand.", ST_FORWARDS_WAITING },
+};
+#define ST_METRICS_N (sizeof st_metrics / sizeof st_metrics[0])
+
+static uint64_t st_metric(enum st_metric_value value)
+{
+	uint64_t active = 0;
+	for (int i = 0; i < FORWARDS; i++)
+		active += g.fw.slot[i].state == FW_ACTIVE;
+	switch (value) {
+	case ST_UP:		return g.lk.state == LK_UP;
+	case ST_LINK_AGE:	return ev_seconds() - (g.lk.since ? g.lk.since : g.ev.begun);
+	case ST_AGE:		return ev_seconds() - g.ev.begun;
+	case ST_LOGINS:		return g.lk.logins;
+	case ST_RECEIVED:	return st_traffic(true).bytes_in;
+	case ST_SENT:		return st_traffic(true).bytes_out;
+	case ST_OPENED:		return g.mx.opened;
+	case ST_SESSIONS:	return (uint64_t)g.ch.sessions;
+	case ST_ROUND_TRIP:	return g.tx.rtt;
+	case ST_FORWARDS_ACTIVE: return active;
+	case ST_FORWARDS_WAITING: return st_forwards() - active;
+	}
+	return 0;
+}
+
+/* The label that tells masters apart: its value is escaped as JSON is, less \u. */
+static void st_labels(struct buf *b, const char *table)
+{
+	in_print(b, "{host=\"");
+	for (const char *p = g.op.host_name; *p; p++)
+		if (*p == '"' || *p == '\\')
+			in_print(b, "\\%c", *p);
+		else
+			buf_put_u8(b, (uint8_t)*p);
+	in_print(b, table ? "\",table=\"%s\"} " : "\"} ", table);
+}
+
+static void st_metric_head(struct buf *b, const char *name, const char *type, const char *unit, const char *help)
+{
+	in_print(b, "# TYPE %s %s\n", name, type);
+	if (unit[0])
+		in_print(b, "# UNIT %s %s\n", name, unit);
+	in_print(b, "# HELP %s %s\n", name, help);
+}
+
+/* One family a piece; the last ones have a sample for each table. */
+static void st_metric_tables(struct buf *b, int which)
+{
+	static const char *const names[] = { "sshmux_table_in_use", "sshmux_table_peak", "sshmux_table_refused" };
+	static const char *const help[] = { "Slots in use.", "Most slots ever in use.", "How often a table was full." };
+	st_metric_head(b, names[which], which == 2 ? "counter" : "gauge", "", help[which]);
+	for (int i = 0; i < TABLES; i++) {
+		in_print(b, "%s%s", names[which], which == 2 ? "_total" : "");
+		st_labels(b, st_tables[i].name);
+		in_print(b, "%u\n", (unsigned)(which == 0 ? st_tables[i].used() : which == 1 ? g.ev.peak[i] : g.ev.refused[i]));
+	}
+}
+
+static enum st_result st_counters(struct client *c, struct buf *b)
+{
+	size_t i = c->item++;
+	if (i < ST_METRICS_N) {
+		const struct st_metric *m = &st_metrics[i];
+		uint64_t n = st_metric(m->value);
+		st_metric_head(b, m->name, m->type, m->unit, m->help);
+		in_print(b, "%s%s", m->name, m->type[0] == 'c' ? "_total" : "");
+		st_labels(b, NULL);
+		if (m->value == ST_ROUND_TRIP)		/* ms */
+			in_print(b, "%u.%03u\n", (unsigned)(n / 1000), (unsigned)(n % 1000));
+		else
+			in_print(b, "%llu\n", (unsigned long long)n);
+		return ST_PIECE;
+	}
+	if (i < ST_METRICS_N + 3)
+		st_metric_tables(b, (int)(i - ST_METRICS_N));
+	else if (i == ST_METRICS_N + 3)
+		in_print(b, "# EOF\n");
+	else
+		return ST_END;
+	return ST_PIECE;
+}
+
+/* --- events -------------------------------------------------------------------------------- */
+
+/* Names of an event, of its numbers, of its text; bytes are told where moved is true. */
+static const struct st_event {
+	const char *name;
+	const char *n[EV_NUMBERS];
+	const char *text;
+	bool moved;
+} st_events[EV_KINDS] = {
+	[EV_UP] = { "uplink-up", { "login", "tries" }, "address", false },
+	[EV_DOWN] = { "uplink-down", { "seconds" }, "reason", false },
+	[EV_TRYING] = { "uplink-trying", { "tries", "next_try" }, "reason", false },
+	[EV_SESSION_OPENED] = { "session-opened", { "session", "pid", "uid" }, "command", false },
+	[EV_SESSION_CLOSED] = { "session-closed", { "session", "pid", "uid", "status", "seconds" }, "command", true },
+	[EV_FORWARD_UP] = { "forward-up", { NULL }, "forward", false },
+	[EV_FORWARD_DOWN] = { "forward-down", { NULL }, "forward", false },
+	[EV_FORWARD_FAILED] = { "forward-failed", { NULL }, "forward", false },
+	[EV_LIMIT] = { "limit-reached", { NULL }, "table", false },
+	[EV_REKEY] = { "keys-exchanged", { NULL }, "kex", false },
+	[EV_REFUSED] = { "client-refused", { "pid", "uid" }, "reason", false },
+	[EV_ENDING] = { "master-ending", { NULL }, "reason", false },
+};
+
+static void st_json_event(struct buf *b, const struct event *e)
+{
+	const struct st_event *s = &st_events[e->kind];
+	st_open(b, NULL);
+	st_text(b, "event", s->name);
+	st_number(b, "age", (g.now - e->at) / 1000);
+	for (int i = 0; i < EV_NUMBERS && s->n[i]; i++)
+		st_number(b, s->n[i], e->n[i]);
+	if (s->moved) {
+		st_number(b, "stdin_bytes", (int64_t)e->in);
+		st_number(b, "output_bytes", (int64_t)e->out);
+	}
+	st_text(b, s->text, e->text);
+	in_print(b, "}\n");
+}
+
+static void st_people_event(struct buf *b, const struct event *e)
+{
+	const struct st_event *s = &st_events[e->kind];
+	in_print(b, "%7s ago  %-15s", st_span((g.now - e->at) / 1000), s->name);
+	for (int i = 0; i < EV_NUMBERS && s->n[i]; i++)
+		in_print(b, " %s %d,", s->n[i], (int)e->n[i]);
+	if (s->moved)
+		in_print(b, " %sB in, %sB out,", st_size(e->in), st_size(e->out));
+	in_print(b, " %s %s\n", s->text, e->text);
+}
+
+/* The next event that c has not been told; how many it missed, if any. */
+static enum st_result st_next_event(struct client *c, struct buf *b)
+{
+	uint32_t waiting = g.ev.next - c->seen;
+	if (waiting == 0)
+		return c->report == ST_WATCH ? ST_WAIT : ST_END;
+	if (waiting > EVENTS) {
+		st_open(b, NULL);
+		st_text(b, "event", "lost");
+		st_number(b, "count", waiting - EVENTS);
+		in_print(b, "}\n");
+		c->seen = g.ev.next - EVENTS;
+		return ST_PIECE;
+	}
+	const struct event *e = &g.ev.slot[c->seen++ % EVENTS];
+	(c->report == ST_LOG ? st_people_event : st_json_event)(b, e);
+	return ST_PIECE;
+}
+
+/* --- reports ------------------------------------------------------------------------------- */
+
+/* Begins a report: `since` is how many of the last events come first.  False if
+ * there is none of that name. */
+static bool st_begin(struct client *c, struct str what, uint32_t since)
+{
+	uint32_t known = g.ev.next < EVENTS ? g.ev.next : EVENTS;
+	uint8_t report = ST_REPORTS - 1;
+	while (report > ST_NONE && !str_is(what, st_reports[report]))
+		report--;
+	c->report = report;
+	c->part = 0;
+	c->comma = false;
+	c->item = 0;
+	if (report != ST_WATCH || since > known)
+		since = known;
+	c->seen = g.ev.next - since;
+	return report != ST_NONE;
+}
+
+/* The piece made last was not taken: back to where `before` stood. */
+static void st_again(struct client *c, const struct client *before)
+{
+	c->part = before->part;
+	c->item = before->item;
+	c->comma = before->comma;
+	c->seen = before->seen;
+}
+
+/* Whether c's report can go on at once. */
+static bool st_is_due(const struct client *c)
+{
+	return c->report != ST_WATCH || c->seen != g.ev.next;
+}
+
+/* Makes the next piece of c's report. */
+static enum st_result st_next(struct client *c, struct buf *b)
+{
+	switch ((enum st_report)c->report) {
+	case ST_STATUS:
+	case ST_JSON:		return st_status(c, b);
+	case ST_METRICS:	return st_counters(c, b);
+	case ST_LOG:
+	case ST_LOG_JSON:
+	case ST_WATCH:		return st_next_event(c, b);
+	case ST_NONE:
+	case ST_REPORTS:	break;
+	}
+	return ST_END;
+}
+
 /* ===== mx_ ================================================================
  * Our clients and the mux messages (PROTOCOL.mux), one handler each, and their
  * table.  Frames are read byte-exactly, because descriptors follow between
@@ -4955,6 +5989,7 @@ static struct client *mx_add(int fd)
 	c->ask = -1;
 	c->deadline = g.now + HELLO_MS;
 	c->wait = g.op.session_wait * 1000;
+	ev_used(TABLE_CLIENTS, (uint32_t)i + 1);
 	if (i >= g.mx.end)
 		g.mx.end = i + 1;
 	struct buf b = buf_over(c->out, sizeof c->out);
@@ -4991,11 +6026,33 @@ static bool mx_is_alone(const struct client *c)
 	return true;
 }
 
+/* A session begins, for watchers. */
+static void mx_tell_opened(const struct client *c, const struct channel *ch)
+{
+	struct ucred id = st_peer(c).id;
+	if (ch->record >= 0)
+		ev_add((struct event){ .kind = EV_SESSION_OPENED, .n = { ch_index(ch), id.pid, (int32_t)id.uid } },
+		       st_record(c)->command);
+}
+
+/* It has ended, `status` is its exit status or -1. */
+static void mx_tell_closed(const struct client *c, const struct channel *ch, int32_t status)
+{
+	const struct record *r = st_record(c);
+	struct ucred id = st_peer(c).id;
+	if (ch->record >= 0)
+		ev_add((struct event){ .kind = EV_SESSION_CLOSED, .in = r->bytes[IN_BYTES],
+			.out = r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES],
+			.n = { ch_index(ch), id.pid, (int32_t)id.uid, status, (int32_t)(ev_seconds() - r->since) } }, r->command);
+}
+
 /* The reaper's part. */
 static void mx_free(struct client *c)
 {
-	if (c->channel >= 0)
+	if (c->channel >= 0) {
+		mx_tell_closed(c, &g.ch.slot[c->channel], -1);
 		ch_abandon(&g.ch.slot[c->channel]);
+	}
 	if (c->forward >= 0) {			/* nobody asks for it any more */
 		g.fw.slot[c->forward].client = -1;
 		if (g.fw.slot[c->forward].state == FW_WAITING)
@@ -5183,6 +6240,8 @@ static bool mx_may_open(struct client *c)
 		mx_failure(c, "Multiple sessions not supported");
 	else if (c->too_long)
 		mx_refuse(c, "request too long");
+	else if (g.mx.draining)
+		mx_refuse(c, "the master is draining");
 	else
 		return true;
 	return false;
@@ -5438,12 +6497,10 @@ static void mx_tell_state(struct client *c, bool up, const char *text)
 static void mx_state(struct client *c, struct buf *b)
 {
 	bool probe = buf_get_u32(b);
-	if (!probe || g.lk.state != LK_UP || g.tx.n_global == GLOBAL_REQUESTS) {
+	if (!probe || g.lk.state != LK_UP || !tx_keepalive(GLOBAL_PROBE, (int16_t)(c - g.mx.slot))) {
 		mx_tell_state(c, g.lk.state == LK_UP && !probe, in_state());
 		return;
 	}
-	g.tx.global[g.tx.n_global++] = (struct global_request){ .kind = GLOBAL_PROBE, .of = (int16_t)(c - g.mx.slot) };
-	tx_global_request("keepalive@openssh.com", true);
 	c->phase = MX_PROBING;
 	c->deadline = g.now + PROBE_MS;
 }
@@ -5458,16 +6515,35 @@ static void mx_probe_events(struct client *c)
 	mx_next(c);
 }
 
+/* Passes a signal on to a session's command (RFC 4254, 6.9); false if it cannot be. */
+static bool mx_send_signal(struct channel *ch, struct str name)
+{
+	if (ch->state != CH_OPEN || ch->events & CH_EV_CONFIRMED || ch->flags & CH_CLOSE_SENT || tp_room() == 0)
+		return false;
+	struct buf *m = tx_request(ch, "signal", false);
+	buf_put_str(m, name);
+	tx_end(m);
+	return true;
+}
+
+/* RFC 4254, 6.10; what a client may name. */
+static bool mx_is_signal(struct str name)
+{
+	static const char *const known[] = {
+		"ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2"
+	};
+	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+		if (str_is(name, known[i]))
+			return true;
+	return false;
+}
+
 /* Its --timeout is over (RFC 4254, 6.9). */
 static void mx_kill(struct client *c, struct buf *b)
 {
 	(void)b;
-	struct channel *ch = c->channel >= 0 ? &g.ch.slot[c->channel] : NULL;
-	if (!ch || ch->state != CH_OPEN || ch->events & CH_EV_CONFIRMED || ch->flags & CH_CLOSE_SENT || tp_room() == 0)
-		return;
-	struct buf *m = tx_request(ch, "signal", false);
-	buf_put_text(m, "TERM");
-	tx_end(m);
+	if (c->channel >= 0)
+		mx_send_signal(&g.ch.slot[c->channel], str_of("TERM"));
 }
 
 /* A client of ours was continued after ~^Z. */
@@ -5476,6 +6552,148 @@ static void mx_resume(struct client *c, struct buf *b)
 	(void)b;
 	if (c->channel >= 0)
 		g.ch.slot[c->channel].flags &= (uint16_t)~CH_SUSPENDED;
+}
+
+/* A report, in as many pieces as it has. */
+static void mx_report(struct client *c, struct buf *b)
+{
+	struct str what = buf_get_str(b);
+	uint32_t since = buf_get_u32(b);
+	if (b->bad || !st_begin(c, what, since)) {
+		b->bad = false;
+		mx_failure(c, "there is no such report");
+		return;
+	}
+	c->phase = MX_REPORTING;
+}
+
+/* The session that a client means by its number; NULL, answered, if there is none. */
+static struct channel *mx_session_by(struct client *c, struct str number)
+{
+	uint32_t id = 0;
+	for (uint32_t i = 0; i < number.len && i < 6; i++)
+		id = id * 10 + (uint32_t)(number.p[i] - '0');
+	bool digits = number.len > 0 && number.len < 6;
+	for (uint32_t i = 0; i < number.len; i++)
+		digits &= isdigit(number.p[i]) != 0;
+	struct channel *ch = digits && id < (uint32_t)g.ch.end ? &g.ch.slot[id] : NULL;
+	if (ch && ch->kind == CH_SESSION && ch->state == CH_OPEN && ch->client >= 0)
+		return ch;
+	mx_failure(c, "there is no such session");
+	return NULL;
+}
+
+/* Its user sent our client a signal, which is for the command. */
+static void mx_signal(struct client *c, struct buf *b)
+{
+	struct str name = buf_get_str(b);
+	if (!b->bad && c->channel >= 0 && mx_is_signal(name))
+		mx_send_signal(&g.ch.slot[c->channel], name);
+}
+
+/* --- -O drain, hold, … ------------------------------------------------------ */
+
+/* The running sessions finish, then the master ends; the path is free for another. */
+static void mx_drain(struct client *c, struct str a, struct str b)
+{
+	(void)a;
+	(void)b;
+	us_remove();
+	g.mx.draining = true;
+	if (g.lp.stop == LP_RUN)
+		g.lp.stop = LP_WHEN_IDLE;
+	mx_ok(c);
+	for (int i = 0; i < g.mx.end; i++)	/* who waits has not begun */
+		if (g.mx.slot[i].phase == MX_QUEUED && g.mx.slot[i].type == MUX_C_NEW_SESSION)
+			mx_refuse(&g.mx.slot[i], "the master is draining");
+}
+
+static void mx_hold(struct client *c, struct str a, struct str b)
+{
+	(void)a;
+	(void)b;
+	g.mx.held = true;
+	mx_ok(c);
+}
+
+static void mx_unhold(struct client *c, struct str a, struct str b)
+{
+	(void)a;
+	(void)b;
+	g.mx.held = false;
+	mx_ok(c);
+}
+
+static void mx_reconnect(struct client *c, struct str a, struct str b)
+{
+	(void)a;
+	(void)b;
+	if (g.op.reconnect == LK_NO || g.lp.stop != LP_RUN) {
+		mx_failure(c, "the master would end: it was not told to reconnect");
+		return;
+	}
+	g.mx.reconnect = true;
+	mx_ok(c);
+}
+
+static void mx_loglevel(struct client *c, struct str name, struct str b)
+{
+	(void)b;
+	if (log_set_level(name))
+		mx_ok(c);
+	else
+		mx_failure(c, "there is no such level");
+}
+
+static void mx_signal_session(struct client *c, struct str session, struct str name)
+{
+	struct channel *ch = mx_session_by(c, session);
+	if (!ch)
+		return;
+	if (!mx_is_signal(name))
+		mx_failure(c, "there is no such signal");
+	else if (!mx_send_signal(ch, name))
+		mx_failure(c, "the session cannot be told now");
+	else
+		mx_ok(c);
+}
+
+/* As if its client had left: the server sees the channel close. */
+static void mx_kill_session(struct client *c, struct str session, struct str b)
+{
+	(void)b;
+	struct channel *ch = mx_session_by(c, session);
+	if (!ch)
+		return;
+	mx_drop(&g.mx.slot[ch->client]);
+	mx_ok(c);
+}
+
+static const struct mx_verb {
+	const char *name;
+	void (*run)(struct client *, struct str, struct str);
+} mx_verbs[] = {
+	{ "drain", mx_drain },
+	{ "hold", mx_hold },
+	{ "resume", mx_unhold },
+	{ "reconnect", mx_reconnect },
+	{ "loglevel", mx_loglevel },
+	{ "signal", mx_signal_session },
+	{ "kill", mx_kill_session },
+};
+
+static void mx_control(struct client *c, struct buf *b)
+{
+	struct str verb = buf_get_str(b), first = buf_get_str(b), second = buf_get_str(b);
+	const struct mx_verb *v = NULL;
+	for (size_t i = 0; i < sizeof mx_verbs / sizeof mx_verbs[0]; i++)
+		if (str_is(verb, mx_verbs[i].name))
+			v = &mx_verbs[i];
+	if (b->bad || !v) {
+		b->bad = false;
+		mx_failure(c, "there is no such command");
+	} else if (mx_consent(c, "Allow %s on shared connection to %s? ", v->name, g.op.host_name))
+		v->run(c, first, second);
 }
 
 /* From here on the client speaks SSH messages itself. */
@@ -5511,6 +6729,9 @@ static const struct mx_handler {
 	{ MUX_X_C_WAIT, 0, true, mx_wait },
 	{ MUX_X_C_STATE, 0, true, mx_state },
 	{ MUX_X_C_KILL, 0, false, mx_kill },
+	{ MUX_X_C_REPORT, 0, true, mx_report },
+	{ MUX_X_C_CONTROL, 0, true, mx_control },
+	{ MUX_X_C_SIGNAL, 0, true, mx_signal },
 	{ MUX_C_PROXY, 0, false, mx_proxy },
 };
 
@@ -5691,6 +6912,7 @@ static bool mx_step(struct client *c)
 	case MX_OPENING:
 	case MX_FORWARDING:
 	case MX_PROBING:
+	case MX_REPORTING:
 	case MX_PROXY_HEAD:
 	case MX_PROXY_WAIT:
 	case MX_PROXY_BODY:
@@ -5713,6 +6935,7 @@ static bool mx_wants_read(const struct client *c)
 }
 
 #define MX_STEPS 16		/* of one client in one turn of the loop */
+#define MX_REPORT_HEAD 16	/* length, type, rid, length of the text */
 
 static void mx_read(struct client *c)
 {
@@ -5732,6 +6955,37 @@ static void mx_write_answer(struct client *c)
 		req_free(&c->answer);
 }
 
+/* Sends pieces of a report while the socket takes them whole.  A unix socket
+ * takes so little at once, or nothing: what it refuses is made again later. */
+static void mx_write_report(struct client *c)
+{
+	for (int i = 0; i < MX_STEPS && !c->dead && c->phase == MX_REPORTING; i++) {
+		struct client before = *c;
+		struct buf b = buf_over(g.scratch + MX_REPORT_HEAD, sizeof g.scratch - MX_REPORT_HEAD);
+		enum st_result r = st_next(c, &b);
+		if (r == ST_WAIT)
+			return;
+		if (r == ST_END)
+			b.pos = 0;
+		else if (b.pos == 0)		/* nothing to say of this element */
+			continue;
+		uint32_t len = MX_REPORT_HEAD + (uint32_t)b.pos;
+		buf_set_u32(g.scratch, len - 4);
+		buf_set_u32(g.scratch + 4, MUX_X_S_REPORT);
+		buf_set_u32(g.scratch + 8, c->rid);
+		buf_set_u32(g.scratch + 12, (uint32_t)b.pos);
+		ssize_t n = fd_write(c->fd, g.scratch, len);
+		if (n == FD_AGAIN)
+			st_again(c, &before);
+		else if (n != (ssize_t)len)
+			mx_drop(c);
+		else if (r == ST_END)
+			mx_next(c);
+		if (n == FD_AGAIN)
+			return;
+	}
+}
+
 static void mx_write(struct client *c)
 {
 	if (c->out_pos < c->out_len) {
@@ -5745,8 +6999,16 @@ static void mx_write(struct client *c)
 		c->out_pos = c->out_len = 0;
 	if (c->answer >= 0 && c->out_len == 0)
 		mx_write_answer(c);
+	if (c->phase == MX_REPORTING && mx_written(c))
+		mx_write_report(c);
 	if (c->closing && mx_written(c))
 		mx_drop(c);
+}
+
+/* Whether c has something to hear. */
+static bool mx_wants_write(const struct client *c)
+{
+	return !mx_written(c) || (c->phase == MX_REPORTING && st_is_due(c));
 }
 
 /* Whether a name of the environment may be sent: SendEnv's patterns. */
@@ -5783,6 +7045,7 @@ static void mx_request_session(struct client *c, struct channel *ch)
 	struct mx_session s;
 	struct buf b = mx_body(c);
 	mx_parse_session(&b, &s);	/* it was checked when it came */
+	ch_name(ch, s.command);
 	ch->escape = s.want_tty ? s.escape : NO_ESCAPE;
 	ch->flags |= CH_LINE_START | CH_REQUESTED;
 	if (s.want_x11)
@@ -5823,6 +7086,8 @@ static void mx_start(struct client *c, struct channel *ch)
 		ch_end_input(ch);
 	mx_reply(c, MUX_S_SESSION_OPENED, c->rid, &sid, NULL);
 	log_at(TP_VERBOSE, "channel %d: session opened", ch_index(ch));
+	g.mx.opened += ch->kind == CH_SESSION;
+	mx_tell_opened(c, ch);
 	mx_next(c);
 }
 
@@ -5936,6 +7201,7 @@ static void mx_session_events(struct client *c)
 		if (ch->flags & CH_STATUS && !(ch->flags & CH_REFUSED))
 			mx_reply(c, MUX_S_EXIT_MESSAGE, sid, &ch->status, NULL);
 		g.mx.completed += (ch->flags & CH_STATUS) != 0;
+		mx_tell_closed(c, ch, ch->flags & CH_STATUS && !(ch->flags & CH_REFUSED) ? (int32_t)ch->status : -1);
 		log_at(TP_VERBOSE, "channel %d: session ended", c->channel);
 		ch->state = CH_DEAD;
 		c->channel = -1;
@@ -5961,6 +7227,8 @@ static struct client *mx_next_to_open(void)
 {
 	struct client *first = NULL;
 	bool session = g.ch.sessions < g.ch.session_limit && g.now >= g.mx.open_after;
+	if (g.mx.held)
+		return NULL;
 	for (int i = 0; i < g.mx.end; i++) {
 		struct client *c = &g.mx.slot[i];
 		if (c->phase == MX_QUEUED && !c->dead && (session || c->type != MUX_C_NEW_SESSION) &&
@@ -5997,6 +7265,23 @@ static void mx_tell_place(struct client *c)
 	mx_reply(c, MUX_X_S_PLACE, c->rid, &place, NULL);
 }
 
+/* Whether -O reconnect was said since this was asked last. */
+static bool mx_takes_reconnect(void)
+{
+	bool asked = g.mx.reconnect;
+	g.mx.reconnect = false;
+	return asked;
+}
+
+/* Nobody is here but watchers, or nobody at all. */
+static bool mx_only_watchers(void)
+{
+	for (int i = 0; i < g.mx.end; i++)
+		if (g.mx.slot[i].phase != MX_FREE && g.mx.slot[i].phase != MX_REPORTING)
+			return false;
+	return true;
+}
+
 /* Gives what is free to those who wait, first come first served. */
 static void mx_admit(void)
 {
@@ -6019,6 +7304,7 @@ static void mx_admit(void)
 		if (!ch)
 			break;
 		g.ch.sessions += session;
+		ev_used(TABLE_SESSIONS, (uint32_t)g.ch.sessions);
 		mx_open(c, ch);
 	}
 	for (int i = 0; i < g.mx.end; i++)
@@ -6037,8 +7323,9 @@ static void mx_expire(struct client *c)
 	if (c->deadline == 0 || g.now < c->deadline)
 		return;
 	char why[200] = "Session open refused by peer";
-	if (g.lk.state != LK_UP || g.ch.session_limit == SESSIONS)
-		snprintf(why, sizeof why, "no session in time: %.170s", g.lk.state == LK_UP ? "all are in use" : in_state());
+	if (g.lk.state != LK_UP || g.ch.session_limit == SESSIONS || g.mx.held)
+		snprintf(why, sizeof why, "no session in time: %.170s",
+			 g.mx.held ? "the master holds them back" : g.lk.state == LK_UP ? "all are in use" : in_state());
 	if (c->phase == MX_QUEUED)
 		mx_later(c, why);
 	else if (c->phase == MX_BODY_WAIT)
@@ -6317,6 +7604,25 @@ static void lk_hasten(void)
 		g.lk.retry_at = lk_soon();
 }
 
+/* What reports tell of a connection that is over. */
+static void lk_remember(const char *why, bool was_up)
+{
+	const struct tp_info *i = tp_info();
+	snprintf(g.lk.why, sizeof g.lk.why, "%.199s", why);
+	memcpy(g.lk.last, g.lk.why, sizeof g.lk.last);
+	g.lk.failed_at = g.now;
+	if (g.lk.net_fd >= 0) {
+		g.lk.gone.packets_in += i->packets_in;
+		g.lk.gone.packets_out += i->packets_out;
+		g.lk.gone.bytes_in += i->bytes_in;
+		g.lk.gone.bytes_out += i->bytes_out;
+	}
+	if (was_up)
+		ev_add((struct event){ .kind = EV_DOWN, .n = { (int32_t)(ev_seconds() - g.lk.since) } }, why);
+	if (was_up || g.lk.since == 0)
+		g.lk.since = ev_seconds();
+}
+
 /* The connection is over, or did not come about, for the reason `why`: sessions
  * keep what they have received; the control socket stays if we come back. */
 static void lk_lost(const char *why)
@@ -6325,7 +7631,7 @@ static void lk_lost(const char *why)
 	bool failed = g.lk.state == LK_LOGIN && tp_state() == TP_FAILED;
 	g.lk.refused = failed && (tp_cause() == TP_CAUSE_AUTH || tp_cause() == TP_CAUSE_HOSTKEY);
 	lk_report(why, again);
-	snprintf(g.lk.why, sizeof g.lk.why, "%.199s", why);
+	lk_remember(why, was_up);
 	cn_stop(&g.lk.uplink);
 	tp_stop();
 	lk_end_proxy();
@@ -6333,6 +7639,7 @@ static void lk_lost(const char *why)
 	g.lk.net_fd = -1;
 	sd_end();
 	g.tx.n_global = 0;
+	g.tx.asked_at = 0;
 	g.lk.probe_at = 0;
 	for (int i = 0; i < g.ch.end; i++)
 		if (g.ch.slot[i].state != CH_FREE && g.ch.slot[i].state != CH_DEAD)
@@ -6348,6 +7655,9 @@ static void lk_lost(const char *why)
 		return;
 	}
 	lk_schedule(was_up);
+	if (!was_up)
+		ev_add((struct event){ .kind = EV_TRYING, .n = { (int32_t)g.lk.tries, (int32_t)((g.lk.retry_at - g.now + 999) / 1000) } },
+		       why);
 }
 
 static void lk_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -6430,6 +7740,9 @@ static void lk_up(void)
 	g.lk.alive_unanswered = 0;
 	log_at(TP_VERBOSE, "authenticated to %s (%s) using \"%s\", %s, %s", g.op.tp.host, g.lk.remote,
 	       i->auth_method, i->kex, i->cipher);
+	g.lk.since = ev_seconds();
+	g.lk.key_exchanges = i->key_exchanges;
+	ev_add((struct event){ .kind = EV_UP, .n = { (int32_t)g.lk.logins + 1, (int32_t)g.lk.tries + 1 } }, g.lk.remote);
 	if (g.lk.logins++ > 0 || g.lk.tries > 0)
 		log_at(TP_INFO, "connected to %s again, after %u tries", g.op.tp.host, (unsigned)g.lk.tries + 1);
 	g.lk.why[0] = 0;
@@ -6440,10 +7753,8 @@ static void lk_up(void)
 
 static void lk_send_keepalive(void)
 {
-	if (g.tx.n_global == GLOBAL_REQUESTS || tp_info()->exchanging)
-		return;
-	g.tx.global[g.tx.n_global++] = (struct global_request){ .kind = GLOBAL_KEEPALIVE };
-	tx_global_request("keepalive@openssh.com", true);
+	if (!tp_info()->exchanging)
+		tx_keepalive(GLOBAL_KEEPALIVE, -1);
 }
 
 /* ServerAliveInterval: after so much silence one keepalive; after
@@ -6524,9 +7835,16 @@ static void lk_service_up(void)
 	else {
 		lk_alive();
 		lk_mark();
+		if (tp_info()->key_exchanges != g.lk.key_exchanges)
+			ev_add((struct event){ .kind = EV_REKEY }, tp_info()->kex);
+		g.lk.key_exchanges = tp_info()->key_exchanges;
 	}
 	if (g.lk.state == LK_UP)
 		lk_check_probe();
+	if (mx_takes_reconnect() && g.lk.state == LK_UP) {
+		lk_fail("Connection to %s left as asked", g.op.tp.host);
+		g.lk.retry_at = g.now;
+	}
 	const struct forward *f = g.lk.state == LK_UP ? fw_failed() : NULL;
 	if (f) {
 		g.op.reconnect = LK_NO;
@@ -6690,7 +8008,7 @@ static void lp_add_clients(int *timeout)
 		if (px_is(c))
 			lp_add_proxy(i, timeout);
 		else
-			lp_add(LP_CLIENT, i, 0, c->fd, (short)((mx_wants_read(c) ? POLLIN : 0) | (mx_written(c) ? 0 : POLLOUT)));
+			lp_add(LP_CLIENT, i, 0, c->fd, (short)((mx_wants_read(c) ? POLLIN : 0) | (mx_wants_write(c) ? POLLOUT : 0)));
 	}
 	if (g.us.listener < 0 || n == CLIENTS || !(fd_room(FD_SESSION) || fd_idle() < FD_SPARE))
 		return;
@@ -6958,6 +8276,7 @@ static void lp_begin_stop(void)
 {
 	g.lp.stop_deadline = g.now + FAREWELL_MS;
 	g.lp.again = true;
+	ev_add((struct event){ .kind = EV_ENDING }, g.lk.why);
 	us_remove();
 	if (g.lk.state != LK_DOWN) {
 		cn_stop(&g.lk.uplink);
@@ -6976,7 +8295,7 @@ static void lp_begin_stop(void)
 /* True when nothing is left to do. */
 static bool lp_stopped(void)
 {
-	bool idle = g.mx.end == 0 && g.ch.end == 0;
+	bool idle = mx_only_watchers() && g.ch.end == 0;
 	if (!idle)
 		g.lp.idle_at = 0;
 	else if (g.lp.has_split && g.op.persist > 0 && g.lp.idle_at == 0)
@@ -6988,7 +8307,7 @@ static bool lp_stopped(void)
 	if (g.lp.stop_deadline == 0)
 		lp_begin_stop();
 	for (int i = 0; i < g.mx.end; i++)	/* who neither waits for output nor an answer goes now */
-		if (g.mx.slot[i].phase != MX_FREE && g.mx.slot[i].channel < 0 && mx_written(&g.mx.slot[i]) &&
+		if (g.mx.slot[i].phase != MX_FREE && g.mx.slot[i].channel < 0 && !mx_wants_write(&g.mx.slot[i]) &&
 		    g.mx.slot[i].tail == 0) {
 			mx_drop(&g.mx.slot[i]);
 			g.lp.again = true;
@@ -7117,6 +8436,7 @@ static bool lp_split(void)
 static int lp_run(void)
 {
 	g.now = log_clock();
+	g.ev.begun = ev_seconds();
 	if (g.op.reconnect == LK_ALWAYS)
 		lk_listen();
 	if (g.lp.stop == LP_RUN)
@@ -7159,6 +8479,7 @@ static struct cl_state {
 	bool open;			/* the session is open */
 	bool late;			/* the master had no session in time */
 	bool lost;			/* the session ended without an exit status */
+	bool signalled;			/* INT or TERM was passed on to the command */
 	bool own;			/* the master is a child of ours, and only so for us */
 	struct buf out;			/* requests that are not yet written */
 } cl = { .fd = -1 };
@@ -7225,7 +8546,12 @@ static bool cl_flush(void)
 	return true;
 }
 
-#define CL_INFO_TEXT 12		/* of EXT_INFO's body: id, status and length come before */
+/* How many bytes come before the text in the body of a frame that is printed as it
+ * comes, however long: id, status, length; id, length.  0: not of that kind. */
+static uint32_t cl_text_at(uint32_t type)
+{
+	return type == MUX_S_EXT_INFO ? 12 : type == MUX_X_S_REPORT ? 8 : 0;
+}
 
 /* The next frame; what is longer than our buffer is read and forgotten. */
 static bool cl_frame(struct cl_frame *f)
@@ -7247,14 +8573,14 @@ static bool cl_frame(struct cl_frame *f)
 		return false;
 	f->rest = buf_over(body, keep);
 	f->word = buf_get_u32(&f->rest);
-	bool print = f->type == MUX_S_EXT_INFO;		/* the only long one: shown as it comes */
-	if (print && keep > CL_INFO_TEXT)
-		(void)!write(STDOUT_FILENO, body + CL_INFO_TEXT, keep - CL_INFO_TEXT);
+	uint32_t text = cl_text_at(f->type);
+	if (text && keep > text)
+		(void)!write(STDOUT_FILENO, body + text, keep - text);
 	for (uint32_t left = len - keep, part; left > 0; left -= part) {
 		part = left < sizeof g.scratch ? left : sizeof g.scratch;
 		if (!cl_read(g.scratch, part))
 			return false;
-		if (print)
+		if (text)
 			(void)!write(STDOUT_FILENO, g.scratch, part);
 	}
 	return true;
@@ -7427,9 +8753,39 @@ static void cl_tell_kill(void)
 		send(cl.fd, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+/* A signal for us is the command's, where it has no terminal to get one from and
+ * the master is of our kind.  The second one of a kind that ends is ours. */
+static bool cl_pass_signal(int number)
+{
+	static const struct { int number; const char name[4]; } passed[] = {
+		{ SIGHUP, "HUP" }, { SIGINT, "INT" }, { SIGQUIT, "QUIT" }, { SIGTERM, "TERM" },
+		{ SIGUSR1, "USR1" }, { SIGUSR2, "USR2" },
+	};
+	uint8_t frame[20];
+	if (!cl.ours || !cl.open || cl.raw || cl.signalled)
+		return false;
+	for (size_t i = 0; i < sizeof passed / sizeof passed[0]; i++) {
+		size_t n = strnlen(passed[i].name, 4);
+		if (passed[i].number != number)
+			continue;
+		buf_set_u32(frame, (uint32_t)(12 + n));
+		buf_set_u32(frame + 4, MUX_X_C_SIGNAL);
+		buf_set_u32(frame + 8, 0);
+		buf_set_u32(frame + 12, (uint32_t)n);
+		memcpy(frame + 16, passed[i].name, n);
+		cl.signalled = number == SIGINT || number == SIGTERM;
+		return send(cl.fd, frame, 16 + n, MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
+	}
+	return false;
+}
+
 static void cl_on_signal(int number)
 {
 	int saved = errno;
+	if (cl_pass_signal(number) || number == SIGUSR1 || number == SIGUSR2) {
+		errno = saved;
+		return;
+	}
 	if (number == SIGALRM)
 		cl_tell_kill();
 	if (number == SIGWINCH)
@@ -7443,13 +8799,13 @@ static void cl_on_signal(int number)
 
 static void cl_catch_signals(void)
 {
-	static const int numbers[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGWINCH };
+	static const int numbers[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGWINCH, SIGUSR1, SIGUSR2 };
 	struct sigaction a, old;
 	memset(&a, 0, sizeof a);
 	a.sa_handler = cl_on_signal;
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-		if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-			sigaction(numbers[i], &a, NULL);
+		if (numbers[i] == SIGUSR1 || (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN))
+			sigaction(numbers[i], &a, NULL);	/* main() ignores USR1 for the master's sake */
 }
 
 /* From here on we leave when asked to, or when --timeout is over. */
@@ -7610,6 +8966,71 @@ static int cl_info(const char *what)
 	return f.type == MUX_S_EXT_INFO ? 0 : 255;
 }
 
+/* A report of a master of our kind, printed as it comes; 0 when it is complete. */
+static int cl_report(const char *what)
+{
+	struct cl_frame f;
+	if (!cl_hello())
+		return 255;
+	if (!cl.ours) {
+		cl_say("sshmux: the master does not know reports: it is none of sshmux");
+		return 255;
+	}
+	size_t start = cl_begin(MUX_X_C_REPORT);
+	buf_put_text(&cl.out, what);
+	buf_put_u32(&cl.out, (uint32_t)g.op.since);
+	cl_end(start);
+	bool ok = cl_flush() && cl_frame(&f);
+	while (ok && f.type == MUX_X_S_REPORT && buf_get_u32(&f.rest) > 0)
+		ok = cl_frame(&f);
+	if (ok && f.type != MUX_X_S_REPORT)
+		cl_refused("report", &f);
+	return ok && f.type == MUX_X_S_REPORT ? 0 : 255;
+}
+
+static int cl_status(void)
+{
+	return cl_report(g.op.json ? "status-json" : "status");
+}
+
+static int cl_metrics(void)
+{
+	return cl_report("metrics");
+}
+
+static int cl_log(void)
+{
+	return cl_report(g.op.json ? "log-json" : "log");
+}
+
+/* Ends with the master, or when somebody ends us. */
+static int cl_watch(void)
+{
+	return cl_report("watch");
+}
+
+/* drain, hold, … : the words of the command go along. */
+static int cl_control(void)
+{
+	struct cl_frame f;
+	if (!cl_hello())
+		return 255;
+	if (!cl.ours) {
+		cl_say("sshmux: the master does not know %s: it is none of sshmux", g.op.mux_command);
+		return 255;
+	}
+	size_t start = cl_begin(MUX_X_C_CONTROL);
+	buf_put_text(&cl.out, g.op.mux_command);
+	for (int i = 0; i < 2; i++)
+		buf_put_text(&cl.out, i < g.op.n_command ? g.op.command[i] : "");
+	cl_end(start);
+	if (!cl_answer(g.op.mux_command, &f))
+		return 255;
+	if (f.type != MUX_S_OK)
+		cl_refused(g.op.mux_command, &f);
+	return f.type == MUX_S_OK ? 0 : 255;
+}
+
 static int cl_conninfo(void)
 {
 	return cl_info("connection");
@@ -7687,15 +9108,27 @@ static int cl_proxy(void)
 static const struct cl_command {
 	const char *name;
 	int (*run)(void);
+	int words;			/* that follow the host, or stand without one */
 } cl_commands[] = {
-	{ "check", cl_check },
-	{ "exit", cl_exit },
-	{ "stop", cl_stop },
-	{ "forward", cl_open_forwards },
-	{ "cancel", cl_cancel_forwards },
-	{ "conninfo", cl_conninfo },
-	{ "channels", cl_channels },
-	{ "proxy", cl_proxy },
+	{ "check", cl_check, 0 },
+	{ "exit", cl_exit, 0 },
+	{ "stop", cl_stop, 0 },
+	{ "forward", cl_open_forwards, 0 },
+	{ "cancel", cl_cancel_forwards, 0 },
+	{ "conninfo", cl_conninfo, 0 },
+	{ "channels", cl_channels, 0 },
+	{ "proxy", cl_proxy, 0 },
+	{ "status", cl_status, 0 },
+	{ "metrics", cl_metrics, 0 },
+	{ "log", cl_log, 0 },
+	{ "watch", cl_watch, 0 },
+	{ "drain", cl_control, 0 },
+	{ "hold", cl_control, 0 },
+	{ "resume", cl_control, 0 },
+	{ "reconnect", cl_control, 0 },
+	{ "loglevel", cl_control, 1 },
+	{ "signal", cl_control, 2 },
+	{ "kill", cl_control, 1 },
 };
 
 static const struct cl_command *cl_find_command(const char *name)
@@ -8011,8 +9444,6 @@ enum op_kind {
 /* Whom an option is for. */
 enum op_role { OP_MASTER, OP_CLIENT, OP_BOTH };
 
-struct op_choice { const char *name; int value; };
-
 /* Of several names for one value -G prints the first. */
 static const struct op_choice op_yes_no[] = { { "no", 0 }, { "yes", 1 }, { "false", 0 }, { "true", 1 }, { NULL, 0 } };
 static const struct op_choice op_pubkey[] = {	/* of its kinds there is one */
@@ -8027,11 +9458,6 @@ static const struct op_choice op_strict[] = {
 	{ "ask", TP_STRICT_ASK }, { "true", TP_STRICT_YES }, { "yes", TP_STRICT_YES }, { "accept-new", TP_STRICT_ACCEPT_NEW },
 	{ "false", TP_STRICT_NO }, { "no", TP_STRICT_NO }, { "off", TP_STRICT_NO }, { NULL, 0 }
 };
-static const struct op_choice op_levels[] = {	/* indices into op_level */
-	{ "SILENT", 0 }, { "QUIET", 0 }, { "FATAL", 1 }, { "ERROR", 2 }, { "INFO", 3 }, { "VERBOSE", 4 }, { "DEBUG", 5 }, { "DEBUG1", 5 },
-	{ "DEBUG2", 6 }, { "DEBUG3", 7 }, { NULL, 0 }
-};
-static const uint8_t op_level[] = { TP_ERROR, TP_ERROR, TP_ERROR, TP_INFO, TP_VERBOSE, TP_DEBUG, TP_DEBUG, TP_DEBUG };
 static const struct op_choice op_families[] = {
 	{ "any", AF_UNSPEC }, { "inet", AF_INET }, { "inet6", AF_INET6 }, { NULL, 0 }
 };
@@ -8096,7 +9522,7 @@ static const struct op_keyword {
 	{ "KbdInteractiveAuthentication", OP_MASTER, OP_CHOICE, &g.op.keyboard_auth, 0, 0, op_yes_no },
 	{ "KexAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.kex, TP_KEX, 0, NULL },
 	{ "LocalForward", OP_BOTH, OP_FORWARD, NULL, FW_LOCAL, 0, NULL },
-	{ "LogLevel", OP_BOTH, OP_CHOICE, &g.op.level, 0, 0, op_levels },
+	{ "LogLevel", OP_BOTH, OP_CHOICE, &g.op.level, 0, 0, log_levels },
 	{ "MACs", OP_MASTER, OP_ALGORITHMS, &g.op.tp.macs, TP_MACS, 0, NULL },
 	{ "NumberOfPasswordPrompts", OP_MASTER, OP_NUMBER, &g.op.prompts, 1, INT32_MAX, NULL },
 	{ "PasswordAuthentication", OP_MASTER, OP_CHOICE, &g.op.password_auth, 0, 0, op_yes_no },
@@ -8192,7 +9618,8 @@ static const struct op_letter {
 	{ 'm', "MACS", "MACs", NULL, "message authentication codes in order of preference" },
 	{ 'N', NULL, "SessionType", "none", "run no command" },
 	{ 'n', NULL, "StdinNull", "yes", "read nothing: stdin is /dev/null" },
-	{ 'O', "COMMAND", NULL, NULL, "tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy; list" },
+	{ 'O', "COMMAND", NULL, NULL, "tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy, "
+	  "status, metrics, log, watch, drain, hold, resume, reconnect, loglevel, signal, kill; list" },
 	{ 'o', "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
 	{ 'P', "TAG", "Tag", NULL, "no effect: Match blocks by tag are skipped" },
 	{ 'p', "PORT", "Port", NULL, "port of the server" },
@@ -8618,7 +10045,7 @@ static void op_follow(const struct op_keyword *k)
 {
 	op_check(k);
 	if (k->to == &g.op.level)
-		g.op.log_level = op_level[g.op.level];
+		g.op.log_level = log_kinds[g.op.level];
 	if (k->to == &g.op.background && g.op.background)
 		g.op.stdin_null = 1;
 	if (k->to == &g.op.fallback && op_where.file)
@@ -8745,6 +10172,8 @@ static const struct op_long {
 	{ "retry", "COUNT", "try again if the command certainly did not start", &g.op.retry },
 	{ "idempotent", NULL, "with --retry: also if it may have started", &g.op.idempotent },
 	{ "probe", NULL, "with -O check: ask the server too", &g.op.probe },
+	{ "json", NULL, "with -O status, log, list: JSON", &g.op.json },
+	{ "since", "COUNT", "with -O watch: so many of the last events come first", &g.op.since },
 };
 
 static void op_usage(void)
@@ -8965,6 +10394,23 @@ static void op_long(const char *word)
 	op_die("unknown option --%s (see sshmux -h)", word);
 }
 
+/* -O's words.  Without a host the first of them was taken for one. */
+static void op_command_words(void)
+{
+	const struct cl_command *k = cl_find_command(g.op.mux_command);
+	int words = k ? k->words : 0;
+	static const char *all[3];
+	if (words > 0 && g.op.given && g.op.n_command == words - 1) {
+		all[0] = g.op.given;
+		memcpy(all + 1, g.op.command, (size_t)g.op.n_command * sizeof *all);
+		g.op.command = all;
+		g.op.n_command++;
+		g.op.given = NULL;
+	}
+	if (words > 0 && g.op.n_command != words)
+		op_die("-O %s takes %d word%s", k->name, words, words > 1 ? "s: a session's number and a signal" : "");
+}
+
 /* The command line: options, host, more options, then the command. */
 static void op_parse(char **argv)
 {
@@ -8986,6 +10432,8 @@ static void op_parse(char **argv)
 	g.op.command = (const char *const *)word;
 	while (g.op.command[g.op.n_command])
 		g.op.n_command++;
+	if (g.op.mux_command)
+		op_command_words();
 }
 
 /* ===== cf_ ================================================================
