@@ -5183,7 +5183,7 @@ static void st_string(struct buf *b, const char *s)
 static void st_name(struct buf *b, const char *name)
 {
 	uint8_t last = b->pos ? b->p[b->pos - 1] : '{';
-	if (last != '{' && last != '[')
+	if (!strchr("{[,", last))
 		buf_put_u8(b, ',');
 	if (name)
 		in_print(b, "\"%s\":", name);
@@ -8466,6 +8466,7 @@ enum cl_tty { CL_TTY_AUTO, CL_TTY_NO, CL_TTY_YES, CL_TTY_FORCE };
 
 #define CL_RETRY_MAX 30		/* seconds between two tries of --retry at the most */
 #define CL_CONNECT_MS 200	/* between two tries to reach a master, with --wait */
+#define CL_GRACE 5		/* seconds that a command has after INT or TERM */
 #define CL_TIMED_OUT 124	/* exit status when --timeout ended a session, as timeout(1) has it */
 
 static struct cl_state {
@@ -8754,7 +8755,8 @@ static void cl_tell_kill(void)
 }
 
 /* A signal for us is the command's, where it has no terminal to get one from and
- * the master is of our kind.  The second one of a kind that ends is ours. */
+ * the master is of our kind.  After INT and TERM we go, too: at the second one, or after
+ * CL_GRACE seconds, since a server need not pass signals on (OpenSSH does not for root). */
 static bool cl_pass_signal(int number)
 {
 	static const struct { int number; const char name[4]; } passed[] = {
@@ -8774,6 +8776,8 @@ static bool cl_pass_signal(int number)
 		buf_set_u32(frame + 12, (uint32_t)n);
 		memcpy(frame + 16, passed[i].name, n);
 		cl.signalled = number == SIGINT || number == SIGTERM;
+		if (cl.signalled)
+			alarm(CL_GRACE);
 		return send(cl.fd, frame, 16 + n, MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
 	}
 	return false;
@@ -8782,6 +8786,8 @@ static bool cl_pass_signal(int number)
 static void cl_on_signal(int number)
 {
 	int saved = errno;
+	if (number == SIGALRM && cl.signalled)
+		number = SIGTERM;
 	if (cl_pass_signal(number) || number == SIGUSR1 || number == SIGUSR2) {
 		errno = saved;
 		return;

@@ -1,0 +1,191 @@
+# Reports and what goes with them: -O status, metrics, log, watch; drain, hold,
+# resume, reconnect, loglevel, signal, kill; signals through our client.
+# shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2153
+. "$TESTDIR/lib.sh"
+
+[ "$MASTER" = sshmux ] || { skip "reports" "OpenSSH differs: it has none"; finish; }
+mkfifo "$T/hold"
+
+ours() { "$SSHMUX" -S "$CTL" "$@"; }
+status() { ours -O status --json; }
+# field EXPRESSION: of the status, as Python sees it in `s`
+field() { status | python3 -c 'import json,sys; s=json.load(sys.stdin); print(eval(sys.argv[1]))' "$1" 2>&1; }
+field_is() { [ "$(field "$1")" = "$2" ]; }
+events() { ours -O log --json | python3 -c 'import json,sys
+for line in sys.stdin: print(json.loads(line)["event"])'; }
+has_event() { events | grep -q "^$1\$"; }
+
+# board COMMAND: a session whose stdin is open as long as our fd 9
+board() {
+	exec 9<>"$T/hold"
+	(
+		exec 9<&-
+		exec "$SSHMUX" -S "$CTL" x "$1" <"$T/hold" >"$T/up" 2>"$T/err"
+	) &
+	passenger=$!
+	ends_later $passenger
+	wait_for 20 has "$T/up" up
+}
+
+# ended: waits for the passenger, its status in RC
+ended() {
+	exec 9>&-
+	wait $passenger
+	RC=$?
+	rm -f "$T/up"
+}
+
+the_status() {
+	board 'echo up; exec cat'
+	is "JSON: version" "$(field 's["version"]')" 1
+	is "JSON: the master's pid" "$(field 's["pid"]')" "$MASTER_PID"
+	is "JSON: the uplink is up" "$(field 's["uplink"]["state"]')" up
+	is "JSON: its port" "$(field 's["uplink"]["port"]')" "$PORT"
+	is "JSON: the host key's fingerprint" "$(field 's["uplink"]["host_key_fingerprint"][:7]')" SHA256:
+	is "JSON: one session" "$(field 'len(s["sessions"])')" 1
+	is "JSON: its command" "$(field 's["sessions"][0]["command"]')" 'echo up; exec cat'
+	is "JSON: its client" "$(field 's["sessions"][0]["pid"]')" "$passenger"
+	is "JSON: its client's program" "$(field 's["sessions"][0]["program"]')" "$(cat "/proc/$passenger/comm")"
+	is "JSON: what it has said" "$(field 's["sessions"][0]["stdout_bytes"]')" 3
+	printf 12345 >&9
+	works "JSON: what it was told" wait_for 20 field_is 's["sessions"][0]["stdin_bytes"]' 5
+	is "JSON: tables" "$(field '[t["in_use"] for t in s["tables"] if t["name"]=="SESSIONS"]')" "[1]"
+	ours -O status >"$T/people"
+	works "for people: at most 24 lines" [ "$(lines "$T/people")" -le 24 ]
+	works "for people: the uplink" grep -q '^uplink  *up for ' "$T/people"
+	works "for people: the session" grep -q " open  *$passenger .*echo up; exec cat\$" "$T/people"
+	id=$(field 's["sessions"][0]["id"]')
+	ours -O signal "$id" NOSUCH 2>"$T/err"
+	is "-O signal: one that there is not" "$? $(grep -c 'there is no such signal' "$T/err")" "255 1"
+	ours -O kill 4711 2>"$T/err"
+	is "-O kill: a session that there is not" "$? $(grep -c 'there is no such session' "$T/err")" "255 1"
+	ours -O kill "$id"
+	is "-O kill: done" $? 0
+	ended
+	is "-O kill: its client" "$RC" 255
+	board 'trap "echo got; exit 7" TERM; echo up; n=0; while [ $n -lt 200 ]; do sleep 0.1; n=$((n+1)); done'
+}
+
+# ended_by WORD STATUS NAME
+ended_by() {
+	wait $passenger
+	rc=$?
+	is "$3" "$rc $(grep -c "$1" "$T/up")" "$2 1"
+	exec 9>&-
+	rm -f "$T/up"
+}
+
+# A server that passes signals on: dropbear does, OpenSSH not where root logs in.
+the_signals() {
+	board 'trap "echo got; exit 7" TERM; echo up; n=0; while [ $n -lt 200 ]; do sleep 0.1; n=$((n+1)); done'
+	works "-O signal with a host" ours -O signal x "$(field 's["sessions"][0]["id"]')" TERM
+	ended_by got 7 "-O signal"
+	board 'trap "echo got; exit 8" USR1; echo up; n=0; while [ $n -lt 200 ]; do sleep 0.1; n=$((n+1)); done'
+	kill -USR1 $passenger
+	ended_by got 8 "USR1 to the client is the command's"
+	board 'trap "" TERM; echo up; exec cat'
+	kill -TERM $passenger
+	wait_for 20 sh -c 'kill -TERM "$1" || :; case $(cat "/proc/$1/stat" 2>/dev/null) in "" | *") Z "*) ;; *) false ;; esac' sh $passenger
+	ended
+	is "a second TERM ends the client" $RC 255
+	board 'trap "" TERM; echo up; exec cat'
+	kill -TERM $passenger
+	wait $passenger
+	is "without a second one it goes by itself" $? 255
+	ended
+}
+
+the_events() {
+	works "log: the login" has_event uplink-up
+	works "log: a session" has_event session-closed
+	works "log: for people" sh -c '"$1" -S "$2" -O log | grep -q "ago  session-closed .* command "' sh "$SSHMUX" "$CTL"
+	"$SSHMUX" -S "$CTL" -O watch >"$T/watch" &
+	watcher=$!
+	ends_later $watcher
+	"$SSHMUX" -S "$CTL" -O watch >"$T/stopped" &
+	stopped=$!
+	ends_later $stopped
+	wait_for 20 field_is 'len([1 for t in s["tables"] if t["name"]=="CLIENTS" and t["in_use"]>=3])' 1
+	kill -STOP $stopped
+	i=0
+	while [ $i -lt 8 ]; do
+		ours x "echo $i" >/dev/null
+		i=$((i + 1))
+	done
+	works "watch: each session's end" wait_for 20 has "$T/watch" session-closed 8
+	is "watch: JSON lines" "$(python3 -c 'import json,sys
+print(len([json.loads(l) for l in open(sys.argv[1])]) >= 16)' "$T/watch")" True
+	ours -O loglevel DEBUG
+	is "-O loglevel" $? 0
+	ours -O loglevel LOUD 2>"$T/err"
+	is "-O loglevel: one that there is not" "$? $(grep -c 'no such level' "$T/err")" "255 1"
+	kill $watcher
+	kill -KILL $stopped
+	wait $watcher $stopped 2>/dev/null
+}
+
+# The counters, through a parser of OpenMetrics.
+the_counters() {
+	ours -O metrics >"$T/metrics"
+	is "metrics: ends as it should" "$(tail -n 1 "$T/metrics")" "# EOF"
+	works "metrics: up" grep -q '^sshmux_up{host="[^"]*"} 1$' "$T/metrics"
+	if /usr/bin/python3 -c 'import prometheus_client.openmetrics' 2>/dev/null; then
+		works "metrics: a parser of OpenMetrics takes them" /usr/bin/python3 -c 'import sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
+assert len(list(parse(open(sys.argv[1]).read()))) > 10' "$T/metrics"
+	else
+		skip "metrics: a parser of OpenMetrics takes them" "python3-prometheus-client is not installed"
+	fi
+}
+
+hold_and_drain() {
+	ours -O hold
+	is "-O hold" $? 0
+	is "JSON: held" "$(field 's["mode"]')" held
+	"$SSHMUX" -S "$CTL" --wait=100 x "echo through" >"$T/through" &
+	waits=$!
+	ends_later $waits
+	works "held: a session waits" wait_for 20 field_is 's["sessions"][0]["state"]' waiting
+	ours -O resume
+	wait $waits
+	is "-O resume: it runs" "$? $(cat "$T/through")" "0 through"
+	board 'echo up; cat; exit 5'
+	ours -O drain
+	is "-O drain" $? 0
+	works "drain: the path is free" [ ! -e "$CTL" ]
+	works "drain: the master lives while a session does" [ -d "/proc/$MASTER_PID" ]
+	ended
+	is "drain: the session finishes" $RC 5
+	reap_master
+	works "drain: then the master ends" gone $MASTER_PID
+}
+
+comes_back() {
+	start_master -o ReconnectMin=1 || give_up "a master that comes back"
+	ours -O reconnect
+	is "-O reconnect" $? 0
+	works "reconnect: logged in again" wait_for 30 field_is 's["uplink"]["logins"]' 2
+	is "reconnect: the same master" "$(field 's["pid"]')" "$MASTER_PID"
+	is "reconnect: the reason is told" "$(field 's["uplink"]["last_error"]' | grep -c 'as asked')" 1
+	processes=$(connection_processes)
+	stop_server
+	for p in $processes; do end "$p"; done
+	works "an outage: the status tells it" wait_for 30 field_is 's["uplink"]["state"] in ("waiting","connecting")' True
+	works "an outage: with the reason" sh -c '"$1" -S "$2" -O status | grep -q "^last error"' sh "$SSHMUX" "$CTL"
+	works "an outage: an event" has_event uplink-down
+	stop_master
+}
+
+start_sshd
+need_master
+the_status
+the_events
+the_counters
+hold_and_drain
+comes_back
+start_dropbear
+need_master
+the_signals
+stop_master
+stop_server
+finish
