@@ -5,6 +5,8 @@
 
 [ "$MASTER" = sshmux ] || { skip "reports" "OpenSSH differs: it has none"; finish; }
 mkfifo "$T/hold"
+FREE=$(random_port)
+while listening "$FREE"; do FREE=$(random_port); done
 
 ours() { "$SSHMUX" -S "$CTL" "$@"; }
 status() { ours -O status --json; }
@@ -95,6 +97,34 @@ the_signals() {
 	ended
 }
 
+# The manual's schema is what the program prints: no field more, none less.
+the_schema() {
+	manual=$TESTDIR/../sshmux.1
+	[ -e "$manual" ] || { skip "JSON: the manual's fields" "sshmux.1 is not beside the tests"; return; }
+	ours -O forward -L 127.0.0.1:$FREE:127.0.0.1:9 x
+	ours -O forward -R "$T/remote:$T/local" x
+	board 'echo up; exec cat'
+	muxc hello expect 1 4 ... send 0x1000000f 1 expect 0x8000000f 1 wait "$T/enough" >"$T/proxy" 2>&1 &
+	proxy=$!
+	ends_later $proxy
+	wait_for 20 field_is 'len(s["proxies"])' 1
+	status | python3 -c 'import json,sys
+def walk(v, at):
+	if isinstance(v, dict):
+		for k in v: walk(v[k], at + ("." if at else "") + k)
+	elif isinstance(v, list):
+		for e in v: walk(e, at + "[]")
+	else: print(at)
+walk(json.load(sys.stdin), "")' | sort -u >"$T/printed"
+	sed -n '/^\.Sh REPORTS/,/^\.Fl O Cm watch/p' "$manual" | sed -n 's/^\.It Li //p' | sed 's/ , /\n/g' | sort -u >"$T/documented"
+	is "JSON: the manual's fields are those that are printed" "$(diff "$T/documented" "$T/printed")" ""
+	touch "$T/enough"
+	wait $proxy 2>/dev/null
+	ours -O cancel -R "$T/remote:$T/local" x
+	kill $passenger
+	ended
+}
+
 the_events() {
 	works "log: the login" has_event uplink-up
 	works "log: a session" has_event session-closed
@@ -167,7 +197,7 @@ comes_back() {
 	works "reconnect: logged in again" wait_for 30 field_is 's["uplink"]["logins"]' 2
 	is "reconnect: the same master" "$(field 's["pid"]')" "$MASTER_PID"
 	is "reconnect: the reason is told" "$(field 's["uplink"]["last_error"]' | grep -c 'as asked')" 1
-	processes=$(connection_processes)
+	processes=$(children_of $SERVER_PID)
 	stop_server
 	for p in $processes; do end "$p"; done
 	works "an outage: the status tells it" wait_for 30 field_is 's["uplink"]["state"] in ("waiting","connecting")' True
@@ -179,6 +209,7 @@ comes_back() {
 start_sshd
 need_master
 the_status
+the_schema
 the_events
 the_counters
 hold_and_drain

@@ -300,7 +300,7 @@ tokens() {
 
 commands() {
 	{ rows cl_commands; echo list; } >"$T/program"
-	sed -n '/^\.Ss Control commands/,/^\.Ss Keywords$/p' "$MANUAL" | sed -n 's/^\.It Cm //p' >"$T/text"
+	sed -n '/^\.Ss Control commands/,/^\.Ss Keywords$/p' "$MANUAL" | sed -n 's/^\.It Cm \([a-z]*\).*/\1/p' >"$T/text"
 	same "manual: control commands are those of the program"
 	unknown=
 	for c in $(grep -o -e '-O [a-z][a-z]*' "$README" | cut -d' ' -f2); do
