@@ -9559,7 +9559,6 @@ static const struct op_keyword {
 	{ "XAuthLocation", OP_MASTER, OP_TEXT, &g.op.xauth, 0, 0, NULL },
 };
 #define OP_KEYWORDS (sizeof op_keywords / sizeof op_keywords[0])
-_Static_assert(OP_KEYWORDS <= 64, "op_set has a bit for each keyword");
 
 /* ssh_config's other keywords.  To go without the first is safe: what they would
  * add is not there.  The second ones would take something away from an attacker. */
@@ -9646,7 +9645,7 @@ static const struct op_letter {
 	{ 'y', NULL, "SyslogFacility", "USER", "no effect: messages go to stderr" },
 };
 
-static uint64_t op_set;			/* keywords that have their value */
+static bool op_set[OP_KEYWORDS];	/* which keywords have their value */
 static char op_fallback_from[128];	/* the file that Fallback's value is from, for a message */
 
 /* --- words ------------------------------------------------------------------ */
@@ -10074,11 +10073,6 @@ static const struct op_keyword *op_find(const char *name, size_t len)
 	return NULL;
 }
 
-static uint64_t op_bit(const struct op_keyword *k)
-{
-	return UINT64_C(1) << (k - op_keywords);
-}
-
 /* ProxyCommand and ProxyJump are two forms of one option: the first of them holds. */
 static bool op_is_taken(const struct op_keyword *k)
 {
@@ -10086,7 +10080,7 @@ static bool op_is_taken(const struct op_keyword *k)
 		return true;
 	if (k->to == &g.op.proxy_command && g.op.proxy_jump && strcasecmp(g.op.proxy_jump, "none") != 0)
 		return true;
-	return op_set & op_bit(k) && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS && k->kind != OP_FORWARD;
+	return op_set[k - op_keywords] && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS && k->kind != OP_FORWARD;
 }
 
 static void op_assign(const struct op_keyword *k, struct op_text t)
@@ -10095,7 +10089,7 @@ static void op_assign(const struct op_keyword *k, struct op_text t)
 	bool ok;
 	if (op_is_taken(k))
 		return;
-	op_set |= op_bit(k);
+	op_set[k - op_keywords] = true;
 	if (k->kind == OP_WORDS || k->kind == OP_ADD_WORDS || k->kind == OP_VARIABLES)
 		ok = op_take_words(k, &t);
 	else if (k->kind == OP_REST) {
@@ -10329,7 +10323,7 @@ static int op_letter_word(char **word)
 		if (l->argument && !argument)
 			op_die("option requires an argument -- %c", *p);
 		if (l->keyword && strchr(OP_LAST, *p))
-			op_set &= ~op_bit(op_find(l->keyword, strlen(l->keyword)));
+			op_set[op_find(l->keyword, strlen(l->keyword)) - op_keywords] = false;
 		if (l->keyword)
 			op_set_word(l->keyword, argument);
 		else

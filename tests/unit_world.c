@@ -339,7 +339,7 @@ static void world_clear(void)
 	world.patience = 0;
 	world.poll_error = world.accept_error = 0;
 	world.ended = false;
-	op_set = 0;
+	memset(op_set, 0, sizeof op_set);
 	op_store.used = 0;
 	op_where.file = NULL;
 	fake_reset();
