@@ -265,6 +265,11 @@
 #define ACCEPT_MS 1000
 #endif
 
+/* How often the master looks whether its control socket is still at its path. */
+#ifndef US_LOOK_MS
+#define US_LOOK_MS 60000
+#endif
+
 /* How long the server may take to answer after SIGUSR1. */
 #ifndef PROBE_MS
 #define PROBE_MS 10000
@@ -444,6 +449,7 @@
 	LIMIT(SOCKS_MS, 100, 86400000) \
 	LIMIT(RECONNECT_HELD_MS, 0, 86400000) \
 	LIMIT(ACCEPT_MS, 10, 86400000) \
+	LIMIT(US_LOOK_MS, 100, 86400000) \
 	LIMIT(PROBE_MS, 100, 86400000) \
 	LIMIT(SESSION_LIMIT_MS, 0, 86400000) \
 	LIMIT(SESSION_FREED_MS, 0, 86400000) \

@@ -551,6 +551,7 @@ static struct {
 		const char *forward_agent;	/* "yes", "no", a path, "$" and a variable's name */
 		const char *xauth;
 		const char *stdio_forward;
+		int64_t foreign_master;
 		const char *user, *host_key_alias, *bind_address, *bind_interface;
 		struct tp_config tp;
 	} op;
@@ -601,6 +602,8 @@ static struct {
 		int listener;
 		int64_t accept_after;	/* accept() failed, or there was no descriptor left */
 		bool bound;
+		bool missed;		/* it is not at its path, and that was said */
+		int64_t look_at;	/* when to look whether it is */
 		dev_t dev;
 		ino_t ino;
 	} us;
@@ -722,8 +725,7 @@ static void log_line(enum tp_level level, const char *text)
 		: snprintf(line, sizeof line, "sshmux: (%u lines lost) %s", (unsigned)g.log.lost, text);
 	size_t len = n < (int)sizeof line - 1 ? (size_t)n : sizeof line - 2;
 	line[len++] = '\n';
-	if (write(fd, line, len) == (ssize_t)len)
-		g.log.lost = 0;
+	g.log.lost = write(fd, line, len) == (ssize_t)len ? 0 : g.log.lost + 1;
 }
 
 static void log_at(enum tp_level level, const char *format, ...)
@@ -1481,6 +1483,7 @@ static void cn_default_signals(void)
 	sigset_t none;
 	sigemptyset(&none);
 	signal(SIGPIPE, SIG_DFL);
+	signal(SIGXFSZ, SIG_DFL);
 	signal(SIGTTIN, SIG_DFL);
 	signal(SIGTTOU, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -2595,12 +2598,35 @@ static int us_listen(const char *path)
 	return 0;
 }
 
+/* Whether our socket, and no other, stands at the path. */
+static bool us_stands(void)
+{
+	struct stat st;
+	return g.us.bound && lstat(g.op.control_path, &st) == 0 && st.st_dev == g.us.dev && st.st_ino == g.us.ino;
+}
+
+/* Looks after the socket: if it, or its directory, was removed, we listen again as
+ * soon as the path is free. */
+static void us_watch(void)
+{
+	struct stat st;
+	g.us.look_at = g.now + US_LOOK_MS;
+	if (!g.us.bound || us_stands())
+		return;
+	int old = g.us.listener, error = us_look(g.op.control_path, &st) <= US_STALE ? us_listen(g.op.control_path) : EEXIST;
+	if (error == 0)
+		close(old);
+	if (error == 0 || !g.us.missed)
+		log_at(TP_ERROR, "ControlSocket %s was removed%s%s", g.op.control_path,
+		       error ? ": " : ", listening again", error ? strerror(error) : "");
+	g.us.missed = error != 0;
+}
+
 /* Stops listening and removes the path if it is still our socket. */
 static void us_remove(void)
 {
-	struct stat st;
 	fd_close(&g.us.listener);
-	if (g.us.bound && lstat(g.op.control_path, &st) == 0 && st.st_dev == g.us.dev && st.st_ino == g.us.ino)
+	if (us_stands())
 		unlink(g.op.control_path);
 	g.us.bound = false;
 }
@@ -7780,10 +7806,11 @@ static void lk_alive(void)
 	lk_send_keepalive();
 }
 
-/* SIGUSR1: something has happened to the network.  A wait ends now; a link that
+/* SIGUSR1: something has happened to the network, or the control socket.  A wait ends now; a link that
  * seems up has PROBE_MS to show life. */
 static void lk_kick(void)
 {
+	us_watch();
 	if (g.lk.state == LK_WAITING)
 		g.lk.retry_at = g.now;
 	if (g.lk.state != LK_UP || g.lk.probe_at)
@@ -7917,6 +7944,7 @@ static void lp_open_signals(void)
 	lp_catch(SIGUSR1, false);
 	lp_catch(SIGWINCH, false);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);	/* the log, or a client's file, has reached ulimit -f */
 	signal(SIGTTIN, SIG_IGN);
 	signal(SIGTTOU, SIG_IGN);
 }
@@ -8106,6 +8134,8 @@ static int lp_build(void)
 		lp_earlier(&timeout, g.lk.login_deadline);
 	if (g.lk.state == LK_WAITING)
 		lp_earlier(&timeout, g.lk.retry_at);
+	if (g.us.bound)
+		lp_earlier(&timeout, g.us.look_at ? g.us.look_at : 1);
 	if (g.mx.open_after > g.now)
 		lp_earlier(&timeout, g.mx.open_after);
 	lp_earlier(&timeout, g.lk.probe_at);
@@ -8221,6 +8251,8 @@ static void lp_settle(void)
 	if (g.lk.state == LK_UP && tp_state() == TP_UP)
 		sd_send();
 	fw_settle();
+	if (g.us.bound && g.now >= g.us.look_at)
+		us_watch();
 	ex_expire();
 	xf_settle();
 	if (g.lk.state == LK_UP && g.now >= g.lk.resize_at) {
@@ -8473,6 +8505,7 @@ static struct cl_state {
 	int fd;
 	uint32_t rid;			/* of the next request */
 	bool greeted, info, ours;	/* the master's HELLO came; what it said */
+	bool foreign;			/* the socket is somebody else's */
 	bool raw;			/* our terminal is in raw mode: `saved` is to be put back */
 	struct termios saved;
 	pid_t master;			/* whom SIGWINCH goes to, 0 if not known */
@@ -8587,6 +8620,20 @@ static bool cl_frame(struct cl_frame *f)
 	return true;
 }
 
+/* Whether the master is ours, or root's: it gets our descriptors and environment. */
+static bool cl_is_foreign(void)
+{
+	struct ucred peer;
+	socklen_t len = sizeof peer;
+	bool known = getsockopt(cl.fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0;
+	cl.foreign = !known || (peer.uid != 0 && peer.uid != getuid());
+	if (!cl.foreign || g.op.foreign_master)
+		return cl.foreign = false;
+	cl_say("Control socket %s belongs to another user (uid %u): not used (-o AllowForeignMaster=yes allows it)",
+	       g.op.control_path, known ? (unsigned)peer.uid : 0);
+	return true;
+}
+
 /* One try to reach the master; 0 or errno. */
 static int cl_try_connect(const struct sockaddr_un *a)
 {
@@ -8600,7 +8647,7 @@ static int cl_try_connect(const struct sockaddr_un *a)
  * by who fears the wrong machine more than none: not even `auto` overrules it. */
 static bool cl_may_fall_back(void)
 {
-	if (g.op.mux_command || cl_signal || cl.late || cl.may_run)
+	if (g.op.mux_command || cl_signal || cl.late || cl.may_run || cl.foreign)
 		return false;
 	if (g.op.master == OP_MASTER_NO && (g.op.wait >= 0 || g.op.retry > 0))
 		return false;
@@ -8631,6 +8678,8 @@ static bool cl_connect(void)
 			(!g.op.fallback && (error == ENOENT || error == ECONNREFUSED));
 		return false;
 	}
+	if (cl_is_foreign())
+		return false;
 	mx_put_hello(&cl.out, false);
 	return true;
 }
@@ -9372,7 +9421,7 @@ static int cl_once(void)
 /* --retry: only what certainly did not start, or may start twice. */
 static bool cl_may_retry(int status)
 {
-	if (status == 0 || cl_signal)
+	if (status == 0 || cl_signal || cl.foreign)
 		return false;
 	return !cl.may_run || (g.op.idempotent && (cl.lost || !cl.open));
 }
@@ -9380,7 +9429,7 @@ static bool cl_may_retry(int status)
 /* The master is a child of ours, which has logged in; forwards are its own. */
 static int cl_own(void)
 {
-	static const int numbers[] = { SIGCHLD, SIGUSR1, SIGPIPE, SIGTTIN, SIGTTOU };
+	static const int numbers[] = { SIGCHLD, SIGUSR1, SIGPIPE, SIGXFSZ, SIGTTIN, SIGTTOU };
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
 		signal(numbers[i], SIG_DFL);
 	cl = (struct cl_state){ .fd = g.lp.own_fd, .own = true, .out = buf_over(g.req.memory, sizeof g.req.memory) };
@@ -9495,6 +9544,7 @@ static const struct op_keyword {
 	int64_t min, max;
 	const struct op_choice *choices;
 } op_keywords[] = {
+	{ "AllowForeignMaster", OP_CLIENT, OP_CHOICE, &g.op.foreign_master, 0, 0, op_yes_no },
 	{ "AddressFamily", OP_MASTER, OP_CHOICE, &g.op.family, 0, 0, op_families },
 	{ "BatchMode", OP_MASTER, OP_CHOICE, &g.op.batch, 0, 0, op_yes_no },
 	{ "BindAddress", OP_MASTER, OP_TEXT, &g.op.bind_address, 0, 0, NULL },

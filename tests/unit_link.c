@@ -406,6 +406,43 @@ static void unit_link_descriptors(void)
 	}
 }
 
+/* The control socket, then its directory, goes away under the master. */
+static void unit_link_path(void)
+{
+	char away[128];
+	snprintf(away, sizeof away, "%s.away", world.dir);
+	link_begin();
+	unlink(world.path);
+	world_sleep(US_LOOK_MS - 1);
+	bool waited = !us_exists();
+	world_sleep(1);
+	check(waited && us_exists() && peer_served(), "link: a control socket that was removed is there again");
+	check(strstr(world.log, "was removed, listening again"), "link: and that is said");
+	if (rename(world.dir, away) != 0)
+		abort();
+	world_sleep(US_LOOK_MS);
+	world_sleep(US_LOOK_MS);
+	const char *first = strstr(world.log, "No such file");
+	check(!us_exists() && first && !strstr(first + 1, "No such file"), "link: its directory is gone: said once");
+	if (mkdir(world.dir, 0700) != 0)
+		abort();
+	lk_kick();
+	world_wake();
+	check(us_exists() && peer_served(), "link: its directory is back: so is the socket, after a kick");
+	unlink(world.path);
+	close(open(world.path, O_CREAT | O_WRONLY, 0600));
+	lk_kick();
+	world_wake();
+	struct stat st;
+	check(lstat(world.path, &st) == 0 && S_ISREG(st.st_mode), "link: what is not ours there stays");
+	check(link_end(), "link: no descriptor leaked");
+	unlink(world.path);
+	rmdir(world.dir);
+	if (rename(away, world.dir) != 0)
+		abort();
+	unlink(world.path);
+}
+
 /* Fewer descriptors than the tables could use: sessions wait for one another, and
  * clients that pass none are served. */
 static void unit_link_few(void)
@@ -435,6 +472,7 @@ static void unit_link(void)
 	unit_link_accept();
 	unit_link_descriptors();
 	unit_link_few();
+	unit_link_path();
 	unit_link_cycles();
 	unit_link_backoff();
 	unit_link_flapping();

@@ -1,6 +1,6 @@
 # Forwards under load: 100 MB through each kind at once, 200 connections at
 # once, names that do not resolve beside a session that must go on.
-# shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2153
+# shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2153,SC2216
 . "$TESTDIR/lib.sh"
 
 serve() {

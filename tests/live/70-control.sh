@@ -224,6 +224,71 @@ err"
 	MASTER=$kept
 }
 
+# The socket, then its directory, is removed under a running master.
+removed_path() {
+	mkdir "$T/run"
+	CTL=$T/run/c
+	need_master
+	rm "$CTL"
+	kill -USR1 "$MASTER_PID"
+	works "the socket was removed: there again" wait_for 10 test -S "$CTL"
+	alive "and the master is reached"
+	before=$(fds)
+	rm -r "$T/run"
+	kill -USR1 "$MASTER_PID"
+	wait_for 10 has "$T/master.log" 'was removed: No such file'
+	mkdir "$T/run"
+	kill -USR1 "$MASTER_PID"
+	works "its directory was removed: there again" wait_for 10 test -S "$CTL"
+	alive "and reached"
+	same_fds "no descriptor more" "$before"
+	stop_master
+	works "at the end it is gone" test ! -e "$CTL"
+	CTL=$T/c
+}
+
+# What listens at the path is somebody else's: nothing is handed over.
+foreign_master() {
+	if [ "$(id -u)" != 0 ]; then
+		skip "another user's master" "needs root"
+		return
+	fi
+	mkdir -m 755 "$T/other"
+	chown 65534 "$T/other"
+	chmod 711 "$T"
+	cp "$MUXC" "$T/other/muxc"
+	chmod 755 "$T/other/muxc"
+	for allow in no yes; do
+		rm -f "$T/other/c"
+		[ $allow = yes ] && play="expect 1 ... close" || play=eof
+		setpriv --reuid 65534 --regid 65534 --clear-groups "$T/other/muxc" -l "$T/other/c" \
+			accept $play >"$T/other.out" 2>&1 </dev/null &
+		other=$!
+		ends_later $other
+		wait_for 10 test -S "$T/other/c"
+		got=$(timeout 20 "$SSHMUX" -F none -S "$T/other/c" -o AllowForeignMaster=$allow x true 2>&1 </dev/null; echo $?)
+		wait_for 10 gone $other
+		wait $other
+		is "another user's master, allowed: $allow: what it got" $? 0
+		[ $allow = yes ] || like "it is refused: 255" "$got" "Control socket * belongs to another user (uid 65534): not used*255"
+	done
+}
+
+# Its log has reached ulimit -f.
+full_log() {
+	usual
+	(ulimit -f 1; run_master -vv -E "$T/full.log" $USUAL 127.0.0.1 >"$T/master.out" 2>&1 </dev/null) &
+	MASTER_PID=$!
+	ends_later $MASTER_PID
+	head -c 400 /dev/zero | tr '\\0' x >"$T/full.log"
+	wait_for 60 master_settled
+	for n in 1 2 3 4 5 6 7 8; do sx true </dev/null 2>"$T/err"; done
+	alive "the log is full ($(size "$T/full.log") bytes): the master lives"
+	MASTER_PID=$(ssh -F none -S "$CTL" -O check x 2>&1 | tr -dc 0-9)
+	kill "$MASTER_PID"
+	wait_for 20 gone "$MASTER_PID"
+}
+
 ODD=
 mkfifo "$T/hold"
 for server in sshd dropbear; do
@@ -240,6 +305,11 @@ for server in sshd dropbear; do
 		LABEL=
 		odd_masters
 		with_stock_master
+		if [ "$MASTER" != stock ]; then
+			removed_path
+			foreign_master
+			full_log
+		fi
 	fi
 	stop_server
 done
