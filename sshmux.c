@@ -91,6 +91,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <sysexits.h>
+#include <syslog.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -559,6 +560,8 @@ static struct {
 	struct {
 		uint32_t lost;		/* lines that could not be written */
 		int fd;			/* -E, 0 for stderr */
+		bool syslog;		/* -y */
+		int64_t facility;
 	} log;
 
 	struct {
@@ -704,14 +707,35 @@ static struct {
 } g;	/* all zeros at start: main() sets what is not */
 
 /* ===== log_ ===============================================================
- * Messages for people on stderr, the clock, and the back-off's chance.  Anybody
- * may call it. */
+ * Messages for people on stderr or to syslogd, the clock, and the back-off's
+ * chance.  Anybody may call it. */
+
+/* -y: a datagram as syslog(3) sends it (RFC 3164), but one that never waits.
+ * False if nobody takes it. */
+static bool log_to_syslog(enum tp_level level, const char *text)
+{
+	static const uint8_t severity[] = { LOG_ERR, LOG_NOTICE, LOG_INFO, LOG_DEBUG };
+	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	const struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
+	char line[600];
+	time_t now = time(NULL);	/* for the reader's eyes alone */
+	struct tm t;
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	gmtime_r(&now, &t);
+	int n = snprintf(line, sizeof line, "<%d>%.3s %2d %02d:%02d:%02d sshmux[%d]: %s", (int)g.log.facility | severity[level],
+			 months + 3 * t.tm_mon, t.tm_mday, t.tm_hour, t.tm_min, t.tm_sec, (int)getpid(), text);
+	n = n < (int)sizeof line ? n : (int)sizeof line - 1;
+	bool sent = sendto(fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&to, sizeof to) == n;
+	if (fd >= 0)
+		close(fd);
+	return sent;
+}
 
 /* One line, at most 512 bytes.  Never blocks: a line that stderr does not take
  * at once is counted and lost. */
 static void log_line(enum tp_level level, const char *text)
 {
-	if ((int)level > g.op.log_level)
+	if ((int)level > g.op.log_level || (g.log.syslog && log_to_syslog(level, text)))
 		return;
 	int fd = g.log.fd ? g.log.fd : STDERR_FILENO;
 	struct pollfd p = { .fd = fd, .events = POLLOUT };
@@ -7771,6 +7795,8 @@ static void lk_up(void)
 	ev_add((struct event){ .kind = EV_UP, .n = { (int32_t)g.lk.logins + 1, (int32_t)g.lk.tries + 1 } }, g.lk.remote);
 	if (g.lk.logins++ > 0 || g.lk.tries > 0)
 		log_at(TP_INFO, "connected to %s again, after %u tries", g.op.tp.host, (unsigned)g.lk.tries + 1);
+	else if (g.op.reconnect == LK_ALWAYS)		/* nobody watches the call itself */
+		log_at(TP_INFO, "connected to %s", g.op.tp.host);
 	g.lk.why[0] = 0;
 	g.lk.failures = 0;
 	g.ch.session_limit = SESSIONS;
@@ -8536,6 +8562,8 @@ static void cl_say(const char *format, ...)
 	va_end(ap);
 	if (n > (int)sizeof text - 3)
 		n = (int)sizeof text - 3;
+	if (g.log.syslog && !g.op.mux_command && log_to_syslog(TP_ERROR, text))
+		return;
 	n += snprintf(text + n, 3, "%s", cl_line_end);
 	(void)!write(g.log.fd ? g.log.fd : STDERR_FILENO, text, (size_t)n);
 }
@@ -9513,6 +9541,11 @@ static const struct op_choice op_strict[] = {
 	{ "ask", TP_STRICT_ASK }, { "true", TP_STRICT_YES }, { "yes", TP_STRICT_YES }, { "accept-new", TP_STRICT_ACCEPT_NEW },
 	{ "false", TP_STRICT_NO }, { "no", TP_STRICT_NO }, { "off", TP_STRICT_NO }, { NULL, 0 }
 };
+static const struct op_choice op_facilities[] = {
+	{ "DAEMON", LOG_DAEMON }, { "USER", LOG_USER }, { "AUTH", LOG_AUTH }, { "AUTHPRIV", LOG_AUTHPRIV },
+	{ "LOCAL0", LOG_LOCAL0 }, { "LOCAL1", LOG_LOCAL1 }, { "LOCAL2", LOG_LOCAL2 }, { "LOCAL3", LOG_LOCAL3 },
+	{ "LOCAL4", LOG_LOCAL4 }, { "LOCAL5", LOG_LOCAL5 }, { "LOCAL6", LOG_LOCAL6 }, { "LOCAL7", LOG_LOCAL7 }, { NULL, 0 }
+};
 static const struct op_choice op_families[] = {
 	{ "any", AF_UNSPEC }, { "inet", AF_INET }, { "inet6", AF_INET6 }, { NULL, 0 }
 };
@@ -9603,6 +9636,7 @@ static const struct op_keyword {
 	{ "SetEnv", OP_BOTH, OP_VARIABLES, &g.op.set_env, 0, 0, NULL },
 	{ "StdinNull", OP_CLIENT, OP_CHOICE, &g.op.stdin_null, 0, 0, op_yes_no },
 	{ "StrictHostKeyChecking", OP_MASTER, OP_CHOICE, &g.op.strict, 0, 0, op_strict },
+	{ "SyslogFacility", OP_BOTH, OP_CHOICE, &g.log.facility, 0, 0, op_facilities },
 	{ "TCPKeepAlive", OP_MASTER, OP_CHOICE, &g.op.tcp_keepalive, 0, 0, op_yes_no },
 	{ "User", OP_MASTER, OP_TEXT, &g.op.user, 0, 0, NULL },
 	{ "UserKnownHostsFile", OP_MASTER, OP_WORDS, &g.op.known_hosts, 0, 0, NULL },
@@ -9623,7 +9657,7 @@ static const char op_idle[] =
 	"LocalCommand LogVerbose NoHostAuthenticationForLocalhost ObscureKeystrokeTiming "
 	"PermitLocalCommand PKCS11Provider Protocol "
 	"RhostsAuthentication RhostsRSAAuthentication RSAAuthentication SecurityKeyProvider SmartcardDevice "
-	"StreamLocalBindMask StreamLocalBindUnlink SyslogFacility Tag Tunnel TunnelDevice UpdateHostKeys "
+	"StreamLocalBindMask StreamLocalBindUnlink Tag Tunnel TunnelDevice UpdateHostKeys "
 	"UsePrivilegedPort UserKnownHostsFile2 UseRoaming UseRsh VerifyHostKeyDNS VersionAddendum VisualHostKey "
 	"WarnWeakCrypto";
 static const char *const op_aliases[][2] = {	/* older words for ours */
@@ -9692,7 +9726,7 @@ static const struct op_letter {
 	{ 'X', NULL, "ForwardX11", "yes", "sessions that ask may use the master's display, like -Y" },
 	{ 'x', NULL, "ForwardX11", "no", "they may not" },
 	{ 'Y', NULL, "ForwardX11", "yes", "trusted X11 forwarding, the only kind" },
-	{ 'y', NULL, "SyslogFacility", "USER", "no effect: messages go to stderr" },
+	{ 'y', NULL, NULL, NULL, "messages go to the system's log" },
 };
 
 static bool op_set[OP_KEYWORDS];	/* which keywords have their value */
@@ -10308,6 +10342,13 @@ static void op_tty(bool wanted)
 	g.op.request_tty = !wanted ? CL_TTY_NO : before == CL_TTY_YES ? CL_TTY_FORCE : CL_TTY_YES;
 }
 
+/* -y.  What the C library allocates to read the time zone it does now, once. */
+static void op_log_to_system(void)
+{
+	g.log.syslog = true;
+	tzset();
+}
+
 /* The letters that are no keyword. */
 static void op_special(const struct op_letter *l, const char *argument)
 {
@@ -10346,6 +10387,7 @@ static void op_special(const struct op_letter *l, const char *argument)
 	case 't':
 	case 'T':	op_tty(l->letter == 't'); break;
 	case 'o':	op_option(argument); break;
+	case 'y':	op_log_to_system(); break;
 	case 'v':
 		op_set_word("LogLevel", "VERBOSE");
 		g.op.log_level = g.op.level > 4 ? TP_DEBUG : TP_VERBOSE;
@@ -11266,6 +11308,7 @@ static void main_defaults(void)
 	g.us.listener = g.lk.uplink.fd = g.lp.signal_pipe[0] = g.lp.signal_pipe[1] = g.lp.cancel_pipe[0] = g.lp.cancel_pipe[1] = -1;
 	g.lk.net_fd = g.sd.fd = -1;
 	g.op.log_level = TP_INFO;
+	g.log.facility = LOG_USER;
 	g.op.level = 3;
 	g.op.port = 22;
 	g.op.connect_timeout = -1;

@@ -71,6 +71,7 @@ crontab_lines() {
 	while read -r minute hour day month weekday command; do
 		works "README: $(echo "$command" | cut -c1-70)" there /bin/sh -c "$command"
 	done <"$T/crontab"
+	rm "$ROOT/usr/sbin/sleep" "$ROOT/usr/sbin/logger"
 }
 
 possible() {
@@ -201,7 +202,75 @@ no_traffic() {
 	is "a name that is no section: no socket, no child" "$? $(grep -c -e AF_INET -e clone -e fork "$T/strace")" "255 0"
 }
 
+# --- what the system's log gets -------------------------------------------------------------------------
+
+logged() { grep -c "$1" "$ROOT/tmp/messages"; }
+
+starts_syslogd() {
+	: >"$ROOT/tmp/messages"
+	chroot "$ROOT" /sbin/syslogd -n -O /tmp/messages >/dev/null 2>&1 &
+	ends_later $!
+	wait_for 10 test -S "$ROOT/dev/log"
+}
+
+levels() {
+	works "log: the first login, as a notice" wait_for 20 logged "daemon.notice sshmux\[$MASTER_PID\]: connected to 127.0.0.1$"
+	is "log: and no more than that" "$(logged sshmux)" 1
+	for pid in $(connection_processes); do kill "$pid" 2>/dev/null; done
+	works "log: a loss, as an error" wait_for 20 logged "daemon.err sshmux\[$MASTER_PID\]: .*; trying again"
+	works "log: another login, as a notice" wait_for 30 logged "daemon.notice sshmux\[$MASTER_PID\]: connected to 127.0.0.1 again"
+	is "log: nothing on stderr" "$(cat "$T/master.log")" ""
+	there sshmux -y -o Fallback=no -S /none office true
+	works "log: -y of a client" wait_for 10 logged "user.err sshmux\[.*Control socket connect(/none): No such file"
+}
+
 # --- a day of one ---------------------------------------------------------------------------------------
+
+# state NAME: of the status page
+state() { there /etc/init.d/sshmux status | sed -n "s/^$1  *//p" | tr -s ' '; }
+
+states() {
+	config "config server 'spare'" "option hostname spare.example" "option enabled 0" \
+		"config server 'wrong'" "option hostname wrong.example" "option port x" \
+		"config server 'idle'" "option hostname idle.example"
+	is "status: a server that is up" "$(state office)" "127.0.0.1 up"
+	is "status: one that is not enabled" "$(state spare)" "spare.example not enabled"
+	is "status: one that is wrong" "$(state wrong)" "wrong.example wrong, see logread -e sshmux"
+	is "status: one whose master does not run" "$(state idle)" "idle.example no master"
+	there /etc/init.d/sshmux status >"$T/works"
+	is "status: 1 when not all are up" $? 1
+	config
+	works "status: 0 when all are" there /etc/init.d/sshmux status
+	like "status NAME: the connection, its channels" "$(there /etc/init.d/sshmux status office | tr -d '\r')" \
+		"*Connection information for 127.0.0.1*tcp 127.0.0.1:*"
+	kill -STOP "$SERVER_PID" $(connection_processes)
+	kill $(connection_processes) 2>/dev/null
+	kill -KILL $(connection_processes) 2>/dev/null
+	works "status: a link that is lost, and why" wait_for 20 reconnecting
+	kill -CONT "$SERVER_PID"
+	wait_for 60 there sshmux --wait=5 office true
+}
+reconnecting() { case $(state office) in "127.0.0.1 reconnecting, try "*) ;; *) false ;; esac; }
+
+# stop, as an upgrade does: what runs may end, what comes waits or gets 75
+drains() {
+	there sshmux office "touch '$T/started'; sleep 2; echo over" >"$T/job" 2>&1 &
+	job=$!
+	wait_for 20 test -e "$T/started"
+	there /etc/init.d/sshmux stop >"$T/works" 2>&1 &
+	stopping=$!
+	wait_for 20 not_there
+	there sshmux office true >"$T/late" 2>&1
+	is "stop: a job that comes meanwhile" $? 75
+	wait $stopping
+	is "stop: procd was told after the job had ended" "$(gone $job && echo ended)" ended
+	kill $MASTER_PID 2>/dev/null		# procd's TERM, if there is still somebody
+	wait $job
+	is "stop: a job that runs ends as it should" "$? $(cat "$T/job")" "0 over"
+	reap_master
+	is "stop: the master has ended" "$MASTER_RC" 0
+}
+not_there() { [ ! -S "$ROOT/var/run/sshmux/office.sock" ]; }
 
 installed() {
 	LABEL="installed: "
@@ -210,6 +279,7 @@ installed() {
 	while listening "$FREE"; do FREE=$(random_port); done
 	config 'config tunnelL' 'option server office' 'option localaddress 127.0.0.1' "option localport $FREE" \
 		'option remoteaddress 127.0.0.1' "option remoteport $PORT"
+	works "syslogd is there" starts_syslogd
 	works "the init script runs by its first line" there /etc/init.d/sshmux start
 	is "procd would start it" "$(cat "$ROOT/var/procd/did")" "start office"
 	supervise office
@@ -218,6 +288,7 @@ installed() {
 		note "$(cat "$T/master.log")"
 		return
 	fi
+	levels
 	is "a command, by the name in UCI" \
 		"$(there sshmux office 'echo through; exit 3' 2>&1; echo $?)" "through
 3"
@@ -227,9 +298,8 @@ installed() {
 	crontab_lines
 	there /etc/init.d/sshmux reload
 	is "a reload leaves it alone" "$(cat "$ROOT/var/procd/did")" ""
-	kill $MASTER_PID
-	reap_master
-	is "TERM ends it" "$MASTER_RC" 0
+	states
+	drains
 }
 
 possible || finish
