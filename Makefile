@@ -35,13 +35,13 @@ OPT ?= -O1 -g -fno-omit-frame-pointer
 endif
 OPT ?= $(if $(filter router,$(PROFILE)),-Oz,-Os) -ffunction-sections -fdata-sections $(VARIANT_FLAGS)
 
-# build/2026.94-gcc[-static][-router][-sanitize], build/2026.94-musl-static-router-TARGET
+# build/2026.94-gcc[-static][-router][-sanitize][-checks], build/2026.94-musl-static-router-TARGET
 O := build/$(DROPBEAR_VERSION)-$(if $(TARGET),musl,$(subst $(space),_,$(subst /,_,$(strip $(CC)))))$(if \
 	$(STATIC),-static)$(patsubst %,-%,$(filter-out default,$(PROFILE)))$(if \
-	$(SANITIZE),-sanitize)$(patsubst %,-%,$(TARGET))
+	$(SANITIZE),-sanitize)$(if $(CHECKS),-checks)$(patsubst %,-%,$(TARGET))
 
 OWN = $(CC) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE $(OPT) $(SANITIZE) \
-	$(PROFILE_CPPFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP
+	$(PROFILE_CPPFLAGS) $(if $(CHECKS),-DCHECKS) $(CPPFLAGS) $(CFLAGS) -MMD -MP
 LINK = $(CC) $(OPT) $(SANITIZE) $(CFLAGS) -Wl,--gc-sections $(LINK_FLAGS) $(LDFLAGS)
 
 # The binary under test: ours, unless another one is named.
@@ -91,7 +91,7 @@ help:
 	@echo 'make ipk, apk     packages for OpenWrt, in dist/'
 	@echo 'make clean'
 	@echo
-	@echo 'PROFILE=router  SANITIZE=1  CC=clang  SSHMUX=binary to test'
+	@echo 'PROFILE=router  SANITIZE=1  CHECKS=1  CC=clang  SSHMUX=binary to test'
 	@echo 'DROPBEAR_VERSION=2025.89  DROPBEAR_TARBALL=file  DROPBEAR_SRC=dir'
 
 check:

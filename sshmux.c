@@ -8389,6 +8389,14 @@ static void lp_poll(int timeout)
 	nanosleep(&(struct timespec){ .tv_nsec = LP_PAUSE_MS * 1000000 }, NULL);
 }
 
+#ifdef CHECKS
+#include "tests/checks.c"	/* lp_check(): aborts when an invariant is broken */
+#else
+static void lp_check(void)
+{
+}
+#endif
+
 /* One turn. */
 static void lp_turn(void)
 {
@@ -8410,6 +8418,7 @@ static void lp_turn(void)
 			cn_service(&g.cn.slot[i], 0, g.now);	/* its deadlines */
 	lp_settle();
 	lp_reap();
+	lp_check();
 }
 
 /* --- becoming two ------------------------------------------------------------- */

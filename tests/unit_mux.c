@@ -640,6 +640,7 @@ static void mux_live_until(struct session *s, enum mux_death when)
 		}
 	} else if (when <= DIES_QUEUED) {
 		fake.room = 0;
+		check_strangers = when == DIES_WAITING_MEMORY;
 		if (when == DIES_WAITING_MEMORY)
 			while (req_alloc(64) >= 0)
 				;

@@ -24,6 +24,9 @@
 #define OPTION_TEXT (256 * 1024)
 #endif
 #define REPLY_MAX 192
+#ifndef CHECKS
+#define CHECKS
+#endif
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -342,6 +345,7 @@ static void world_clear(void)
 	memset(op_set, 0, sizeof op_set);
 	op_store.used = 0;
 	op_where.file = NULL;
+	check_strangers = false;
 	fake_reset();
 }
 
@@ -359,14 +363,6 @@ static void world_begin(void)
 	fake.out_count = 0;
 }
 
-static uint32_t world_free_blocks(void)
-{
-	uint32_t n = WINDOW_BLOCKS - g.pool.fresh;
-	for (uint16_t b = g.pool.free; b != NO_BLOCK && n <= WINDOW_BLOCKS; b = g.pool.next[b])
-		n++;
-	return n;
-}
-
 static int world_requests(void)
 {
 	int n = 0;
@@ -379,43 +375,11 @@ static int world_requests(void)
 static bool world_idle(void)
 {
 	bool idle = g.mx.end == 0 && g.ch.end == 0 && g.ch.sessions == 0 && g.pool.shared == 0 &&
-		    world_free_blocks() == WINDOW_BLOCKS && world_requests() == 0;
+		    check_free_blocks() == WINDOW_BLOCKS && world_requests() == 0;
 	if (!idle)
 		printf("# clients %d, channels %d, sessions %d, pool_shared %u, blocks %u of %u, requests %d\n", g.mx.end,
-		       g.ch.end, g.ch.sessions, g.pool.shared, world_free_blocks(), WINDOW_BLOCKS, world_requests());
+		       g.ch.end, g.ch.sessions, g.pool.shared, check_free_blocks(), WINDOW_BLOCKS, world_requests());
 	return idle;
-}
-
-static uint32_t pool_chain(const struct queue *q)
-{
-	return q->len ? (q->off + q->len + WINDOW_BLOCK - 1) / WINDOW_BLOCK : 0;
-}
-
-/* Everything recomputed from the queues; a word about what is wrong. */
-static const char *pool_wrong(void)
-{
-	uint32_t charges = 0, extra = 0, used = 0, promised = 0;
-	for (int i = 0; i < CHANNELS; i++) {
-		const struct channel *c = &g.ch.slot[i];
-		uint32_t mine = pool_chain(&c->queue[CH_OUT]) + pool_chain(&c->queue[CH_ERR]);
-		if (c->state == CH_FREE && (c->charge || mine))
-			return "a free channel holds blocks";
-		if (mine > c->charge)
-			return "more blocks in use than charged";
-		if (c->state != CH_FREE && c->charge != pool_bytes(c) / WINDOW_BLOCK)
-			return "charge out of date";
-		charges += c->charge;
-		extra += pool_extra(c->charge);
-		used += mine;
-		promised += c->state == CH_FREE ? 0 : c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
-	}
-	if (extra != g.pool.shared)
-		return "pool_shared is not the sum of the extras";
-	if (charges > WINDOW_BLOCKS || extra > WINDOW_BLOCKS - WINDOW_RESERVED || promised > WINDOW_POOL)
-		return "pool overdrawn";
-	if (used + world_free_blocks() != WINDOW_BLOCKS)
-		return "blocks lost or doubled";
-	return NULL;
 }
 
 /* Takes everything down; whether every descriptor was closed. */
