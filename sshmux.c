@@ -7959,8 +7959,10 @@ static void lp_catch(int number, bool unless_ignored)
 
 static void lp_open_signals(void)
 {
-	if (pipe2(g.lp.signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0 || pipe2(g.lp.cancel_pipe, O_CLOEXEC | O_NONBLOCK) != 0)
-		log_abort("no pipe for signals");
+	if (pipe2(g.lp.signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0 || pipe2(g.lp.cancel_pipe, O_CLOEXEC | O_NONBLOCK) != 0) {
+		log_at(TP_ERROR, "no pipe for signals: %s", strerror(errno));
+		exit(255);
+	}
 	lp_catch(SIGTERM, true);
 	lp_catch(SIGINT, true);
 	lp_catch(SIGHUP, true);
