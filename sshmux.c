@@ -105,7 +105,7 @@
 
 #define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
 #define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
-#define POLLFDS (4 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
+#define POLLFDS (5 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
 #define FD_OWN 24			/* all but what the tables hold: signals, listener, log, link, a login's files */
 #define FD_LIMIT (FD_OWN + 40 + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS + PROGRAMS)
 
@@ -552,7 +552,7 @@ static struct {
 		const char *forward_agent;	/* "yes", "no", a path, "$" and a variable's name */
 		const char *xauth;
 		const char *stdio_forward;
-		int64_t foreign_master;
+		int64_t foreign_master, watch_network;
 		const char *user, *host_key_alias, *bind_address, *bind_interface;
 		struct tp_config tp;
 	} op;
@@ -665,6 +665,8 @@ static struct {
 		int64_t probe_at;	/* when a probe must have been answered */
 		uint64_t probe_bytes;
 		pid_t proxy;		/* ProxyCommand's process, 0 for none */
+		int watch;		/* netlink socket: tells that the network has changed; -1 for none */
+		int64_t look_at;	/* when to look what has become of it, 0 for never */
 		int net_fd;		/* the transport's socket, for its DSCP; not ours to close */
 		int tos;		/* set on it, -1 for none yet */
 		char error[200];	/* a protocol error found by rx_ */
@@ -7832,18 +7834,116 @@ static void lk_alive(void)
 	lk_send_keepalive();
 }
 
-/* SIGUSR1: something has happened to the network, or the control socket.  A wait ends now; a link that
- * seems up has PROBE_MS to show life. */
-static void lk_kick(void)
+/* --- what becomes of the network -------------------------------------------- */
+
+#define LK_SETTLE_MS 1000	/* an address that is renewed may be gone for a moment */
+#define LK_NETLINK_GROUPS 0x111	/* rtnetlink(7): RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR */
+struct lk_netlink {		/* struct sockaddr_nl, which musl's compiler wrapper does not see */
+	sa_family_t family;
+	uint16_t pad;
+	uint32_t pid, groups;
+};
+
+/* Changes of addresses and interfaces wake us; without the socket SIGUSR1 tells. */
+static void lk_watch(void)
 {
-	us_watch();
-	if (g.lk.state == LK_WAITING)
-		g.lk.retry_at = g.now;
+	struct lk_netlink a = { .family = AF_NETLINK, .groups = LK_NETLINK_GROUPS };
+	g.lk.watch = g.op.watch_network ? socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
+	if (g.lk.watch >= 0 && bind(g.lk.watch, (struct sockaddr *)&a, sizeof a) != 0)
+		fd_close(&g.lk.watch);
+}
+
+/* The socket is readable.  What its messages say is not looked at: they may come
+ * in hundreds, or be lost. */
+static void lk_noticed(void)
+{
+	for (int i = 0; i < 64 && recv(g.lk.watch, g.scratch, sizeof g.scratch, MSG_DONTWAIT) >= 0; i++)
+		;
+	if (g.lk.look_at == 0)
+		g.lk.look_at = g.now + LK_SETTLE_MS;
+}
+
+static const void *lk_ip(const struct sockaddr_storage *a)
+{
+	return a->ss_family == AF_INET6 ? (const void *)&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr
+					: (const void *)&((const struct sockaddr_in *)(const void *)a)->sin_addr;
+}
+
+/* What the system thinks of the connection's local address and its way to the server.
+ * No packet is sent: a datagram socket is bound, or connected, to ask. */
+enum lk_route { LK_SAME, LK_OTHER, LK_NO_ADDRESS, LK_NO_ROUTE };
+
+static enum lk_route lk_ask(const struct sockaddr_storage *local, const struct sockaddr_storage *peer, socklen_t len)
+{
+	struct sockaddr_storage chosen;
+	socklen_t size = sizeof chosen;
+	int fd = socket(local->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool here = fd < 0 || bind(fd, (const struct sockaddr *)local, len) == 0 || errno != EADDRNOTAVAIL;
+	fd_close(&fd);
+	fd = here ? socket(local->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
+	bool leads = fd < 0 || connect(fd, (const struct sockaddr *)peer, len) == 0 ||
+		     (errno != ENETUNREACH && errno != EHOSTUNREACH && errno != ENETDOWN);
+	bool same = fd < 0 || getsockname(fd, (struct sockaddr *)&chosen, &size) != 0 ||
+		    memcmp(lk_ip(&chosen), lk_ip(local), local->ss_family == AF_INET6 ? 16 : 4) == 0;
+	fd_close(&fd);
+	return !here ? LK_NO_ADDRESS : !leads ? LK_NO_ROUTE : same ? LK_SAME : LK_OTHER;
+}
+
+static enum lk_route lk_route(void)
+{
+	struct sockaddr_storage local, peer;
+	socklen_t n = sizeof local, m = sizeof peer;
+	if (g.lk.net_fd < 0 || getsockname(g.lk.net_fd, (struct sockaddr *)&local, &n) != 0 ||
+	    getpeername(g.lk.net_fd, (struct sockaddr *)&peer, &m) != 0)
+		return LK_SAME;
+	if (local.ss_family != AF_INET && local.ss_family != AF_INET6)
+		return LK_SAME;			/* ProxyCommand: its own business */
+	((struct sockaddr_in *)(void *)&local)->sin_port = 0;	/* sin6_port stands at the same place */
+	enum lk_route route = lk_ask(&local, &peer, n);
+	bool bound = g.op.bind_address || g.op.bind_interface;
+	return route == LK_OTHER && bound ? LK_SAME : route;
+}
+
+/* Asks the server for a sign of life within PROBE_MS. */
+static void lk_probe(void)
+{
 	if (g.lk.state != LK_UP || g.lk.probe_at)
 		return;
 	g.lk.probe_at = g.now + PROBE_MS;
 	g.lk.probe_bytes = tp_info()->bytes_in;
 	lk_send_keepalive();
+}
+
+/* Ends a connection that has lost its address or its way; true if so. */
+static bool lk_is_cut_off(enum lk_route route)
+{
+	if (route == LK_NO_ADDRESS)
+		lk_fail("Connection to %s lost: %s is no address of this machine any more", g.op.tp.host, g.lk.local);
+	else if (route == LK_NO_ROUTE)
+		lk_fail("Connection to %s lost: no route to %s any more", g.op.tp.host, g.lk.remote);
+	return route >= LK_NO_ADDRESS;
+}
+
+/* The network has changed, and has had the time to settle. */
+static void lk_look(void)
+{
+	enum lk_route route = g.lk.state == LK_UP || g.lk.state == LK_LOGIN ? lk_route() : LK_SAME;
+	g.lk.look_at = 0;
+	lk_hasten();
+	if (!lk_is_cut_off(route) && route == LK_OTHER)
+		lk_probe();
+}
+
+/* SIGUSR1: something has happened to the network, or the control socket.  A wait
+ * ends now; a link that seems up is cut off, or has PROBE_MS to show life. */
+static void lk_kick(void)
+{
+	us_watch();
+	if (g.lk.state == LK_UP || g.lk.state == LK_LOGIN)
+		lk_is_cut_off(lk_route());
+	if (g.lk.state == LK_WAITING)
+		g.lk.retry_at = g.now;
+	lk_probe();
 }
 
 static void lk_check_probe(void)
@@ -7908,6 +8008,8 @@ static void lk_service_up(void)
 /* After the transport was served. */
 static void lk_service(void)
 {
+	if (g.lk.look_at && g.now >= g.lk.look_at)
+		lk_look();
 	switch (g.lk.state) {
 	case LK_CONNECTING:
 		if (g.lk.uplink.state == CN_DONE)
@@ -7932,7 +8034,7 @@ static void lk_service(void)
  * clients and the channels, settle what follows, reap. */
 
 enum lp_kind {
-	LP_SIGNAL, LP_TRANSPORT, LP_NETWORK, LP_LISTENER, LP_UPLINK, LP_CONNECTOR, LP_FORWARD, LP_CLIENT, LP_INPUT, LP_OUTPUT
+	LP_SIGNAL, LP_TRANSPORT, LP_WATCH, LP_NETWORK, LP_LISTENER, LP_UPLINK, LP_CONNECTOR, LP_FORWARD, LP_CLIENT, LP_INPUT, LP_OUTPUT
 };
 #define LP_PAUSE_MS 100		/* before the next poll() after one that failed */
 
@@ -8167,6 +8269,9 @@ static int lp_build(void)
 	if (g.mx.open_after > g.now)
 		lp_earlier(&timeout, g.mx.open_after);
 	lp_earlier(&timeout, g.lk.probe_at);
+	lp_earlier(&timeout, g.lk.look_at);
+	if (g.lk.watch >= 0)
+		lp_add(LP_WATCH, 0, 0, g.lk.watch, POLLIN);
 	if (g.lk.state == LK_UP && g.op.alive_interval > 0)
 		lp_earlier(&timeout, g.lk.alive_at);
 	if (tt_any())
@@ -8241,6 +8346,9 @@ static void lp_serve(const struct lp_owner *o, const struct pollfd *p)
 	switch ((enum lp_kind)o->kind) {
 	case LP_SIGNAL:
 		lp_signals();
+		break;
+	case LP_WATCH:
+		lk_noticed();
 		break;
 	case LP_LISTENER: {
 		int fd = g.us.listener < 0 ? -1 : us_accept();
@@ -8508,6 +8616,7 @@ static int lp_run(void)
 	g.ev.begun = ev_seconds();
 	if (g.op.reconnect == LK_ALWAYS)
 		lk_listen();
+	lk_watch();
 	if (g.lp.stop == LP_RUN)
 		lk_start();
 	do {
@@ -9651,6 +9760,7 @@ static const struct op_keyword {
 	{ "TCPKeepAlive", OP_MASTER, OP_CHOICE, &g.op.tcp_keepalive, 0, 0, op_yes_no },
 	{ "User", OP_MASTER, OP_TEXT, &g.op.user, 0, 0, NULL },
 	{ "UserKnownHostsFile", OP_MASTER, OP_WORDS, &g.op.known_hosts, 0, 0, NULL },
+	{ "WatchNetwork", OP_MASTER, OP_CHOICE, &g.op.watch_network, 0, 0, op_yes_no },
 	{ "XAuthLocation", OP_MASTER, OP_TEXT, &g.op.xauth, 0, 0, NULL },
 };
 #define OP_KEYWORDS (sizeof op_keywords / sizeof op_keywords[0])
@@ -11317,7 +11427,8 @@ static void main_defaults(void)
 {
 	g.pool.free = NO_BLOCK;
 	g.us.listener = g.lk.uplink.fd = g.lp.signal_pipe[0] = g.lp.signal_pipe[1] = g.lp.cancel_pipe[0] = g.lp.cancel_pipe[1] = -1;
-	g.lk.net_fd = g.sd.fd = -1;
+	g.lk.net_fd = g.sd.fd = g.lk.watch = -1;
+	g.op.watch_network = 1;
 	g.op.log_level = TP_INFO;
 	g.log.facility = LOG_USER;
 	g.op.level = 3;

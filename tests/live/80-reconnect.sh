@@ -162,6 +162,54 @@ flapping() {
 	end $echo_pid
 }
 
+# The machine gets another address; the old one's connection says nothing any more.
+readdress() {
+	ns=smx$$
+	if [ $server != sshd ] || ! ip netns add $ns 2>"$T/err"; then
+		[ $server != sshd ] || skip "another address" "needs root and network namespaces"
+		return
+	fi
+	net=10.213.$(($$ % 250 + 1))
+	ip link add $ns type veth peer name far netns $ns
+	ip addr add $net.1/24 dev $ns
+	ip link set $ns up
+	ip -n $ns link set far up
+	ip -n $ns addr add $net.2/24 dev far
+	"$NET" serve $net.1:0 "$T/far.port" "$NET" call "127.0.0.1:$PORT" &
+	far_pid=$!
+	ends_later $far_pid
+	wait_for 10 nonempty "$T/far.port"
+	printf '%s\n' '#!/bin/sh' "exec ip netns exec $ns '$SSHMUX' -p $(cat "$T/far.port") \"\$@\"" >"$T/there"
+	chmod 755 "$T/there"
+	kept=$SSHMUX
+	for watch in yes no; do
+		ip -n $ns addr flush dev far
+		ip -n $ns addr add $net.2/24 dev far
+		SSHMUX=$T/there HOST=$net.1
+		need_master $QUICK -o WatchNetwork=$watch -o UserKnownHostsFile="$T/known.far" -o StrictHostKeyChecking=no
+		SSHMUX=$kept HOST=''
+		ip -n $ns addr del $net.2/24 dev far
+		ip -n $ns addr add $net.3/24 dev far
+		if [ $watch = yes ]; then
+			works "another address is noticed by itself" wait_for 30 is_up 2
+		else
+			kick
+			works "WatchNetwork=no: after a kick at once" wait_for 30 is_up 2
+		fi
+		works "and told" has "$T/master.log" "$net.2:.* no address of this machine"
+		alive "sessions go on"
+		ip -n $ns link set far down
+		[ $watch = yes ] || kick
+		works "an interface that goes down, too" wait_for 30 says reconnecting
+		ip -n $ns link set far up
+		works "and is back" wait_for 20 kick_up 3
+		stop_master
+	done
+	end $far_pid
+	ip netns del $ns
+	ip link del $ns 2>/dev/null
+}
+
 # The old connection's server process still has the port.
 held_port() {
 	"$NET" serve 127.0.0.1:0 "$T/echo.port" cat &
@@ -300,7 +348,7 @@ for server in ${SERVERS:-sshd dropbear}; do
 	LABEL="$server: "
 	start_server $server
 	start_link
-	for part in ${PARTS:-restarts silence refusals flapping held_port password host_key killed cycles}; do
+	for part in ${PARTS:-restarts silence refusals flapping readdress held_port password host_key killed cycles}; do
 		$part
 	done
 	kill_server
