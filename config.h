@@ -246,6 +246,12 @@
 #define LOGIN_MS 120000
 #endif
 
+/* How long a change of keys in a running connection may go on without a byte of ours
+ * leaving or a message coming. */
+#ifndef EXCHANGE_MS
+#define EXCHANGE_MS 60000
+#endif
+
 /* How long a forwarded connection may take to connect, and to make its SOCKS
  * request or its X11 greeting. */
 #ifndef CONNECT_MS
@@ -445,6 +451,7 @@
 	LIMIT(HELLO_MS, 100, 86400000) \
 	LIMIT(SESSION_WAIT_MS, 1000, 86400000) \
 	LIMIT(LOGIN_MS, 1000, 86400000) \
+	LIMIT(EXCHANGE_MS, 1000, 86400000) \
 	LIMIT(CONNECT_MS, 100, 86400000) \
 	LIMIT(SOCKS_MS, 100, 86400000) \
 	LIMIT(RECONNECT_HELD_MS, 0, 86400000) \

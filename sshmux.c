@@ -648,8 +648,8 @@ static struct {
 	struct {
 		enum lk_state state;
 		struct connector uplink;
-		int64_t login_deadline, alive_at, connected_at, resize_at;
-		uint64_t alive_bytes;
+		int64_t login_deadline, alive_at, connected_at, resize_at, exchange_at;
+		uint64_t alive_bytes, exchange_bytes;
 		int alive_unanswered;
 		uint32_t logins, tries;	/* in all; that failed since the last one that held */
 		uint32_t since;		/* ev_seconds() of the last change of state */
@@ -3554,7 +3554,7 @@ static const char *in_state(void)
 {
 	static char text[280];
 	if (g.lk.state == LK_UP)
-		return "up";
+		return tp_info()->exchanging ? "exchanging keys" : "up";
 	int n = snprintf(text, sizeof text, "%s, try %u", g.lk.logins ? "reconnecting" : "connecting", (unsigned)g.lk.tries + 1);
 	if (g.lk.state == LK_WAITING)
 		n += snprintf(text + n, sizeof text - (size_t)n, ", next in %d s", (int)((g.lk.retry_at - g.now + 999) / 1000));
@@ -3581,7 +3581,7 @@ static void in_connection(struct buf *b)
 	in_print(b, "  cipher %s\r\n", i->cipher);
 	in_print(b, "  mac %s\r\n", i->mac);
 	in_print(b, "  compression none\r\n");
-	in_print(b, "  rekey count %u\r\n", (unsigned)i->key_exchanges);
+	in_print(b, "  rekey count %u%s\r\n", (unsigned)i->key_exchanges, i->exchanging ? ", exchanging keys" : "");
 	in_print(b, "  traffic %llu pkts %llu bytes in, %llu pkts %llu bytes out\r\n",
 		 (unsigned long long)i->packets_in, (unsigned long long)i->bytes_in,
 		 (unsigned long long)i->packets_out, (unsigned long long)i->bytes_out);
@@ -7375,9 +7375,10 @@ static void mx_expire(struct client *c)
 	if (c->deadline == 0 || g.now < c->deadline)
 		return;
 	char why[200] = "Session open refused by peer";
-	if (g.lk.state != LK_UP || g.ch.session_limit == SESSIONS || g.mx.held)
+	bool can_open = g.lk.state == LK_UP && !tp_info()->exchanging;
+	if (!can_open || g.ch.session_limit == SESSIONS || g.mx.held)
 		snprintf(why, sizeof why, "no session in time: %.170s",
-			 g.mx.held ? "the master holds them back" : g.lk.state == LK_UP ? "all are in use" : in_state());
+			 g.mx.held ? "the master holds them back" : can_open ? "all are in use" : in_state());
 	if (c->phase == MX_QUEUED)
 		mx_later(c, why);
 	else if (c->phase == MX_BODY_WAIT)
@@ -7790,6 +7791,7 @@ static void lk_up(void)
 	g.lk.alive_at = g.now + g.op.alive_interval * 1000;
 	g.lk.alive_bytes = i->bytes_in;
 	g.lk.alive_unanswered = 0;
+	g.lk.exchange_at = 0;
 	log_at(TP_VERBOSE, "authenticated to %s (%s) using \"%s\", %s, %s", g.op.tp.host, g.lk.remote,
 	       i->auth_method, i->kex, i->cipher);
 	g.lk.since = ev_seconds();
@@ -7954,6 +7956,20 @@ static void lk_check_probe(void)
 		lk_fail("Timeout, server %s not responding.", g.op.tp.host);
 }
 
+/* A server that begins to change keys and does not end it, whatever else it says.
+ * A slow line is no reason: what we send, and what comes, brings the end nearer. */
+static void lk_exchange(void)
+{
+	const struct tp_info *i = tp_info();
+	if (!i->exchanging)
+		g.lk.exchange_at = 0;
+	else if (g.lk.exchange_at == 0 || i->bytes_out != g.lk.exchange_bytes)
+		g.lk.exchange_at = g.now + EXCHANGE_MS;
+	else if (g.now >= g.lk.exchange_at)
+		lk_fail("Timeout, server %s does not finish the key exchange.", g.op.tp.host);
+	g.lk.exchange_bytes = i->bytes_out;
+}
+
 /* IPQoS: the interactive class while a terminal is open. */
 static void lk_mark(void)
 {
@@ -7991,6 +8007,7 @@ static void lk_service_up(void)
 		if (tp_info()->key_exchanges != g.lk.key_exchanges)
 			ev_add((struct event){ .kind = EV_REKEY }, tp_info()->kex);
 		g.lk.key_exchanges = tp_info()->key_exchanges;
+		lk_exchange();
 	}
 	if (g.lk.state == LK_UP)
 		lk_check_probe();
@@ -8272,6 +8289,7 @@ static int lp_build(void)
 	lp_earlier(&timeout, g.lk.look_at);
 	if (g.lk.watch >= 0)
 		lp_add(LP_WATCH, 0, 0, g.lk.watch, POLLIN);
+	lp_earlier(&timeout, g.lk.state == LK_UP ? g.lk.exchange_at : 0);
 	if (g.lk.state == LK_UP && g.op.alive_interval > 0)
 		lp_earlier(&timeout, g.lk.alive_at);
 	if (tt_any())
@@ -8306,8 +8324,10 @@ static void lp_serve_transport(void)
 		g.lk.login_deadline += g.now - before;	/* a prompt's time is the user's */
 	uint8_t *p;
 	size_t len;
-	for (int i = 0; i < RX_BATCH && g.lk.state == LK_UP && !g.lk.error[0] && (p = tp_recv(&len)); i++)
+	for (int i = 0; i < RX_BATCH && g.lk.state == LK_UP && !g.lk.error[0] && (p = tp_recv(&len)); i++) {
 		rx_message(p, len);
+		g.lk.exchange_at = 0;
+	}
 }
 
 static void lp_serve_client(struct client *c, short revents)

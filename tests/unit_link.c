@@ -253,6 +253,42 @@ static void unit_link_kick(void)
 	check(link_end(), "link: kicks: no descriptor leaked");
 }
 
+/* A server that begins to change keys. */
+static void unit_link_exchange(void)
+{
+	link_begin();
+	fake.info.exchanging = true;
+	world_wake();
+	check(strcmp(in_state(), "exchanging keys") == 0, "link: a change of keys is a state that is told");
+	world_sleep(EXCHANGE_MS - 10);
+	fake.info.bytes_out += 100;
+	world_wake();
+	world_sleep(EXCHANGE_MS - 10);
+	check(g.lk.state == LK_UP, "link: what we still send is progress of a change of keys");
+	fake_put(SSH_GLOBAL_REQUEST, "sb", "hello@example.com", 0);
+	world_run();
+	world_sleep(EXCHANGE_MS - 10);
+	check(g.lk.state == LK_UP, "link: so is what still comes");
+	fake.info.bytes_in += 1000;		/* SSH_MSG_IGNORE is no message for us */
+	world_wake();
+	world_sleep(20);
+	check(g.lk.state == LK_WAITING && strstr(world.log, "does not finish the key exchange"),
+	      "link: a change of keys has an end");
+	fake.info.exchanging = false;
+	check(link_return(), "link: and the link comes back after it");
+	fake.info.exchanging = true;
+	world_wake();
+	world_sleep(EXCHANGE_MS - 10);
+	fake.info.exchanging = false;
+	world_wake();
+	fake.info.exchanging = true;
+	world_wake();
+	world_sleep(EXCHANGE_MS - 10);
+	check(g.lk.state == LK_UP, "link: each change of keys has its own time");
+	fake.info.exchanging = false;
+	check(link_end(), "link: changes of keys: no descriptor leaked");
+}
+
 /* So many messages of that type among what the master has sent; takes all. */
 static int link_sent(int type)
 {
@@ -479,5 +515,6 @@ static void unit_link(void)
 	unit_link_wanted();
 	unit_link_kick();
 	unit_link_alive();
+	unit_link_exchange();
 	unit_link_login();
 }

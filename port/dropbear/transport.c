@@ -168,6 +168,7 @@ const struct tp_info *tp_info(void)
 		clear_info();
 	if (active())
 		port.info.packets_out = session_sent();
+	port.info.exchanging = port.state == TP_UP && !ses.dataallowed;
 	return &port.info;
 }
 

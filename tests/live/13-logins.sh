@@ -30,12 +30,21 @@ comes_in() {
 		-o UserKnownHostsFile="$T/known_hosts" -p "$PORT" -l "$ME" "$@" 127.0.0.1 hello 2>&1 </dev/null)" "$in_want"
 }
 
+exchanging() { mx -O conninfo 2>&1 | grep -q "exchanging keys"; }
+
 odd_servers() {
 	odd late
 	need_master
 	is "data between the server's KEXINIT and NEWKEYS" "$(sx pour </dev/null 2>&1 | sum)" \
 		"$(yes 0123456789abcdef | tr -d '\n' | head -c $((400 * 16384)) | sum)"
 	works "the exchanges took place" test "$(mx -O conninfo 2>&1 | sed -n 's/.*rekey count \([0-9]*\).*/\1/p')" -gt 3
+	stop_master
+	need_master
+	sx stick >"$T/out" 2>&1 </dev/null &
+	ends_later $!
+	wait_for 20 exchanging
+	like "a server that does not end a change of keys: why nobody is served" \
+		"$(timeout 30 "$SSHMUX" -F none -o Fallback=no --wait=1 -S "$CTL" x true 2>&1)" '*exchanging keys*'
 	stop_master
 	odd unnamed
 	comes_in "a server that names no methods takes a key" in -i "$KEY" -o BatchMode=yes
