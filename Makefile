@@ -96,7 +96,7 @@ help:
 
 check:
 	$(SETUP) build check
-	@+$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(NOMALLOC) $(TEST_OBJECTS)
+	@+$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(NOMALLOC) $(TEST_OBJECTS) $(CONFORM)
 	@$(RUN) tests/run $(TESTS)
 
 check-stock:
@@ -207,6 +207,19 @@ $(TOOLS): $(O)/%: tests/%.c | $(O)
 NOMALLOC = $(if $(SANITIZE),,$(O)/sshmux-nomalloc)
 $(O)/sshmux-nomalloc: tests/nomalloc.c $(O)/sshmux.o $(O)/libtransport.a
 	$(LINK) -std=c11 -Wall -Wextra -Werror -fno-builtin -D_GNU_SOURCE -o $@ $^
+
+CONFORM = $(O)/conform $(O)/conform-fake
+$(O)/conform.o: tests/conform.c $(O)/flags
+	$(OWN) -c -o $@ $<
+
+$(O)/conform-fake.o: tests/conform.c $(O)/flags
+	$(OWN) -DCONFORM_FAKE -c -o $@ $<
+
+$(O)/conform: $(O)/conform.o $(O)/libtransport.a
+	$(LINK) -o $@ $^
+
+$(O)/conform-fake: $(O)/conform-fake.o $(O)/fake.o
+	$(LINK) -o $@ $^
 
 $(O)/herd.o: tests/herd.c $(O)/flags
 	$(OWN) -c -o $@ $<

@@ -199,6 +199,7 @@ void tp_stop(void)
 	}
 	fake.fd = -1;
 	fake.state = TP_IDLE;
+	fake.info.exchanging = fake.rekeying = false;
 	free(received);
 	free(payload);
 	received = NULL;
@@ -242,6 +243,10 @@ void tp_service(const struct pollfd *p, size_t n, int64_t now)
 	fake.wake = false;
 	if (fake.state == TP_LOGIN)
 		fake.state = fake.login_ends;
+	if (fake.rekeying) {
+		fake.info.exchanging = fake.rekeying = false;
+		fake.info.key_exchanges++;
+	}
 }
 
 uint8_t *tp_recv(size_t *len)
@@ -289,7 +294,10 @@ void tp_flush(void)
 
 void tp_rekey(void)
 {
+	if (fake.state != TP_UP || fake.info.exchanging)
+		return;
 	fake.rekeys++;
+	fake.info.exchanging = fake.rekeying = fake.wake = true;
 }
 
 /* No hash, but as long as one. */

@@ -35,6 +35,7 @@ extern struct fake {
 	const char *error;
 	size_t room;			/* what tp_room() says; each message takes its length off */
 	bool wake;			/* something happened on the network: poll() is to return */
+	bool rekeying;			/* a change of keys that the next tp_service() ends */
 	int fd;
 	int starts, stops, rekeys;
 	struct tp_info info;
