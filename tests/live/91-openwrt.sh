@@ -461,6 +461,7 @@ LogLevel VERBOSE"
 	is "jail: with ujail" "$(sed "s,$T/,," "$PROCD/instances/office" | grep -e jail -e cap -e priv)" "jail sshmux
 capabilities sshmux.json
 no_new_privs 1"
+	keys_of_others
 	uci 'config sshmux globals' "option jail 0" "$OFFICE"
 	init reload
 	is "jail: not wanted" "$(grep -c -e jail -e cap "$PROCD/instances/office")" 0
@@ -468,9 +469,23 @@ no_new_privs 1"
 	cp "$PORT_DIR/sshmux.config" "$UCI/sshmux"
 	init reload
 	is "the shipped configuration: no server, no message" "$(instances)$LOG" ""
-	grep '^#[c	]' "$PORT_DIR/sshmux.config" | sed 's/^#//; /HostKey/d' >>"$UCI/sshmux"
+	grep -v '^#' "$PORT_DIR/sshmux.config" | sed "s/enabled '0'/enabled '1'/" >"$UCI/sshmux"	# as after a uci commit
 	init reload
-	is "the shipped example works" "$(instances)$LOG$(conf example | grep -c Forward)" "example 3"
+	is "the shipped example works, without its comments" "$(instances)$LOG$(conf example | grep -c Forward)" "example 3"
+}
+
+# A key that is not root's cannot be read in the jail.
+keys_of_others() {
+	if [ "$(id -u)" != 0 ]; then
+		skip "jail: a key of another user's" "an ordinary user cannot make one"
+		return
+	fi
+	touch "$T/mine" "$T/theirs"
+	chown 65534 "$T/theirs"
+	uci "$OFFICE" "list IdentityFile $T/mine" "list IdentityFile $T/theirs"
+	init reload
+	is "jail: a key of another user's is named" "$LOG" "sshmux daemon.warn server 'office': in its jail the master \
+cannot read $T/theirs, which is user 65534's: \`chown root $T/theirs\`, or option jail 0 "
 }
 
 # --- import_autossh -----------------------------------------------------------------------------------
