@@ -538,6 +538,33 @@ LocalForward *:8080 a:80
 LocalForward *:1 h:2"
 }
 
+# --- recipes ------------------------------------------------------------------------------------------
+
+# Configurations of the README are taken without a word; lines of the shell are such.
+recipes() {
+	awk -v dir="$T" '/^```/ { inside = !inside; if (inside) file = dir "/recipe." ++n ($0 == "```uci" ? ".uci" : ".sh"); next }
+		inside { print >file }' "$PORT_DIR/README.md"
+	is "README: there are recipes" "$(find "$T" -name 'recipe.*.uci' | grep -c '')" 3
+	for recipe in "$T"/recipe.*.uci; do
+		cp "$recipe" "$UCI/sshmux"
+		rm -rf "$PROCD" "$T/run"
+		init start
+		is "README: a recipe is a configuration: $(sed -n 's/^config tunnel//p' "$recipe")" "$DID$LOG" "start office "
+		cat "$T/run/office.conf" >>"$T/saved"
+	done
+	for recipe in "$T"/recipe.*.sh; do
+		sed '/^opkg/d; s/^[0-9*/]* [0-9*/]* \* \* \* //; /^Host /d; /^	Fallback/d' "$recipe" >"$T/recipe"
+		works "README: the shell reads: $(head -n 1 "$T/recipe" | cut -c1-40)" "$BUSYBOX" ash -n "$T/recipe"
+	done
+	sed -n '/^dropbearkey/,/^uci commit/{s/ *#.*//; s/; /\n/g; p}' "$PORT_DIR/README.md" | awk -F"[ .=']+" '
+		/^uci set sshmux\.[a-z_]*=/ { print "config", $5, $4 }
+		/^uci set sshmux\.[a-z_]*\./ { v = $0; sub(/^[^=]*=/, "", v); print "option", $5, v }' >"$UCI/sshmux"
+	rm -rf "$PROCD" "$T/run"
+	init start
+	is "README: the first server and its tunnel" "$DID$LOG$(conf office | grep Forward)" \
+		"start office RemoteForward localhost:2222 127.0.0.1:22"
+}
+
 # --- packages -----------------------------------------------------------------------------------------
 
 [ -r "$TOP/sshmux.1" ] || export SOURCE_DATE_EPOCH=1700000000
@@ -740,6 +767,7 @@ wrong_values
 wrong_tunnels
 more_options
 imports
+recipes
 understood
 twice
 ipk
