@@ -733,25 +733,74 @@ static bool log_to_syslog(enum tp_level level, const char *text)
 	return sent;
 }
 
-/* One line, at most 512 bytes.  Never blocks: a line that stderr does not take
- * at once is counted and lost. */
+/* Length of the character at p, one that does nothing to a terminal (UTF-8 as of RFC
+ * 3629, neither C0 nor C1 control); 0 if there is none, more than len if it is cut. */
+static size_t log_character(const uint8_t *p, size_t len)
+{
+	static const uint32_t least[] = { 0, ' ', 0xa0, 0x800, 0x10000 };
+	size_t n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
+	uint32_t c = n > 1 ? *p & (0x7fu >> n) : *p;
+	for (size_t i = 1; i < n && i < len; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+		c = c << 6 | (p[i] & 0x3f);
+	}
+	if (n > len)
+		return n;
+	return c < least[n] || c == 0x7f || (c >= 0xd800 && c < 0xe000) || c > 0x10ffff ? 0 : n;
+}
+
+/* Foreign text for people, see transport.h: the one place that makes it harmless. */
+size_t tp_clean(const char *text, size_t len, bool lines, char *to, size_t size)
+{
+	size_t at = 0, put = 0;
+	while (at < len) {
+		const uint8_t *p = (const uint8_t *)text + at;
+		bool cr = lines && *p == '\r' && (at + 1 == len || p[1] == '\n');
+		size_t n = cr ? 2 : *p == '\t' || (lines && *p == '\n') ? 1 : log_character(p, len - at);
+		if (n > len - at || put + (n ? n : 4) >= size)
+			break;
+		if (n)
+			memcpy(to + put, p, n);
+		else
+			snprintf(to + put, 5, "\\%03o", *p);
+		at += n ? n : 1;
+		put += n ? n : 4;
+	}
+	to[put] = 0;
+	return at;
+}
+
+#define LOG_TEXT 512		/* longest text of a line; four times that when it is cleaned */
+
+static bool log_ready(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	return poll(&p, 1, 0) == 1 && p.revents & POLLOUT;
+}
+
+/* Writes one line, its text cleaned, in one piece.  `end`: of a client's line, which may
+ * wait; NULL: one of ours, never waits.  False if nobody takes it. */
+static bool log_put(enum tp_level level, bool to_syslog, const char *text, const char *end)
+{
+	char line[4 * LOG_TEXT + 64];
+	size_t n = end ? 0 : (size_t)snprintf(line, 64, "sshmux: ");
+	if (!end && g.log.lost)
+		n += (size_t)snprintf(line + n, 48, "(%u lines lost) ", (unsigned)g.log.lost);
+	tp_clean(text, strnlen(text, LOG_TEXT), false, line + n, sizeof line - n - 2);
+	if (to_syslog && log_to_syslog(level, line + n))
+		return true;
+	n += strlen(line + n);
+	n += (size_t)snprintf(line + n, 3, "%s", end ? end : "\n");
+	int fd = g.log.fd ? g.log.fd : STDERR_FILENO;
+	return (end || log_ready(fd)) && write(fd, line, n) == (ssize_t)n;
+}
+
+/* A line that stderr does not take at once is counted and lost. */
 static void log_line(enum tp_level level, const char *text)
 {
-	if ((int)level > g.op.log_level || (g.log.syslog && log_to_syslog(level, text)))
-		return;
-	int fd = g.log.fd ? g.log.fd : STDERR_FILENO;
-	struct pollfd p = { .fd = fd, .events = POLLOUT };
-	if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT)) {
-		g.log.lost++;
-		return;
-	}
-	char line[512];
-	int n = g.log.lost == 0
-		? snprintf(line, sizeof line, "sshmux: %s", text)
-		: snprintf(line, sizeof line, "sshmux: (%u lines lost) %s", (unsigned)g.log.lost, text);
-	size_t len = n < (int)sizeof line - 1 ? (size_t)n : sizeof line - 2;
-	line[len++] = '\n';
-	g.log.lost = write(fd, line, len) == (ssize_t)len ? 0 : g.log.lost + 1;
+	if ((int)level <= g.op.log_level)
+		g.log.lost = log_put(level, g.log.syslog, text, NULL) ? 0 : g.log.lost + 1;
 }
 
 static void log_at(enum tp_level level, const char *format, ...)
@@ -760,7 +809,7 @@ static void log_at(enum tp_level level, const char *format, ...)
 {
 	if ((int)level > g.op.log_level)
 		return;
-	char text[480];
+	char text[LOG_TEXT];
 	va_list ap;
 	va_start(ap, format);
 	vsnprintf(text, sizeof text, format, ap);
@@ -3535,17 +3584,26 @@ static void fw_settle(void)
  * Texts about the connection, its channels and forwards, for `-O conninfo`,
  * `-O channels`, ~I and ~#.  Lines end in CR LF (INFO-text). */
 
-/* Appends a formatted line; what does not fit is left out, the text stays good. */
+/* Appends a formatted line, what is foreign in it made harmless; what does not fit is
+ * left out, the text stays good. */
 static void in_print(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void in_print(struct buf *b, const char *format, ...)
 {
+	char line[2 * LOG_TEXT], *end;
+	size_t left = b->len - b->pos;
 	va_list ap;
 	va_start(ap, format);
-	size_t left = b->len - b->pos;
-	int n = vsnprintf((char *)b->p + b->pos, left, format, ap);
+	int n = vsnprintf(line, sizeof line, format, ap);
 	va_end(ap);
-	if (n > 0 && (size_t)n < left)
-		b->pos += (size_t)n;
+	if (n < 0 || (size_t)n >= sizeof line)
+		return;
+	end = n >= 2 && strcmp(line + n - 2, "\r\n") == 0 ? line + n - 2 : line + n;
+	size_t text = (size_t)(end - line), rest = strlen(end);
+	if (left <= rest || tp_clean(line, text, false, (char *)b->p + b->pos, left - rest) < text)
+		return;
+	b->pos += strlen((char *)b->p + b->pos);
+	memcpy(b->p + b->pos, end, rest);
+	b->pos += rest;
 }
 
 /* The link's state for people: "up", "connecting", "reconnecting, try 7, next in
@@ -5150,7 +5208,9 @@ static int8_t as_start(const char *question)
 {
 	const char *program = getenv("SSH_ASKPASS"), *require = getenv("SSH_ASKPASS_REQUIRE");
 	bool never = require && strcasecmp(require, "never") == 0;
-	const char *const argv[] = { never ? "" : program && *program ? program : ASKPASS, question, NULL };
+	char clean[4 * LOG_TEXT];
+	tp_clean(question, strlen(question), false, clean, sizeof clean);
+	const char *const argv[] = { never ? "" : program && *program ? program : ASKPASS, clean, NULL };
 	int i = EX_ASKERS;
 	while (i < PROGRAMS && g.ex.slot[i].state != EX_IDLE)
 		i++;
@@ -8695,17 +8755,12 @@ struct cl_frame {
 static void cl_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static void cl_say(const char *format, ...)
 {
-	char text[600];
+	char text[LOG_TEXT];
 	va_list ap;
 	va_start(ap, format);
-	int n = vsnprintf(text, sizeof text - 2, format, ap);
+	vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
-	if (n > (int)sizeof text - 3)
-		n = (int)sizeof text - 3;
-	if (g.log.syslog && !g.op.mux_command && log_to_syslog(TP_ERROR, text))
-		return;
-	n += snprintf(text + n, 3, "%s", cl_line_end);
-	(void)!write(g.log.fd ? g.log.fd : STDERR_FILENO, text, (size_t)n);
+	log_put(TP_ERROR, g.log.syslog && !g.op.mux_command, text, cl_line_end);
 }
 
 /* --- bytes ------------------------------------------------------------------- */
@@ -8755,6 +8810,20 @@ static uint32_t cl_text_at(uint32_t type)
 	return type == MUX_S_EXT_INFO ? 12 : type == MUX_X_S_REPORT ? 8 : 0;
 }
 
+/* Shows a part of what a master, perhaps somebody else's, says; returns how many
+ * bytes at its end wait for more, now at its front. */
+static size_t cl_show(uint8_t *p, size_t len)
+{
+	char clean[1024];
+	size_t at = 0, n;
+	while ((n = tp_clean((char *)p + at, len - at, true, clean, sizeof clean)) > 0) {
+		(void)!write(STDOUT_FILENO, clean, strlen(clean));
+		at += n;
+	}
+	memmove(p, p + at, len - at);
+	return len - at;
+}
+
 /* The next frame; what is longer than our buffer is read and forgotten. */
 static bool cl_frame(struct cl_frame *f)
 {
@@ -8776,14 +8845,13 @@ static bool cl_frame(struct cl_frame *f)
 	f->rest = buf_over(body, keep);
 	f->word = buf_get_u32(&f->rest);
 	uint32_t text = cl_text_at(f->type);
-	if (text && keep > text)
-		(void)!write(STDOUT_FILENO, body + text, keep - text);
-	for (uint32_t left = len - keep, part; left > 0; left -= part) {
-		part = left < sizeof g.scratch ? left : sizeof g.scratch;
-		if (!cl_read(g.scratch, part))
+	size_t cut = text && keep > text ? cl_show(body + text, keep - text) : 0;
+	memcpy(g.scratch, body + text, cut);
+	for (size_t left = len - keep, part; left > 0; left -= part) {
+		part = left < sizeof g.scratch - cut ? left : sizeof g.scratch - cut;
+		if (!cl_read(g.scratch + cut, part))
 			return false;
-		if (text)
-			(void)!write(STDOUT_FILENO, g.scratch, part);
+		cut = text ? cl_show(g.scratch, cut + part) : 0;
 	}
 	return true;
 }

@@ -167,4 +167,10 @@ void tp_rekey(void);
 /* Provided by the caller: one line for people, without newline. */
 void tp_log(enum tp_level level, const char *line);
 
+/* Provided by the caller: foreign text as people may see it.  Control characters and
+ * what is no UTF-8 become \ooo, as in ssh; with `lines` newlines stay.  Writes what
+ * fits into to[size], terminated, and returns how many bytes of `text` that stands for:
+ * fewer than len when it is full, or when the last character is not complete. */
+size_t tp_clean(const char *text, size_t len, bool lines, char *to, size_t size);
+
 #endif

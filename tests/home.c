@@ -3,6 +3,7 @@
  * as a valid one, and, if it is set, the password whose hash is $TEST_SHADOW.
  * All else is as the system has it.  No descriptor is opened or kept. */
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <pwd.h>
 #include <shadow.h>
 #include <stdlib.h>
@@ -85,3 +86,68 @@ void endusershell(void)
 {
 	shells = 0;
 }
+
+/* --- PAM, for servers with UsePAM: one question, the text of the file $TEST_PAM after
+ * its first byte (its echo, as PAM numbers it); $TEST_PAM_ANSWER is right. */
+
+struct pam_message { int msg_style; const char *msg; };
+struct pam_response { char *resp; int resp_retcode; };
+struct pam_conv { int (*conv)(int, const struct pam_message **, struct pam_response **, void *); void *data; };
+
+static struct pam { struct pam_conv conv; char user[64], path[128], right[64]; } pam;	/* sshd empties the environment */
+
+int pam_start(const char *service, const char *user, const struct pam_conv *conv, struct pam **handle)
+{
+	const char *path = getenv("TEST_PAM"), *right = getenv("TEST_PAM_ANSWER");
+
+	(void)service;
+	pam.conv = *conv;
+	strncpy(pam.user, user ? user : "", sizeof(pam.user) - 1);
+	strncpy(pam.path, path ? path : "", sizeof(pam.path) - 1);
+	strncpy(pam.right, right ? right : "", sizeof(pam.right) - 1);
+	*handle = &pam;
+	return 0;
+}
+
+int pam_set_item(struct pam *p, int type, const void *item)
+{
+	if (type == 5 && item)		/* PAM_CONV */
+		p->conv = *(const struct pam_conv *)item;
+	return 0;
+}
+
+int pam_get_item(struct pam *p, int type, const void **item)
+{
+	*item = type == 2 ? p->user : NULL;	/* PAM_USER */
+	return 0;
+}
+
+int pam_authenticate(struct pam *p, int flags)
+{
+	static char text[65536];
+	struct pam_message m = { 0, text + 1 };
+	const struct pam_message *list = &m;
+	struct pam_response *r = NULL;
+	int fd = open(p->path, O_RDONLY);
+	ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+
+	(void)flags;
+	if (n < 1)
+		return 7;		/* PAM_AUTH_ERR */
+	close(fd);
+	text[n] = '\0';
+	m.msg_style = text[0] - '0';
+	if (p->conv.conv(1, &list, &r, p->conv.data) || !r || !r->resp)
+		return 7;
+	return strcmp(r->resp, p->right) == 0 ? 0 : 7;
+}
+
+int pam_end(struct pam *p, int status) { (void)p; (void)status; return 0; }
+int pam_acct_mgmt(struct pam *p, int flags) { (void)p; (void)flags; return 0; }
+int pam_chauthtok(struct pam *p, int flags) { (void)p; (void)flags; return 0; }
+int pam_setcred(struct pam *p, int flags) { (void)p; (void)flags; return 0; }
+int pam_open_session(struct pam *p, int flags) { (void)p; (void)flags; return 0; }
+int pam_close_session(struct pam *p, int flags) { (void)p; (void)flags; return 0; }
+int pam_putenv(struct pam *p, const char *value) { (void)p; (void)value; return 0; }
+char **pam_getenvlist(struct pam *p) { (void)p; return NULL; }
+const char *pam_strerror(struct pam *p, int error) { (void)p; return error ? "refused" : "good"; }

@@ -70,6 +70,8 @@ static const struct { const char *name; unsigned bit; } methods[] = {
 	{ "password", METHOD_PASSWORD },
 };
 
+static bool seen_banner;	/* in a login that succeeded: said once */
+
 static void next(void);
 
 /* --- building requests ---------------------------------------------------- */
@@ -247,7 +249,6 @@ static bool name_agent_algorithm(void)
 	if (!port_take_string(auth.blob, &type, &len) || len >= sizeof(auth.algorithm))
 		return false;
 	snprintf(auth.algorithm, sizeof(auth.algorithm), "%.*s", (int)len, type);
-	port_clean(auth.algorithm);
 	if (strcmp(auth.algorithm, "ssh-rsa") == 0 || strcmp(auth.algorithm, "ssh-rsa" CERT) == 0)
 		name_rsa_algorithm(auth.algorithm[7] != '\0');
 	return true;
@@ -414,9 +415,11 @@ static bool can_ask(void)
 }
 
 /* Asks at the terminal.  Returns false if there is nobody to answer. */
-static bool ask(const char *text, bool echo, char answer[SECRET_SIZE])
+static bool ask(const char *intro, const char *text, size_t len, bool echo,
+	char answer[SECRET_SIZE])
 {
-	enum prompt_result r = prompt(text, echo, port.config->cancel_fd, answer, SECRET_SIZE);
+	enum prompt_result r = prompt(intro, text, len, echo, port.config->cancel_fd,
+		answer, SECRET_SIZE);
 
 	if (r == PROMPT_CANCELLED) {
 		explicit_bzero(answer, SECRET_SIZE);
@@ -459,7 +462,7 @@ static bool try_password(void)
 		port_log(TP_INFO, "Permission denied, please try again.");
 	snprintf(text, sizeof(text), "%.100s@%.150s's password: ",
 		port.config->user, port.config->host);
-	if (!ask(text, false, answer)) {
+	if (!ask(text, "", 0, false, answer)) {
 		auth.password_tries = port.config->prompts;
 		return false;
 	}
@@ -494,7 +497,7 @@ static bool answer_question(bool alone)
 {
 	unsigned char *question;
 	size_t len;
-	char text[300], answer[SECRET_SIZE];
+	char intro[300], answer[SECRET_SIZE];
 	bool echo;
 
 	if (!port_take_string(ses.payload, &question, &len))
@@ -506,10 +509,8 @@ static bool answer_question(bool alone)
 		put_text(ses.writepayload, port.config->password);
 		return true;
 	}
-	snprintf(text, sizeof(text), "(%.60s@%.80s) %.*s", port.config->user,
-		port.config->host, (int)(len < 120 ? len : 120), question);
-	port_clean(text);
-	if (!can_ask() || !ask(text, echo, answer))
+	snprintf(intro, sizeof(intro), "(%.100s@%.150s) ", port.config->user, port.config->host);
+	if (!can_ask() || !ask(intro, (char *)question, len, echo, answer))
 		return false;
 	put_text(ses.writepayload, answer);
 	explicit_bzero(answer, sizeof(answer));
@@ -641,6 +642,7 @@ void auth_rx_success(void)
 	auth.step = STEP_DONE;
 	ses.authstate.authdone = 1;
 	hostkey_logged_in();
+	seen_banner = true;
 	port.state = TP_UP;
 }
 
@@ -653,7 +655,20 @@ void auth_rx_banner(void)
 	if (port.state == TP_UP || auth.banners++ >= BANNERS)
 		return;
 	if (port_take_string(ses.payload, &text, &len))
-		port_log_lines(TP_INFO, (char *)text, len < 8192 ? len : 8192);
+		port_log_lines(seen_banner ? TP_VERBOSE : TP_INFO, (char *)text, len);
+}
+
+/* SSH_MSG_USERAUTH_PASSWD_CHANGEREQ, RFC 4252 8: not done here. */
+static void rx_password_expired(void)
+{
+	unsigned char *text;
+	size_t len;
+
+	if (port_take_string(ses.payload, &text, &len))
+		port_log_lines(TP_INFO, (char *)text, len);
+	port_log(TP_ERROR, "%s: the password has expired and must be changed",
+		port.config->host);
+	next();
 }
 
 /* Message 60 means what the method makes of it. */
@@ -665,12 +680,8 @@ void auth_rx_60(void)
 		rx_key_accepted();
 	else if (auth.step == STEP_KEYBOARD)
 		rx_questions();
-	else if (auth.step != STEP_PASSWORD)
+	else if (auth.step == STEP_PASSWORD)
+		rx_password_expired();
+	else
 		dropbear_exit("Unexpected userauth message");
-	else {
-		/* SSH_MSG_USERAUTH_PASSWD_CHANGEREQ: not done here. */
-		port_log(TP_ERROR, "%s: the password has expired and must be changed",
-			port.config->host);
-		next();
-	}
 }

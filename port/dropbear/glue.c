@@ -43,24 +43,11 @@ int mp_prime_rabin_miller_trials(int size)
 
 /* --- text ----------------------------------------------------------------- */
 
-/* Makes text of a peer harmless for a terminal: control characters become
- * spaces, bytes above 126 "?" (the terminal's character set is unknown). */
-void port_clean(char *text)
-{
-	for (; *text != '\0'; text++) {
-		if ((unsigned char)*text < ' ')
-			*text = ' ';
-		else if ((unsigned char)*text > '~')
-			*text = '?';
-	}
-}
-
 static void log_v(enum tp_level level, const char *format, va_list args)
 {
 	char line[LOG_LINE];
 
 	vsnprintf(line, sizeof(line), format, args);
-	port_clean(line);
 	tp_log(level, line);
 }
 
@@ -73,20 +60,32 @@ void port_log(enum tp_level level, const char *format, ...)
 	va_end(args);
 }
 
-/* Logs what a server wants the user to read, line by line, each cut to
- * LOG_LINE.  Empty lines at the end are left out. */
+/* The length of the piece of `text` that goes into one line of the log: up to a
+ * newline, LOG_LINE, or the last whole character of UTF-8 before that. */
+static size_t piece(const char *text, size_t len)
+{
+	size_t n = 0;
+
+	while (n < len && n < LOG_LINE - 1 && text[n] != '\n')
+		n++;
+	if (n == LOG_LINE - 1 && n < len)
+		while (n > LOG_LINE - 5 && ((unsigned char)text[n] & 0xc0) == 0x80)
+			n--;
+	return n;
+}
+
+/* Logs what a server wants the user to read, line by line, long ones in pieces.
+ * Empty lines at the end are left out. */
 void port_log_lines(enum tp_level level, const char *text, size_t len)
 {
-	size_t i, start = 0;
+	size_t i, n;
 
 	while (len > 0 && (text[len - 1] == '\n' || text[len - 1] == '\r'))
 		len--;
-	for (i = 0; i <= len && len > 0; i++) {
-		if (i < len && text[i] != '\n')
-			continue;
-		port_log(level, "%.*s", (int)(i - start - (i > start && text[i - 1] == '\r')),
-			text + start);
-		start = i + 1;
+	for (i = 0; i < len; i += n + (i + n < len && text[i + n] == '\n')) {
+		n = piece(text + i, len - i);
+		port_log(level, "%.*s", (int)(n - (n > 0 && text[i + n - 1] == '\r')),
+			text + i);
 	}
 }
 
@@ -174,7 +173,6 @@ void port_fail(enum tp_cause cause, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(port.error, sizeof(port.error), format, args);
 	va_end(args);
-	port_clean(port.error);
 	port.cause = cause;
 	leave();
 }

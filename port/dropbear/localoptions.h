@@ -14,7 +14,9 @@
 /* Longest message sent; ses.writepayload is that long (RFC 4253 6.1 asks
  * every peer to take 32768). */
 #define TRANS_MAX_PAYLOAD_LEN PAYLOAD_MAX
-#define RECV_MAX_PAYLOAD_LEN 32768
+/* Longest one taken: longer banners than 32 KB exist, and a small arena has no
+ * room for them. */
+#define RECV_MAX_PAYLOAD_LEN BY_PROFILE(32768, 66560)
 
 /* A client only; its server options just have to be consistent. */
 #define DROPBEAR_SVR_PASSWORD_AUTH 0

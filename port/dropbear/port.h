@@ -48,7 +48,6 @@ void port_log(enum tp_level level, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 bool port_run(void (*step)(void));
 bool port_try(void (*step)(void), char *reason, size_t size);
-void port_clean(char *text);
 bool port_glob(const char *pattern, size_t len, const char *name);
 void port_log_lines(enum tp_level level, const char *text, size_t len);
 void port_hash(const unsigned char *data, size_t len, unsigned char out[HASH_SIZE]);
@@ -62,8 +61,8 @@ size_t arena_peak(void);
 
 /* prompt.c */
 enum prompt_result { PROMPT_ANSWERED, PROMPT_NO_TERMINAL, PROMPT_ENDED, PROMPT_CANCELLED };
-enum prompt_result prompt(const char *text, bool echo, int cancel_fd,
-	char *answer, size_t size);
+enum prompt_result prompt(const char *intro, const char *text, size_t len, bool echo,
+	int cancel_fd, char *answer, size_t size);
 
 /* hostkey.c */
 void hostkey_begin(void);

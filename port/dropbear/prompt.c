@@ -57,20 +57,34 @@ static void tty_close(void)
 	tty = -1;
 }
 
-/* Output is a courtesy: what the terminal does not take is lost. */
-static void tty_write(const char *text)
+/* Writes bytes; a terminal that takes nothing for a second loses the rest. */
+static void tty_write(const char *p, size_t len)
 {
-	size_t len = strlen(text);
+	struct pollfd room = { .fd = tty, .events = POLLOUT };
 	ssize_t n;
 
 	while (len > 0) {
-		n = write(tty, text, len);
+		n = write(tty, p, len);
+		if (n < 0 && errno == EAGAIN && poll(&room, 1, 1000) > 0)
+			continue;
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return;
-		text += n;
+		p += n;
 		len -= (size_t)n;
+	}
+}
+
+/* Shows text that a server may have chosen. */
+static void tty_say(const char *text, size_t len)
+{
+	char clean[256];
+	size_t n;
+
+	for (; (n = tp_clean(text, len, true, clean, sizeof(clean))) > 0; len -= n) {
+		tty_write(clean, strlen(clean));
+		text += n;
 	}
 }
 
@@ -147,22 +161,29 @@ static enum { AT_TERMINAL, BY_PROGRAM, NOWHERE } where_to_ask(void)
 }
 
 /* In the child: nothing of ours goes along but the pipe. */
-static void become_askpass(const char *text, int out) __attribute__((noreturn));
-static void become_askpass(const char *text, int out)
+static void become_askpass(const char *intro, const char *text, size_t len, int out)
+	__attribute__((noreturn));
+static void become_askpass(const char *intro, const char *text, size_t len, int out)
 {
+	char clean[8192];
+	size_t n;
 	const char *program = is_set("SSH_ASKPASS") ? getenv("SSH_ASKPASS") : ASKPASS;
 	sigset_t none;
 
+	tp_clean(intro, strlen(intro), false, clean, sizeof(clean));
+	n = strlen(clean);
+	tp_clean(text, len, true, clean + n, sizeof(clean) - n);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
 	if (dup2(out, STDOUT_FILENO) >= 0)
-		execlp(program, program, text, (char *)NULL);
+		execlp(program, program, clean, (char *)NULL);
 	_exit(127);
 }
 
 /* The first line that the program says, if it ends well. */
-static enum prompt_result ask_program(const char *text, int cancel_fd, char *answer, size_t size)
+static enum prompt_result ask_program(const char *intro, const char *text, size_t len,
+	int cancel_fd, char *answer, size_t size)
 {
 	enum prompt_result result;
 	int out[2], status = -1;
@@ -172,7 +193,7 @@ static enum prompt_result ask_program(const char *text, int cancel_fd, char *ans
 		return PROMPT_ENDED;
 	pid = fork();
 	if (pid == 0)
-		become_askpass(text, out[1]);
+		become_askpass(intro, text, len, out[1]);
 	close(out[1]);
 	result = pid > 0 ? read_line(out[0], cancel_fd, answer, size) : PROMPT_ENDED;
 	close(out[0]);
@@ -189,17 +210,17 @@ static enum prompt_result ask_program(const char *text, int cancel_fd, char *ans
 
 /* --- either ----------------------------------------------------------------- */
 
-/* Shows `text` and reads the answer.  The caller wipes it.  PROMPT_ENDED: the
- * user typed end-of-file or the terminal is gone. */
-enum prompt_result prompt(const char *text, bool echo, int cancel_fd,
-	char *answer, size_t size)
+/* Shows `intro`, then `len` bytes of `text`, and reads the answer, which the caller
+ * wipes.  PROMPT_ENDED: the user typed end-of-file or the terminal is gone. */
+enum prompt_result prompt(const char *intro, const char *text, size_t len, bool echo,
+	int cancel_fd, char *answer, size_t size)
 {
 	enum prompt_result result;
 
 	answer[0] = '\0';
 	switch (where_to_ask()) {
 	case BY_PROGRAM:
-		return ask_program(text, cancel_fd, answer, size);
+		return ask_program(intro, text, len, cancel_fd, answer, size);
 	case NOWHERE:
 		return PROMPT_NO_TERMINAL;
 	case AT_TERMINAL:
@@ -207,10 +228,11 @@ enum prompt_result prompt(const char *text, bool echo, int cancel_fd,
 	}
 	if (!tty_open(echo))
 		return PROMPT_NO_TERMINAL;
-	tty_write(text);
+	tty_say(intro, strlen(intro));
+	tty_say(text, len);
 	result = read_line(tty, cancel_fd, answer, size);
 	if (!echo || result != PROMPT_ANSWERED)
-		tty_write("\n");
+		tty_write("\n", 1);
 	tty_close();
 	return result;
 }

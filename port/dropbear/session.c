@@ -124,13 +124,10 @@ static void other_line(void)
 /* RFC 4253 4.2: 2.0, or 1.99 for servers that also speak the old protocol. */
 static void take_ident(void)
 {
-	if (strncmp(ident, "SSH-2.", 6) != 0 && strncmp(ident, "SSH-1.99-", 9) != 0) {
-		port_clean(ident);
+	if (strncmp(ident, "SSH-2.", 6) != 0 && strncmp(ident, "SSH-1.99-", 9) != 0)
 		port_fail(TP_CAUSE_LOST, "%s: incompatible remote version '%.80s'",
 			port.config->host, ident);
-	}
 	ses.remoteident = m_strdup(ident);
-	port_clean(ident);
 	port.info.peer_version = ident;
 }
 
@@ -227,6 +224,21 @@ static void rx_disconnect(void)
 		(int)(len < 120 ? len : 120), text != NULL ? (char *)text : "");
 }
 
+/* RFC 4253 11.3: for whoever looks for a fault. */
+static void rx_debug(void)
+{
+	unsigned pos = ses.payload->pos;
+	unsigned char *text;
+	size_t len;
+
+	if (ses.payload->len - pos < 2)
+		return;
+	buf_incrpos(ses.payload, 2);
+	if (port_take_string(ses.payload, &text, &len))
+		port_log_lines(TP_DEBUG, (char *)text, len);
+	buf_setpos(ses.payload, pos);
+}
+
 static const packettype handlers[] = {
 	{ SSH_MSG_KEXINIT, rx_kexinit },
 	{ SSH_MSG_KEXDH_REPLY, rx_kexdh_reply },
@@ -317,6 +329,8 @@ static bool dispatch(void)
 	}
 	if (type == SSH_MSG_DISCONNECT)
 		rx_disconnect();
+	if (type == SSH_MSG_DEBUG)
+		rx_debug();
 	process_packet();
 	maybe_flush_reply_queue();
 	progress();
