@@ -384,6 +384,11 @@
 #define ADDRESSES 8
 #endif
 
+/* How long EventCommand may run, ms; then it is killed.  Costs nothing. */
+#ifndef EVENT_MS
+#define EVENT_MS 30000
+#endif
+
 /* EVENTS: how many of the last events -O log and -O watch --since remember
  * Costs 52 + EVENT_TEXT bytes each. */
 #ifndef EVENTS
@@ -425,6 +430,7 @@
 	LIMIT(REQUEST_POOL, 1024, 2097152) \
 	LIMIT(REQUESTS, 2, 1024) \
 	LIMIT(ENV_VARIABLES, 0, 65536) \
+	LIMIT(EVENT_MS, 1000, 600000) \
 	LIMIT(EVENTS, 2, 1024) \
 	LIMIT(EVENT_TEXT, 24, 255) \
 	LIMIT(COMMAND_TEXT, 16, 255) \

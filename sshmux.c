@@ -33,6 +33,7 @@
  *   mx_        mux messages of our clients, one handler each, and their table
  *   sd_        the scheduler: what is sent next, and how much
  *   lk_        the link: connect, log in, keepalive, loss
+ *   hk_        who is told of the uplink's state: EventCommand, supervisors
  *   lp_        the poll loop
  *   cl_        the mux client
  *   op_        options: the command line
@@ -462,7 +463,11 @@ struct program {
 	int64_t deadline;
 };
 #define EX_XAUTH 0			/* xf_'s */
-#define EX_ASKERS 1			/* as_'s begin here */
+#define EX_EVENT 1			/* hk_'s */
+#define EX_ASKERS 2			/* as_'s begin here */
+
+#define HK_VARIABLES 6			/* that EventCommand finds in its environment */
+#define HK_VARIABLE 256			/* bytes of each */
 #define PROGRAMS (EX_ASKERS + ASKERS)
 
 #define XF_COOKIE 16			/* bytes of an MIT-MAGIC-COOKIE-1 */
@@ -546,7 +551,9 @@ static struct {
 		int64_t reconnect, reconnect_min, reconnect_max, session_wait;	/* enum lk_reconnect; s */
 		int64_t tcp_keepalive, dscp_interactive, dscp_bulk;
 		int64_t wait, timeout, retry, idempotent, probe;	/* s, s, count; of the client */
-		int64_t json, since;		/* --json; --since: s */
+		int64_t json, since;		/* --json; --since: count */
+		int64_t notify_fd, event_delay;	/* --notify-fd; s */
+		const char *event_command;
 		int64_t request_tty, escape;	/* enum cl_tty; a character or NO_ESCAPE */
 		int64_t forward_x11, x11_trusted;	/* no, yes; 0 not said, 1 no, 2 yes */
 		const char *forward_agent;	/* "yes", "no", a path, "$" and a variable's name */
@@ -673,6 +680,14 @@ static struct {
 		char why[200];		/* why the last try failed */
 		char local[INET6_ADDRSTRLEN + 8], remote[INET6_ADDRSTRLEN + 8];	/* "1.2.3.4:22" */
 	} lk;
+
+	struct {
+		bool told_up;		/* what EventCommand heard last */
+		bool ready, stopping;	/* a supervisor was told */
+		uint8_t state;		/* the link's that it was told, plus one */
+		uint32_t seen;		/* number of the next event to look at */
+		char *environment[HK_VARIABLES + 1];
+	} hk;
 
 	struct {
 		int signal_pipe[2];
@@ -1831,7 +1846,7 @@ static void cn_service(struct connector *c, short revents, int64_t now)
 
 /* Nothing of ours goes along: no descriptor, no signal that we ignore.  A group
  * of its own, so that what the program starts ends with it. */
-static void ex_child(const char *const argv[], const char *variable, int out)
+static void ex_child(const char *const argv[], char *const variables[], int out)
 {
 	cn_default_signals();
 	setpgid(0, 0);
@@ -1839,14 +1854,14 @@ static void ex_child(const char *const argv[], const char *variable, int out)
 	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)
 		_exit(127);
 	fd_close_others(0, 0);
-	if (variable)
-		putenv((char *)(uintptr_t)variable);
+	for (; variables && *variables; variables++)
+		putenv(*variables);
 	execvp(argv[0], (char *const *)(uintptr_t)argv);
 	_exit(127);
 }
 
-/* Starts argv, with one more variable in its environment unless NULL. */
-static void ex_start(struct program *p, const char *const argv[], const char *variable, int64_t deadline)
+/* Starts argv, with more variables in its environment unless NULL. */
+static void ex_start(struct program *p, const char *const argv[], char *const variables[], int64_t deadline)
 {
 	int out[2];
 	*p = (struct program){ .state = EX_FAILED, .fd = -1, .deadline = deadline };
@@ -1857,7 +1872,7 @@ static void ex_start(struct program *p, const char *const argv[], const char *va
 	p->fd = out[0];
 	p->pid = fork();
 	if (p->pid == 0)
-		ex_child(argv, variable, out[1]);
+		ex_child(argv, variables, out[1]);
 	close(out[1]);
 	if (p->pid > 0) {
 		setpgid(p->pid, p->pid);	/* whoever of us is first */
@@ -5211,12 +5226,13 @@ static int8_t as_start(const char *question)
 	char clean[4 * LOG_TEXT];
 	tp_clean(question, strlen(question), false, clean, sizeof clean);
 	const char *const argv[] = { never ? "" : program && *program ? program : ASKPASS, clean, NULL };
+	static char prompt[] = "SSH_ASKPASS_PROMPT=confirm", *const confirm[] = { prompt, NULL };
 	int i = EX_ASKERS;
 	while (i < PROGRAMS && g.ex.slot[i].state != EX_IDLE)
 		i++;
 	if (i == PROGRAMS)
 		return -1;
-	ex_start(&g.ex.slot[i], argv, "SSH_ASKPASS_PROMPT=confirm", g.now + ASK_MS);
+	ex_start(&g.ex.slot[i], argv, confirm, g.now + ASK_MS);
 	return (int8_t)i;
 }
 
@@ -8106,6 +8122,140 @@ static void lk_service(void)
 	}
 }
 
+/* ===== hk_ ================================================================
+ * Tells others how the uplink is: EventCommand, a supervisor's NOTIFY_SOCKET
+ * (sd_notify(3)) and descriptor (--notify-fd).  Looks at the state each turn;
+ * what changed while a command ran is told when it has ended, the newest state
+ * alone.  Calls ex_, in_, us_, log_. */
+
+/* One variable of a command's environment; text that a server chose is clean:
+ * log_ made `why`, names come from options. */
+static void hk_variable(int slot, const char *name, const char *value)
+{
+	static char text[HK_VARIABLES][HK_VARIABLE];
+	snprintf(text[slot], sizeof text[0], "%s=%s", name, value);
+	g.hk.environment[slot] = text[slot];
+}
+
+/* Runs EventCommand for `event`, unless there is none. */
+static void hk_run(const char *event, const char *reason)
+{
+	const char *const argv[] = { g.op.event_command, NULL };
+	char pid[16], port[16];
+	if (!g.op.event_command)
+		return;
+	snprintf(pid, sizeof pid, "%d", (int)getpid());
+	snprintf(port, sizeof port, "%d", (int)g.op.port);
+	hk_variable(0, "SSHMUX_EVENT", event);
+	hk_variable(1, "SSHMUX_HOST", g.op.host_name);
+	hk_variable(2, "SSHMUX_PORT", port);
+	hk_variable(3, "SSHMUX_REASON", reason);
+	hk_variable(4, "SSHMUX_CONTROL_PATH", g.op.control_path ? g.op.control_path : "");
+	hk_variable(5, "SSHMUX_PID", pid);
+	log_at(TP_VERBOSE, "event %s: %s is run", event, argv[0]);
+	ex_start(&g.ex.slot[EX_EVENT], argv, g.hk.environment, g.now + EVENT_MS);
+}
+
+/* The command that runs has ended: what it said goes to the log, line by line. */
+static void hk_ended(struct program *p)
+{
+	char said[512];
+	if (p->state == EX_FAILED)
+		log_at(TP_ERROR, "%s failed, or ran longer than %d s", g.op.event_command, EVENT_MS / 1000);
+	ex_read(p, said, sizeof said);
+	for (char *line = said, *end; *line; line = end) {
+		end = line + strcspn(line, "\n");
+		end += *end ? (*end = 0, 1) : 0;
+		log_at(TP_INFO, "%s: %s", g.op.event_command, line);
+	}
+}
+
+/* When an outage is long enough to be told; 0 if none is to be. */
+static int64_t hk_due(void)
+{
+	bool down = g.hk.told_up && g.lk.state != LK_UP && g.lp.stop == LP_RUN;
+	return down && g.op.event_command ? g.lk.down_at + g.op.event_delay * 1000 : 0;
+}
+
+/* The next forward that could not be set up, since this was asked last. */
+static const char *hk_failed_forward(void)
+{
+	if (g.ev.next - g.hk.seen > EVENTS)
+		g.hk.seen = g.ev.next - EVENTS;
+	while (g.hk.seen != g.ev.next) {
+		const struct event *e = &g.ev.slot[g.hk.seen++ % EVENTS];
+		if (e->kind == EV_FORWARD_FAILED)
+			return e->text;
+	}
+	return NULL;
+}
+
+static void hk_events(void)
+{
+	struct program *p = &g.ex.slot[EX_EVENT];
+	if (p->state == EX_RUNNING)
+		return;
+	if (p->state != EX_IDLE)
+		hk_ended(p);
+	if (g.lk.state == LK_UP && !g.hk.told_up) {
+		g.hk.told_up = true;
+		hk_run("up", "");
+	} else if (hk_due() && g.now >= hk_due()) {
+		g.hk.told_up = false;
+		hk_run("down", g.lk.why);
+	} else {
+		const char *forward = hk_failed_forward();
+		if (forward)
+			hk_run("forward-failed", forward);
+	}
+}
+
+/* A datagram to the supervisor; one that is not there any more is no matter. */
+static void hk_notify(const char *text)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un a;
+	if (!path || (path[0] != '/' && path[0] != '@') || !us_address(&a, path))
+		return;
+	socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+	if (path[0] == '@')			/* abstract */
+		a.sun_path[0] = 0;
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0)
+		(void)!sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&a, len);
+	fd_close(&fd);
+}
+
+/* Ready: the control socket is there, once. */
+static void hk_supervisors(void)
+{
+	char text[320];
+	bool serves = g.us.bound && g.lp.stop == LP_RUN, ends = g.lp.stop != LP_RUN;
+	if (serves && !g.hk.ready) {
+		g.hk.ready = true;
+		hk_notify("READY=1");
+		if (g.op.notify_fd > 0) {
+			(void)!write((int)g.op.notify_fd, "\n", 1);
+			close((int)g.op.notify_fd);
+		}
+	}
+	if (g.hk.ready && ends && !g.hk.stopping) {
+		g.hk.stopping = true;
+		hk_notify("STOPPING=1");
+	}
+	if (g.hk.state == (uint8_t)g.lk.state + 1)
+		return;
+	g.hk.state = (uint8_t)((uint8_t)g.lk.state + 1);
+	snprintf(text, sizeof text, "STATUS=%.300s", in_state());
+	hk_notify(text);
+}
+
+static void hk_settle(void)
+{
+	hk_events();
+	hk_supervisors();
+}
+
 /* ===== lp_ ================================================================
  * The loop: build the poll set from the state, poll, serve the transport, the
  * clients and the channels, settle what follows, reap. */
@@ -8354,6 +8504,7 @@ static int lp_build(void)
 		lp_earlier(&timeout, g.lk.alive_at);
 	if (tt_any())
 		lp_earlier(&timeout, g.lk.resize_at);
+	lp_earlier(&timeout, hk_due());
 	lp_earlier(&timeout, g.lp.stop_deadline);
 	lp_earlier(&timeout, g.lp.idle_at);
 	for (int i = 0; i < PROGRAMS; i++)
@@ -8471,6 +8622,7 @@ static void lp_settle(void)
 		us_watch();
 	ex_expire();
 	xf_settle();
+	hk_settle();
 	if (g.lk.state == LK_UP && g.now >= g.lk.resize_at) {
 		g.lk.resize_at = g.now + TT_RESIZE_MS;
 		tt_resize();
@@ -9799,6 +9951,8 @@ static const struct op_keyword {
 	{ "ControlPersist", OP_MASTER, OP_PERSIST, &g.op.persist, 0, INT32_MAX, op_yes_no },
 	{ "DynamicForward", OP_BOTH, OP_FORWARD, NULL, FW_DYNAMIC, 0, NULL },
 	{ "EscapeChar", OP_CLIENT, OP_ESCAPE, &g.op.escape, 0, 0, NULL },
+	{ "EventCommand", OP_MASTER, OP_TEXT, &g.op.event_command, 0, 0, NULL },
+	{ "EventDelay", OP_MASTER, OP_TIME, &g.op.event_delay, 0, 86400, NULL },
 	{ "ExitOnForwardFailure", OP_MASTER, OP_CHOICE, &g.op.exit_on_forward_failure, 0, 0, op_yes_no },
 	{ "Fallback", OP_CLIENT, OP_CHOICE, &g.op.fallback, 0, 0, op_yes_no },
 	{ "ForkAfterAuthentication", OP_BOTH, OP_CHOICE, &g.op.background, 0, 0, op_yes_no },
@@ -10334,6 +10488,8 @@ static void op_check(const struct op_keyword *k)
 		ok = op_safe(value, OP_BAD_HOST);
 	else if (k->to == &g.op.proxy_jump)
 		ok = op_safe_jump(value);
+	else if (k->to == &g.op.event_command && value[0] != '/')
+		op_die("%s \"%s\" is not an absolute path", k->name, value);
 	if (!ok)
 		op_die("%s \"%s\" contains invalid characters", k->name, value);
 }
@@ -10466,6 +10622,7 @@ static const struct op_long {
 	{ "idempotent", NULL, "with --retry: also if it may have started", &g.op.idempotent },
 	{ "probe", NULL, "with -O check: ask the server too", &g.op.probe },
 	{ "json", NULL, "with -O status, log, list: JSON", &g.op.json },
+	{ "notify-fd", "FD", "write a newline to FD when the control socket is there", &g.op.notify_fd },
 	{ "since", "COUNT", "with -O watch: so many of the last events come first", &g.op.since },
 };
 
@@ -11277,6 +11434,21 @@ static void cf_login(void)
 
 /* --- -O list ---------------------------------------------------------------------- */
 
+/* -O list --json: an object for each name; `status` is what -O status --json prints, or null. */
+static void cf_list_json(const char *name)
+{
+	struct buf b = buf_over(g.scratch, sizeof g.scratch);
+	st_open(&b, NULL);
+	st_text(&b, "name", name);
+	st_text(&b, "control_path", g.op.control_path);
+	st_name(&b, "status");
+	(void)!write(STDOUT_FILENO, b.p, b.pos);
+	g.op.timeout = LIST_SECONDS;
+	if (cl_command("status") != 0)
+		(void)!write(STDOUT_FILENO, "null", 4);
+	(void)!write(STDOUT_FILENO, "}\n", 2);
+}
+
 /* In a child: what the files say of one name, and whether a master is there. */
 static void cf_list_one(const char *name)
 {
@@ -11289,6 +11461,10 @@ static void cf_list_one(const char *name)
 		exit(0);
 	if (g.op.connect_timeout <= 0)
 		g.op.connect_timeout = LIST_SECONDS;
+	if (g.op.json) {
+		cf_list_json(name);
+		exit(0);
+	}
 	printf("%s\t%s\t", name, g.op.control_path);
 	fflush(stdout);
 	dup2(STDOUT_FILENO, STDERR_FILENO);
@@ -11488,7 +11664,7 @@ static int main_connect(void)
 	g.lp.split = main_has_session() ? LP_SERVES_ITSELF : g.op.background || g.op.persist >= 0 ? LP_DETACHES : LP_STAYS;
 	if (g.op.reconnect < 0)
 		g.op.reconnect = cf_reconnect();
-	fd_close_others(g.log.fd, g.log.fd);
+	fd_close_others(g.log.fd, (int)g.op.notify_fd);
 	fd_raise_limit();
 	lp_open_signals();
 	unsigned left = alarm(0);
@@ -11527,6 +11703,7 @@ static void main_defaults(void)
 	g.op.wait = -1;
 	g.op.persist = -1;
 	g.op.attempts = 1;
+	g.op.event_delay = 10;
 	g.op.prompts = 3;
 	g.op.fallback = 1;
 	g.op.pubkey_auth = g.op.password_auth = g.op.keyboard_auth = 1;

@@ -206,6 +206,57 @@ comes_back() {
 	stop_master
 }
 
+# EventCommand, and supervisors who want to know when the path is served.
+the_hooks() {
+	cat >"$T/hook" <<'HOOK'
+#!/bin/sh
+echo "$SSHMUX_EVENT $SSHMUX_HOST $SSHMUX_CONTROL_PATH $SSHMUX_PID $SSHMUX_REASON" >>"${0%/*}/hooked"
+echo "said by the hook"
+[ ! -e "${0%/*}/hang" ] || exec sleep 300
+HOOK
+	chmod 755 "$T/hook"
+	python3 -c 'import socket,sys,os
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(sys.argv[1])
+out = open(sys.argv[2], "w", 1)
+while True:
+	line = s.recv(1000).decode()
+	print(line, file=out)
+	if line == "STOPPING=1": break' "$T/notify" "$T/notified" &
+	listener=$!
+	ends_later $listener
+	wait_for 20 [ -S "$T/notify" ]
+	NOTIFY_SOCKET=$T/notify
+	export NOTIFY_SOCKET
+	rm -f "$T/ready"
+	start_master -v -o ReconnectMin=1 -o EventCommand="$T/hook" -o EventDelay=1 --notify-fd=8 8>"$T/ready" ||
+		give_up "a master with hooks"
+	unset NOTIFY_SOCKET
+	works "EventCommand: up" wait_for 20 has "$T/hooked" "^up 127.0.0.1 $CTL $MASTER_PID"
+	works "EventCommand: what it says goes to the log" wait_for 20 has "$T/master.log" "hook: said by the hook"
+	works "NOTIFY_SOCKET: ready" wait_for 20 has "$T/notified" '^READY=1$'
+	works "NOTIFY_SOCKET: the state" wait_for 20 has "$T/notified" '^STATUS=up$'
+	is "--notify-fd: a newline" "$(od -An -c "$T/ready" | tr -d ' ')" '
+'
+	ours -O reconnect
+	wait_for 20 field_is 's["uplink"]["logins"]' 2
+	is "EventCommand: a flap is silent" "$(grep -c . "$T/hooked")" 1
+	touch "$T/hang"
+	processes=$(children_of $SERVER_PID)
+	stop_server
+	for p in $processes; do end "$p"; done
+	works "EventCommand: down, with the reason" wait_for 30 has "$T/hooked" '^down .*[Cc]onnection'
+	works "EventCommand: one that hangs delays nobody" timeout 10 "$SSHMUX" -S "$CTL" -O status
+	stop_master
+	works "NOTIFY_SOCKET: stopping" wait_for 20 has "$T/notified" '^STOPPING=1$'
+	rm -f "$T/hang"
+	printf 'Host gone\n ControlPath %s\n' "$T/nobody" >"$T/config"
+	is "-O list --json: a name without a master" "$("$SSHMUX" -F "$T/config" -O list --json 2>/dev/null | python3 -c 'import json,sys
+s = json.load(sys.stdin); print(s["name"], s["status"])')" "gone None"
+	"$SSHMUX" -o EventCommand=hook -G x 2>"$T/err" >/dev/null
+	is "EventCommand: a relative path" "$? $(grep -c 'absolute path' "$T/err")" "255 1"
+}
+
 start_sshd
 need_master
 the_status
@@ -214,6 +265,8 @@ the_events
 the_counters
 hold_and_drain
 comes_back
+start_sshd
+the_hooks
 start_dropbear
 need_master
 the_signals
