@@ -236,8 +236,7 @@ while True:
 	works "EventCommand: what it says goes to the log" wait_for 20 has "$T/master.log" "hook: said by the hook"
 	works "NOTIFY_SOCKET: ready" wait_for 20 has "$T/notified" '^READY=1$'
 	works "NOTIFY_SOCKET: the state" wait_for 20 has "$T/notified" '^STATUS=up$'
-	is "--notify-fd: a newline" "$(od -An -c "$T/ready" | tr -d ' ')" '
-'
+	is "--notify-fd: a newline" "$(od -An -tx1 "$T/ready" | tr -d ' ')" 0a
 	ours -O reconnect
 	wait_for 20 field_is 's["uplink"]["logins"]' 2
 	is "EventCommand: a flap is silent" "$(grep -c . "$T/hooked")" 1

@@ -243,7 +243,7 @@ same() {
 # The option table: letters and words of -h
 options() {
 	"$SSHMUX" -h >"$T/help"
-	sed -n 's/^  -\([^-]\) .*/\1/p; s/^  --\([a-z]*\).*/-\1/p' "$T/help" >"$T/program"
+	sed -n 's/^  -\([^-]\) .*/\1/p; s/^  --\([a-z-]*\).*/-\1/p' "$T/help" >"$T/program"
 	sed -n '/^\.Ss Options/,/^\.Ss Control/p' "$MANUAL" | sed -n 's/^\.It Fl //p' |
 		awk '{ for (i = 1; i <= NF; i++) if (i == 1 || $(i - 1) == "Fl") print $i }' |
 		grep -v -x -e -help -e -version >"$T/text"
