@@ -2926,8 +2926,8 @@ static bool fw_is_vital(const struct forward *f)
 /* "its name: what happened", for events. */
 static const char *fw_event(const struct forward *f, const char *what)
 {
-	static char text[EVENT_TEXT];
-	snprintf(text, sizeof text, "%s: %s", fw_name(f), what);
+	static char text[256];
+	snprintf(text, sizeof text, "%.150s: %.90s", fw_name(f), what);
 	return text;
 }
 
