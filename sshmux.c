@@ -610,6 +610,7 @@ static struct {
 
 	struct {
 		int listener;
+		int early;		/* stands for it while we log in (us_claim()); -1 for none */
 		int64_t accept_after;	/* accept() failed, or there was no descriptor left */
 		bool bound;
 		bool missed;		/* it is not at its path, and that was said */
@@ -1488,7 +1489,7 @@ static void fd_address(const struct sockaddr_storage *a, char *to, size_t size)
 static void fd_close_others(int keep, int also)
 {
 	for (int fd = 3; fd < FD_LIMIT; fd++)
-		if (fd != keep && fd != also)
+		if (fd != keep && fd != also && fd != g.us.early)	/* that one ends by exec() */
 			close(fd);
 #ifdef SYS_close_range
 	syscall(SYS_close_range, FD_LIMIT, ~0u, 0);
@@ -2597,16 +2598,56 @@ static enum us_found us_look(const char *path, struct stat *st)
 	return r != 0 && error == ECONNREFUSED ? US_STALE : US_LIVE;
 }
 
+#define US_PATH sizeof(((struct sockaddr_un *)0)->sun_path)
+
+/* The directory that `path` is in, for people and access(); overwritten by the next call. */
+static const char *us_directory(const char *path)
+{
+	static char dir[US_PATH];
+	const char *slash = strrchr(path, '/');
+	snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+	return dir;
+}
+
+/* The abstract socket that stands for a path whose master logs in: named by user,
+ * directory and file, it ends with its process (unix(7)). */
+static bool us_early_address(struct sockaddr_un *a, socklen_t *len, const char *path)
+{
+	struct stat st;
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	if (stat(us_directory(path), &st) != 0)
+		return false;
+	memset(a, 0, sizeof *a);
+	a->sun_family = AF_UNIX;
+	name += strlen(name) > 50 ? strlen(name) - 50 : 0;
+	int n = snprintf(a->sun_path + 1, US_PATH - 1, "sshmux %u %llx %llx %s", (unsigned)getuid(),
+			 (unsigned long long)st.st_dev, (unsigned long long)st.st_ino, name);
+	*len = (socklen_t)(sizeof a->sun_family + 1 + (size_t)n);
+	return true;
+}
+
+/* Claims the path for a login that begins; false if another one has. */
+static bool us_claim(const char *path)
+{
+	struct sockaddr_un a;
+	socklen_t len;
+	if (g.us.early >= 0 || !us_early_address(&a, &len, path))
+		return true;
+	g.us.early = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (g.us.early < 0 || (bind(g.us.early, (struct sockaddr *)&a, len) == 0 && listen(g.us.early, LISTEN_BACKLOG) == 0))
+		return true;
+	bool taken = errno == EADDRINUSE;
+	fd_close(&g.us.early);
+	return !taken;
+}
+
 /* Whether a master may be started at the path at all; the reason if not. */
 static const char *us_check(const char *path)
 {
-	static char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	struct stat st;
-	if (strlen(path) + US_SUFFIX >= sizeof dir)
+	if (strlen(path) + US_SUFFIX >= US_PATH)
 		return "path is too long";
-	const char *slash = strrchr(path, '/');
-	snprintf(dir, sizeof dir, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
-	if (access(dir, W_OK | X_OK) != 0)
+	if (access(us_directory(path), W_OK | X_OK) != 0)
 		return strerror(errno);
 	switch (us_look(path, &st)) {
 	case US_LIVE:		return "a master is already running there";
@@ -2722,9 +2763,9 @@ static void us_remove(void)
 }
 
 /* A connection of somebody who may use the master, or -1. */
-static int us_accept(void)
+static int us_accept(int listener)
 {
-	int fd = fd_accept(g.us.listener, &g.us.accept_after);
+	int fd = fd_accept(listener, &g.us.accept_after);
 	if (fd < 0)
 		return -1;
 	struct ucred peer;
@@ -7843,6 +7884,15 @@ static void lk_connected(void)
 	g.lp.again = true;			/* it may have failed at once */
 }
 
+/* Who came while we logged in becomes a client; who finds no place connects anew. */
+static void lk_admit_early(void)
+{
+	int fd;
+	while (g.us.early >= 0 && g.us.bound && g.mx.end < CLIENTS - 1 && (fd = us_accept(g.us.early)) >= 0)
+		mx_add(fd);
+	fd_close(&g.us.early);
+}
+
 /* The control socket, once. */
 static void lk_listen(void)
 {
@@ -7855,6 +7905,7 @@ static void lk_listen(void)
 		g.op.reconnect = LK_NO;
 		lk_fail("ControlSocket %s: %s", g.op.control_path, error == EEXIST ? "already exists" : strerror(error));
 	}
+	lk_admit_early();
 }
 
 /* Logged in. */
@@ -8582,7 +8633,7 @@ static void lp_serve(const struct lp_owner *o, const struct pollfd *p)
 		lk_noticed();
 		break;
 	case LP_LISTENER: {
-		int fd = g.us.listener < 0 ? -1 : us_accept();
+		int fd = g.us.listener < 0 ? -1 : us_accept(g.us.listener);
 		if (fd >= 0)
 			mx_add(fd);
 		break;
@@ -8895,6 +8946,7 @@ static struct cl_state {
 	bool own;			/* the master is a child of ours, and only so for us */
 	struct buf out;			/* requests that are not yet written */
 } cl = { .fd = -1 };
+static bool cl_early;			/* our master still logs in: us_claim() */
 static const char *cl_line_end = "\r\n";	/* ssh's: the terminal may be raw */
 static volatile sig_atomic_t cl_signal, cl_resized;
 
@@ -9017,17 +9069,21 @@ static bool cl_is_foreign(void)
 	cl.foreign = !known || (peer.uid != 0 && peer.uid != getuid());
 	if (!cl.foreign || g.op.foreign_master)
 		return cl.foreign = false;
+	if (cl_early) {			/* anybody may take such a name: as if there were none */
+		cl.foreign = false;
+		return true;
+	}
 	cl_say("Control socket %s belongs to another user (uid %u): not used (-o AllowForeignMaster=yes allows it)",
 	       g.op.control_path, known ? (unsigned)peer.uid : 0);
 	return true;
 }
 
 /* One try to reach the master; 0 or errno. */
-static int cl_try_connect(const struct sockaddr_un *a)
+static int cl_try_connect(const struct sockaddr_un *a, socklen_t len)
 {
 	fd_close(&cl.fd);
 	cl = (struct cl_state){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), .out = buf_over(g.req.memory, sizeof g.req.memory) };
-	return cl.fd >= 0 && connect(cl.fd, (const struct sockaddr *)a, sizeof *a) == 0 ? 0 : errno;
+	return cl.fd >= 0 && connect(cl.fd, (const struct sockaddr *)a, len) == 0 ? 0 : errno;
 }
 
 /* Whether a connection of our own may take the place of the master's, as in ssh:
@@ -9048,16 +9104,19 @@ static bool cl_may_fall_back(void)
 static bool cl_connect(void)
 {
 	struct sockaddr_un a;
+	socklen_t len = sizeof a;
 	const char *path = g.op.control_path;
 	int64_t until = log_clock() + g.op.wait * 1000;
-	if (!us_address(&a, path)) {
+	if (cl_early && !us_early_address(&a, &len, path))
+		return false;
+	if (!cl_early && !us_address(&a, path)) {
 		cl_say("ControlPath too long ('%s' >= %d bytes)", path, (int)sizeof a.sun_path);
 		exit(255);
 	}
-	int error = cl_try_connect(&a);
+	int error = cl_try_connect(&a, len);
 	while (error && g.op.wait > 0 && g.op.master == OP_MASTER_NO && !cl_signal && log_clock() < until) {
 		poll(NULL, 0, CL_CONNECT_MS);
-		error = cl_try_connect(&a);
+		error = cl_try_connect(&a, len);
 	}
 	if (error) {
 		if (!cl_may_fall_back() || (error != ENOENT && g.op.master == OP_MASTER_NO))
@@ -9077,7 +9136,9 @@ static bool cl_is_mute(void)
 {
 	struct pollfd p = { .fd = cl.fd, .events = POLLIN };
 	int64_t ms = g.op.connect_timeout * 1000;
-	if (g.op.connect_timeout <= 0 || cl.own)
+	if (cl_early && ms <= 0)
+		ms = LOGIN_MS;
+	if (ms <= 0 || cl.own)
 		return false;
 	return poll(&p, 1, ms < INT_MAX ? (int)ms : INT_MAX) == 0;
 }
@@ -9089,7 +9150,8 @@ static bool cl_hello(void)
 	if (cl.greeted)
 		return true;
 	if (!cl_flush() || cl_is_mute() || !cl_frame(&f) || f.type != MUX_MSG_HELLO) {
-		cl_say("sshmux: master hello exchange failed");
+		if (!cl_early)
+			cl_say("sshmux: master hello exchange failed");
 		return false;
 	}
 	if (f.word != MUX_VERSION) {
@@ -9798,7 +9860,7 @@ static int cl_stdio(void)
 /* One try at what we were called for. */
 static int cl_once(void)
 {
-	if (!cl_connect() || !cl_put_wait() || !cl_forwards(MUX_C_OPEN_FWD, false))
+	if (!cl_connect() || (cl_early && !cl_hello()) || !cl_put_wait() || !cl_forwards(MUX_C_OPEN_FWD, false))
 		return cl.late ? EX_TEMPFAIL : 255;
 	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
 	if (!cl.open && (cl.late || cl_signal == SIGALRM))
@@ -11664,6 +11726,10 @@ static int main_connect(void)
 	g.lp.split = main_has_session() ? LP_SERVES_ITSELF : g.op.background || g.op.persist >= 0 ? LP_DETACHES : LP_STAYS;
 	if (g.op.reconnect < 0)
 		g.op.reconnect = cf_reconnect();
+	if (g.op.control_path)
+		us_claim(g.op.control_path);
+	else
+		fd_close(&g.us.early);
 	fd_close_others(g.log.fd, (int)g.op.notify_fd);
 	fd_raise_limit();
 	lp_open_signals();
@@ -11690,7 +11756,7 @@ static void main_check_fallback(void)
 static void main_defaults(void)
 {
 	g.pool.free = NO_BLOCK;
-	g.us.listener = g.lk.uplink.fd = g.lp.signal_pipe[0] = g.lp.signal_pipe[1] = g.lp.cancel_pipe[0] = g.lp.cancel_pipe[1] = -1;
+	g.us.early = g.us.listener = g.lk.uplink.fd = g.lp.signal_pipe[0] = g.lp.signal_pipe[1] = g.lp.cancel_pipe[0] = g.lp.cancel_pipe[1] = -1;
 	g.lk.net_fd = g.sd.fd = g.lk.watch = -1;
 	g.op.watch_network = 1;
 	g.op.log_level = TP_INFO;
@@ -11727,6 +11793,32 @@ static void main_no_input(void)
 		close(fd);
 }
 
+/* Rides on a master's connection; true if that is all, with our exit status. */
+static bool main_ride(int *status)
+{
+	*status = cl_main();
+	return !cl_may_fall_back();
+}
+
+/* ControlMaster=auto, and there is no master: of several calls at once the first
+ * logs in, the others wait for that and ride along.  If it fails all go on alone. */
+static bool main_ride_along(int *status)
+{
+	const char *path = g.op.control_path;
+	struct stat st;
+	if (!us_claim(path)) {
+		cl_early = true;
+		bool rode = main_ride(status);
+		cl_early = false;
+		if (rode)
+			return true;
+	}
+	if (us_look(path, &st) != US_LIVE)
+		return false;
+	fd_close(&g.us.early);		/* another one has just become the master */
+	return main_ride(status);
+}
+
 int main(int argc, char **argv)
 {
 	(void)argc;
@@ -11757,8 +11849,8 @@ int main(int argc, char **argv)
 	if (g.op.stdin_null)
 		main_no_input();
 	if (g.op.control_path && (g.op.master == OP_MASTER_NO || g.op.master >= OP_MASTER_AUTO)) {
-		int status = cl_main();
-		if (!cl_may_fall_back())
+		int status;
+		if (main_ride(&status) || (g.op.master >= OP_MASTER_AUTO && main_ride_along(&status)))
 			return status;
 	}
 	return main_connect();

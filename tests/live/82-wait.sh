@@ -218,8 +218,44 @@ retries() {
 	rm -f "$T/odd"
 }
 
+# Several first calls at once: one master, and all others its passengers.
+first_calls() {
+	for persist in no 20; do
+		for round in 1 2 3; do
+			before=$(grep -c 'Accepted publickey' "$SERVER_LOG")
+			rm -f "$T"/first.*
+			usual
+			for i in 1 2 3 4 5 6 7 8; do
+				timeout 60 "$SSHMUX" -F none -p "$PORT" -l "$ME" -S "$T/auto" -o ControlMaster=auto \
+					-o ControlPersist=$persist $USUAL 127.0.0.1 "echo $i" >"$T/first.$i" 2>&1 </dev/null &
+				eval "first_$i=$!"
+			done
+			all=0
+			for i in 1 2 3 4 5 6 7 8; do
+				eval "wait \$first_$i" && all=$((all + 1))
+			done
+			is "ControlPersist=$persist, $round: eight first calls: all served, one login" \
+				"$all: $(cat "$T"/first.? | tr '\n' ' '), $(($(grep -c 'Accepted publickey' "$SERVER_LOG") - before))" \
+				"8: 1 2 3 4 5 6 7 8 , 1"
+			"$SSHMUX" -S "$T/auto" -O exit x >"$T/said" 2>&1 </dev/null
+			wait_for 20 test ! -S "$T/auto"
+		done
+	done
+	# The first one's login fails: the others go on alone.
+	for i in 1 2 3; do
+		timeout 60 "$SSHMUX" -F none -p "$PORT" -l "$ME" -S "$T/auto" -o ControlMaster=auto $USUAL \
+			-o IdentityFile="$T/none" -o IdentitiesOnly=yes -o HostKeyAlias=unknown 127.0.0.1 true >"$T/first.$i" 2>&1 </dev/null &
+		eval "first_$i=$!"
+	done
+	for i in 1 2 3; do
+		eval "wait \$first_$i"
+		is "a login that fails: call $i ends with 255" $? 255
+		works "and knows why" has "$T/first.$i" 'ost key'
+	done
+}
+
 "$SSHMUX" -V >"$T/version" 2>&1
 start_sshd 'LogLevel DEBUG2' 'MaxSessions 300'
 start_link
-for part in ${PARTS:-queue refused leavers patience retries time_limit}; do $part; done
+for part in ${PARTS:-queue refused leavers patience retries time_limit first_calls}; do $part; done
 finish
