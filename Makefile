@@ -89,6 +89,7 @@ help:
 	@echo '                  $(CROSS_TARGETS)'
 	@echo 'make install      PREFIX=/usr/local DESTDIR='
 	@echo 'make ipk, apk     packages for OpenWrt, in dist/'
+	@echo 'make release      tarball of the sources and a package for a feed, in dist/'
 	@echo 'make clean'
 	@echo
 	@echo 'PROFILE=router  SANITIZE=1  CHECKS=1  CC=clang  SSHMUX=binary to test'

@@ -10,7 +10,7 @@
 #ifndef SSHMUX_CONFIG_H
 #define SSHMUX_CONFIG_H
 
-#define SSHMUX_VERSION "0.1.0"
+#define SSHMUX_VERSION "0.2.0"
 
 #ifdef PROFILE_ROUTER
 #define BY_PROFILE(router, large) (router)

@@ -2,6 +2,7 @@
 #
 #   make ipk, make apk                    for every target
 #   make ipk TARGET=mipsel-24kc           for one
+#   make release                          the sources and their sha256, for a feed
 #
 # Included by the top-level Makefile, as port/cross/cross.mk, which says what targets
 # there are and where their binaries go.
@@ -14,4 +15,7 @@ ipk apk:
 		port/openwrt/pack $@ $$t $(DIST)$$t dist || exit; \
 	done
 
-.PHONY: ipk apk
+release:
+	@port/openwrt/release dist
+
+.PHONY: ipk apk release

@@ -315,6 +315,6 @@ for server in sshd dropbear; do
 done
 LABEL=
 if [ "$MASTER" != stock ]; then
-	like "--version" "$("$SSHMUX" --version)" "sshmux 0.1.0*dropbear 202*"
+	like "--version" "$("$SSHMUX" --version)" "sshmux 0.2.0*dropbear 202*"
 fi
 finish

@@ -729,7 +729,7 @@ END
 
 feed_make() (
 	unset MAKEFLAGS MFLAGS MAKELEVEL
-	cd "$PORT_DIR" && exec make -s TOPDIR="$T/feed" OUT="$T/feed/out" PKG_BUILD_DIR="$T/feed/build" "$@"
+	cd "${FEED_DIR:-$PORT_DIR}" && exec make -s TOPDIR="$T/feed" OUT="$T/feed/out" PKG_BUILD_DIR="$T/feed/build" "$@"
 )
 
 feed() {
@@ -754,6 +754,29 @@ feed() {
 		"$file $(sed -n "s/.*$(echo "$file" | tr -dc 0-9.- | sed 's/^-//; s/\..*//').*) echo \([0-9a-f]*\) .*/\1/p" "$TOP/port/dropbear/fetch")"
 	is "feed: configuration that is kept" "$(sed -n 3p "$T/show")" "/etc/config/sshmux /etc/sshmux/"
 	works "feed: test.sh" "$BUSYBOX" ash -n "$PORT_DIR/test.sh"
+	release
+}
+
+# The tarball of a release, and the package of a feed that has nothing else
+release() {
+	if ! git -C "$TOP" ls-files --error-unmatch sshmux.c >/dev/null 2>&1; then
+		skip "release" "not a clone"
+		return
+	fi
+	tarball=$NAME-$VERSION.tar.gz
+	works "release" "$PORT_DIR/release" "$T/release"
+	sleep 1
+	(umask 077; TZ=Asia/Tokyo LC_ALL=C.UTF-8 "$PORT_DIR/release" "$T/released") >"$T/works"
+	works "release: the same, byte by byte, when made again" diff -r "$T/release" "$T/released"
+	works "release: its checksum" sh -c 'cd "$0" && sha256sum -c --quiet ./*.sha256' "$T/release"
+	FEED_DIR=$T/release/feed/sshmux
+	is "release: the feed's Makefile names it" "$(sed -n 's/^PKG_HASH:=//p' "$FEED_DIR/Makefile")" "$(sum "$T/release/$tarball")"
+	mkdir -p "$T/feed/released" "$T/feed/out2"
+	tar -xzf "$T/release/$tarball" -C "$T/feed/released" --strip-components=1
+	works "release: it can be built" make -n -C "$T/feed/released" sshmux
+	cp "$SSHMUX" "$T/feed/released/sshmux"
+	works "release: the feed's package installs" feed_make OUT="$T/feed/out2" PKG_BUILD_DIR="$T/feed/released" tree
+	works "release: the same files" diff -r "$T/feed/out" "$T/feed/out2"
 }
 
 set_up
