@@ -47,7 +47,7 @@ LINK = $(CC) $(OPT) $(SANITIZE) $(CFLAGS) -Wl,--gc-sections $(LINK_FLAGS) $(LDFL
 # The binary under test: ours, unless another one is named.
 UNDER_TEST = $(if $(SSHMUX),$(SSHMUX),./$(PROGRAM))
 RUN = SSHMUX="$(UNDER_TEST)" UNIT="$(O)/unit" MUXC="$(O)/muxc"
-TOOLS = $(O)/muxc $(O)/net $(O)/pty $(O)/link
+TOOLS = $(O)/muxc $(O)/net $(O)/pty $(O)/link $(O)/pxfuzz
 HOMELIB = $(O)/home.so
 TESTS ?=
 AGAIN = $(MAKE) --no-print-directory INNER=1

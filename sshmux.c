@@ -274,6 +274,8 @@ enum px_owed {
 	PX_CLOSE = 1 << 2,
 	PX_CLOSED = 1 << 3,	/* it has heard of the server's CLOSE */
 	PX_ERR_NEXT = 1 << 4,	/* whose turn it is: stdout and stderr alternate */
+	PX_FRESH = 1 << 5,	/* a dropbear has seen nothing of this session but its open */
+	PX_REOPENED = 1 << 6,	/* it is opened again, and the client knows nothing of that */
 };
 #define PX_VERDICTS 32
 
@@ -288,6 +290,7 @@ struct proxied {
 	uint8_t pending;		/* its requests that the server has not answered */
 	uint8_t asked;			/* the server's requests that it has not answered */
 	uint8_t owed;			/* enum px_owed */
+	uint8_t reopened;		/* how often it was */
 	uint8_t stored;			/* used bytes of `store` */
 	uint8_t store[PROXY_STORE];	/* channel requests, each after its length; or why the open failed */
 };
@@ -410,6 +413,7 @@ struct client {
 	int64_t wait;			/* ms it may wait */
 	uint8_t verdict;		/* px_: enum px_answer */
 	uint8_t tail_stream;
+	uint8_t reopening;		/* px_: how many of its channels are PX_REOPENED: so long it is not read */
 	int16_t tail_channel;
 	int16_t next_channel;		/* px_: which of its channels is heard next */
 	uint32_t tail;			/* px_: bytes of that channel's stream that follow `out` */
@@ -1947,6 +1951,19 @@ static void tx_end(const struct buf *b)
 	tp_send(b->pos);
 }
 
+/* Whether the server's version says so: "OpenSSH", "dropbear". */
+static bool tx_peer_is(const char *software)
+{
+	const char *v = tp_info()->peer_version;
+	return strncmp(v, "SSH-2.0-", 8) == 0 && strncmp(v + 8, software, strlen(software)) == 0;
+}
+
+/* The longest text in a request: a dropbear ends the connection over more. */
+static uint32_t tx_text_max(void)
+{
+	return tx_peer_is("dropbear") ? 9000 : UINT32_MAX;
+}
+
 /* Messages that are a recipient channel and nothing else. */
 static void tx_channel(enum ssh_type type, const struct channel *c)
 {
@@ -2371,7 +2388,7 @@ static void ch_tell_eow(struct channel *c)
 	    c->flags & (CH_EOF_RCVD | CH_CLOSE_SENT | CH_EOW_SENT))
 		return;
 	c->flags |= CH_EOW_SENT;
-	if (strncmp(tp_info()->peer_version, "SSH-2.0-OpenSSH", 15) == 0)
+	if (tx_peer_is("OpenSSH"))
 		tx_end(tx_request(c, "eow@openssh.com", false));
 }
 
@@ -3837,9 +3854,9 @@ static uint32_t es_read(struct channel *c, uint32_t max)
  *
  *	uint32 length (2 + payload) | byte 0 | byte type | payload
  *
- * To the server, channel numbers are ours and everything else the client's;
- * "recipient channel" is the server's number on both sides.  A client can only
- * name what is its own; whatever else it does wrong loses its connection.
+ * Channel numbers are ours on both sides, everything else is the client's.  A
+ * client can only name what is its own.  What servers would end the connection of
+ * all over is looked at before it is passed on; whoever sends it loses his own.
  *
  * Windows are not end to end.  The server is promised only what the pool can
  * hold (ch_credit()), and never more than the client has granted: so all that
@@ -3966,7 +3983,7 @@ static void px_tell_opened(struct client *c, struct channel *ch)
 	if (open) {
 		ch->remote_packet = px_packet_max(ch->remote_packet);
 		px->adjust = 0;
-		buf_put_u32(&b, ch->remote_id);
+		buf_put_u32(&b, (uint32_t)ch_index(ch));
 		buf_put_u32(&b, ch->remote_window);
 		buf_put_u32(&b, ch->remote_packet);
 	} else {
@@ -4041,6 +4058,42 @@ static void px_tell_end(struct client *c, struct channel *ch)
 		ch->px.owed |= PX_CLOSED;
 }
 
+/* Whether a dropbear has closed a session because another one ended (SES-stillborn).
+ * Its client knows of no more than the open. */
+static bool px_is_stillborn(const struct client *c, const struct channel *ch)
+{
+	return ch->px.owed & PX_FRESH && ch->flags & CH_CLOSE_RCVD && ch->px.reopened < REOPENS && !c->closing;
+}
+
+/* Opens it again.  `adjust` becomes what the client knows of the window, negated:
+ * the new window is added when it comes. */
+static void px_reopen(struct client *c, struct channel *ch)
+{
+	bool told = ch->events == 0;
+	tx_channel(SSH_CHANNEL_CLOSE, ch);
+	ch->flags &= (uint16_t)~(CH_EOF_RCVD | CH_CLOSE_RCVD);
+	ch->px.owed = told ? PX_FRESH | PX_REOPENED : PX_FRESH;
+	ch->px.adjust -= ch->remote_window;
+	ch->px.reopened++;
+	ch->state = CH_OPENING;
+	ch->events = 0;
+	c->reopening += told;
+	tx_channel_open("session", ch_index(ch), ch->window, ch->px.packet < PACKET_MAX ? ch->px.packet : PACKET_MAX);
+}
+
+/* The verdict on that: its client is left to believe in the first one. */
+static void px_reopened(struct client *c, struct channel *ch)
+{
+	ch->remote_packet = px_packet_max(ch->remote_packet);
+	ch->px.owed &= (uint8_t)~PX_REOPENED;
+	c->reopening--;
+	if (ch->events & CH_EV_REFUSED || (int32_t)ch->px.adjust < 0) {
+		ch->state = ch->events & CH_EV_REFUSED ? CH_DEAD : ch->state;
+		px_drop(c, "its session was closed and cannot be opened again");
+	}
+	ch->events = 0;
+}
+
 /* Puts the next frame of channel ch that is due into c->out, if there is one:
  * data before what ends it. */
 static void px_tell(struct client *c, struct channel *ch)
@@ -4048,10 +4101,15 @@ static void px_tell(struct client *c, struct channel *ch)
 	struct proxied *px = &ch->px;
 	if (px->owed & PX_OPEN)
 		px_tell_open(c, ch);
-	else if (ch->events) {
-		if (!c->closing)		/* else it is no verdict of the server's */
-			px_tell_opened(c, ch);
-	} else if (ch->state != CH_OPEN)
+	else if (px_is_stillborn(c, ch))
+		px_reopen(c, ch);
+	else if (ch->events && c->closing)		/* no verdict of the server's */
+		return;
+	else if (ch->events && px->owed & PX_REOPENED)
+		px_reopened(c, ch);
+	else if (ch->events)
+		px_tell_opened(c, ch);
+	else if (ch->state != CH_OPEN)
 		return;
 	else if (px->adjust) {
 		px_tell_word(c, ch, SSH_CHANNEL_WINDOW_ADJUST, &px->adjust);
@@ -4062,7 +4120,7 @@ static void px_tell(struct client *c, struct channel *ch)
 		px_tell_data(c, ch);
 	else if (px->stored)
 		px_tell_request(c, ch);
-	else if (px->owed & (PX_EOF | PX_CLOSE))
+	else if (px->owed & (PX_EOF | PX_CLOSE) && (!(px->owed & PX_FRESH) || ch->flags & CH_CLOSE_RCVD))
 		px_tell_end(c, ch);
 }
 
@@ -4224,7 +4282,9 @@ static void px_server_open(struct forward *f, struct buf *b, uint32_t id, uint32
 	ch->remote_id = id;
 	ch->remote_window = window;
 	ch->remote_packet = px_packet_max(packet);
-	buf_set_u32(b->p + 1 + 4 + buf_u32_at(b->p + 1) + 8, ch->remote_packet);
+	uint8_t *terms = b->p + 1 + 4 + buf_u32_at(b->p + 1);
+	buf_set_u32(terms, (uint32_t)ch_index(ch));
+	buf_set_u32(terms + 8, ch->remote_packet);
 	pool_put(&ch->queue[CH_OUT], b->p + 1, b->len - 1);
 	pool_account(ch);
 	ch->px.owed = PX_OPEN;
@@ -4233,26 +4293,93 @@ static void px_server_open(struct forward *f, struct buf *b, uint32_t id, uint32
 /* --- from the client ----------------------------------------------------------- */
 
 /* Passes the message on that b holds without its type. */
-static void px_relay(const struct client *c, const struct buf *b)
+static void px_pass(const struct client *c, const struct buf *b)
 {
 	struct buf *m = tx_begin((enum ssh_type)c->type);
 	buf_put_bytes(m, b->p, b->len);
 	tx_end(m);
 }
 
-/* The channel of c that a message names by the server's number; NULL, and c is
- * dropped, if there is none that it may name. */
+/* The same for a message to channel ch, all of which has been looked at. */
+static void px_relay(const struct client *c, struct channel *ch, const struct buf *b)
+{
+	buf_set_u32(b->p, ch->remote_id);
+	ch->px.owed &= (uint8_t)~PX_FRESH;
+	px_pass(c, b);
+}
+
+/* The channel of c that a message names; NULL, and c is dropped, if there is none
+ * that it may name. */
 static struct channel *px_channel(struct client *c, struct buf *b, enum ch_state state)
 {
 	uint32_t id = buf_get_u32(b);
-	for (int i = 0; i < g.ch.end; i++) {
-		struct channel *ch = &g.ch.slot[i];
-		if (px_owns(c, ch) && ch->state == state && ch->remote_id == id && ch->events == 0 &&
-		    !(ch->flags & CH_CLOSE_SENT))
-			return ch;
-	}
+	struct channel *ch = !b->bad && id < (uint32_t)g.ch.end ? &g.ch.slot[id] : NULL;
+	if (ch && px_owns(c, ch) && ch->state == state && ch->events == 0 && !(ch->flags & CH_CLOSE_SENT))
+		return ch;
 	px_drop(c, "message for a channel that is not its own");
 	return NULL;
+}
+
+/* A name, or a text of a message that a server reads as a C string. */
+static struct str px_text(struct buf *b, uint32_t most)
+{
+	struct str s = buf_get_text(b);
+	b->bad |= s.len > most;
+	return s;
+}
+
+#define PX_NAME_MAX 64		/* RFC 4250, 4.6.1 */
+
+/* Terminal modes (RFC 4254, 8): an opcode below 160 has a word behind it, any
+ * other one ends them. */
+static void px_modes(struct buf *b)
+{
+	struct str s = buf_get_str(b);
+	struct buf modes = buf_over((void *)(uintptr_t)s.p, s.len);
+	for (uint8_t code = s.len ? 1 : 0; code > 0 && code < 160 && !modes.bad;)
+		if ((code = buf_get_u8(&modes)) > 0 && code < 160)
+			buf_get_u32(&modes);
+	b->bad |= modes.bad;
+}
+
+/* What stands behind the head of the messages that servers know, field by field:
+ * b one byte, u a word, s a text, m terminal modes, and no more.  Other ones are
+ * the server's to refuse, whatever they hold. */
+struct px_shape {
+	const char *name, *fields;
+};
+static const struct px_shape px_opens[] = {
+	{ "session", "" }, { "direct-tcpip", "susu" }, { "direct-streamlocal@openssh.com", "ssu" },
+	{ "tun@openssh.com", "uu" }, { NULL, NULL }
+}, px_requests[] = {
+	{ "pty-req", "suuuum" }, { "x11-req", "bssu" }, { "env", "ss" }, { "shell", "" }, { "exec", "s" },
+	{ "subsystem", "s" }, { "window-change", "uuuu" }, { "signal", "s" }, { "break", "u" },
+	{ "auth-agent-req@openssh.com", "" }, { "agent-req", "" }, { "eow@openssh.com", "" }, { NULL, NULL }
+};
+
+/* Reads the rest of b by the fields of `name`; b is bad if it has other ones. */
+static void px_check(struct buf *b, struct str name, const struct px_shape *shape)
+{
+	while (shape->name && !str_is(name, shape->name))
+		shape++;
+	const char *f = shape->name ? shape->fields : "";
+	for (; *f; f++)
+		if (*f == 'b')
+			buf_get_u8(b);
+		else if (*f == 'u')
+			buf_get_u32(b);
+		else if (*f == 's')
+			px_text(b, tx_text_max());
+		else
+			px_modes(b);
+	b->bad |= shape->name && b->pos < b->len;
+}
+
+/* Whether b has been read to its end and was good. */
+static bool px_whole(struct buf *b)
+{
+	b->bad |= b->pos < b->len;
+	return !b->bad;
 }
 
 /* Sender channel, window and packet size stand next in b: they are noted as the
@@ -4278,18 +4405,23 @@ static bool px_terms(struct channel *ch, struct buf *b)
 
 static void px_channel_open(struct client *c, struct buf *b)
 {
-	buf_get_str(b);
-	struct buf id = *b;
-	struct channel *ch = ch_alloc(CH_PROXY, CH_OPENING);
+	struct str type = px_text(b, PX_NAME_MAX);
+	struct buf terms = *b;
+	uint32_t id = buf_get_u32(b);
+	buf_get_u32(b);
+	buf_get_u32(b);
+	px_check(b, type, px_opens);
+	struct channel *ch = b->bad ? NULL : ch_alloc(CH_PROXY, CH_OPENING);
 	if (!ch) {
 		c->verdict = PX_NO_CHANNEL;
-		c->word = buf_get_u32(&id);
-	} else if (!px_terms(ch, b)) {
+		c->word = id;
+	} else if (!px_terms(ch, &terms)) {
 		ch->state = CH_DEAD;
 		px_drop(c, "channel open");
 	} else {
 		ch->client = (int16_t)(c - g.mx.slot);
-		px_relay(c, b);
+		ch->px.owed = str_is(type, "session") && tx_peer_is("dropbear") ? PX_FRESH : 0;
+		px_pass(c, b);
 	}
 }
 
@@ -4308,24 +4440,24 @@ static void px_open_confirmation(struct client *c, struct buf *b)
 	struct channel *ch = px_opening(c, b);
 	if (!ch)
 		return;
-	if (!px_terms(ch, b)) {
+	if (!px_terms(ch, b) || !px_whole(b)) {
 		px_drop(c, "channel open confirmation");
 		return;
 	}
 	ch->state = CH_OPEN;
-	px_relay(c, b);
+	px_relay(c, ch, b);
 }
 
 static void px_open_failure(struct client *c, struct buf *b)
 {
 	struct channel *ch = px_opening(c, b);
 	buf_get_u32(b);
-	buf_get_str(b);
-	buf_get_str(b);
-	if (!ch || b->bad)
+	px_text(b, tx_text_max());
+	px_text(b, tx_text_max());
+	if (!ch || !px_whole(b))
 		return;
 	ch->state = CH_DEAD;
-	px_relay(c, b);
+	px_relay(c, ch, b);
 }
 
 /* More credit stays here; the server hears of it as the pool allows. */
@@ -4364,16 +4496,16 @@ static void px_data(struct client *c, struct buf *b)
 
 /* Once the server has closed, what the client says in ignorance of it goes
  * nowhere, but for its own CLOSE. */
-static void px_relay_open(const struct client *c, const struct channel *ch, const struct buf *b)
+static void px_relay_open(const struct client *c, struct channel *ch, const struct buf *b)
 {
 	if (!(ch->flags & CH_CLOSE_RCVD))
-		px_relay(c, b);
+		px_relay(c, ch, b);
 }
 
 static void px_eof(struct client *c, struct buf *b)
 {
 	struct channel *ch = px_channel(c, b, CH_OPEN);
-	if (!ch)
+	if (!ch || !px_whole(b))
 		return;
 	if (ch->flags & CH_EOF_SENT) {
 		px_drop(c, "a second EOF");
@@ -4386,31 +4518,33 @@ static void px_eof(struct client *c, struct buf *b)
 static void px_close(struct client *c, struct buf *b)
 {
 	struct channel *ch = px_channel(c, b, CH_OPEN);
-	if (!ch)
+	if (!ch || !px_whole(b))
 		return;
 	ch->flags |= CH_EOF_SENT | CH_CLOSE_SENT;
-	px_relay(c, b);
+	px_relay(c, ch, b);
 }
 
 static void px_channel_request(struct client *c, struct buf *b)
 {
 	struct channel *ch = px_channel(c, b, CH_OPEN);
-	buf_get_str(b);
-	bool want_reply = buf_get_u8(b);
+	struct str name = px_text(b, PX_NAME_MAX);
+	bool want_reply = buf_get_u8(b), pty = str_is(name, "pty-req");
+	px_check(b, name, px_requests);
 	if (!ch || b->bad || ch->flags & CH_CLOSE_RCVD)
 		return;
-	if (want_reply && ch->px.pending + ch->px.n_verdicts >= PX_VERDICTS) {
-		px_drop(c, "too many requests without an answer");
+	if ((pty && ch->flags & CH_TTY) || (want_reply && ch->px.pending + ch->px.n_verdicts >= PX_VERDICTS)) {
+		px_drop(c, pty ? "a second terminal" : "too many requests without an answer");
 		return;
 	}
+	ch->flags |= pty ? CH_TTY : 0;
 	ch->px.pending += want_reply;
-	px_relay(c, b);
+	px_relay(c, ch, b);
 }
 
 static void px_channel_reply(struct client *c, struct buf *b)
 {
 	struct channel *ch = px_channel(c, b, CH_OPEN);
-	if (!ch)
+	if (!ch || !px_whole(b))
 		return;
 	if (ch->px.asked == 0) {
 		px_drop(c, "answer to a request that was not made");
@@ -4525,7 +4659,7 @@ static void px_dispatch(struct client *c)
 	}
 	px_table[i].run(c, &b);
 	if (b.bad)
-		px_drop(c, "message too short");
+		px_drop(c, "malformed message");
 	if (c->phase == MX_PROXY_BODY)
 		px_next(c);
 	c->got = 0;
@@ -4587,14 +4721,16 @@ static uint32_t px_relay_data(struct client *c, uint32_t max)
 		return n;
 	p[0] = (uint8_t)c->type;
 	memcpy(p + 1, c->small, head - 1);
+	buf_set_u32(p + 1, ch->remote_id);
 	buf_set_u32(p + head - 4, n);
+	ch->px.owed &= (uint8_t)~PX_FRESH;
 	tp_send(head + n);
 	return n;
 }
 
 static bool px_may_read(const struct client *c)
 {
-	return px_is(c) && !c->dead && !c->closing && c->verdict == PX_NONE && c->phase != MX_PROXY_WAIT &&
+	return px_is(c) && !c->dead && !c->closing && c->verdict == PX_NONE && !c->reopening && c->phase != MX_PROXY_WAIT &&
 	       g.lp.stop != LP_NOW;
 }
 
@@ -4985,6 +5121,7 @@ static void rx_channel_open_confirmation(struct buf *b)
 		return;
 	}
 	c->state = CH_OPEN;
+	c->px.adjust += c->remote_window;	/* px_reopen() */
 	if (!(c->flags & CH_ABANDONED))
 		c->events |= CH_EV_CONFIRMED;
 }
@@ -7308,7 +7445,7 @@ static bool mx_is_stillborn(const struct client *c, const struct channel *ch)
 static bool mx_awaits_start(const struct channel *ch)
 {
 	return ch->kind == CH_SESSION && ch->request[0] != CH_RQ_NONE && !(ch->flags & CH_CLOSE_RCVD) &&
-	       strncmp(tp_info()->peer_version, "SSH-2.0-dropbear", 16) == 0;
+	       tx_peer_is("dropbear");
 }
 
 /* Nothing was started: the request waits for another channel, in its place. */

@@ -47,6 +47,7 @@ static void check_clean(const char *after)
 #include "unit_mux.c"
 #include "unit_ssh.c"
 #include "unit_flow.c"
+#include "unit_px.c"
 #include "unit_fw.c"
 #include "unit_link.c"
 #include "unit_xf.c"
@@ -58,7 +59,7 @@ int main(int argc, char **argv)
 {
 	static const struct { const char *name; void (*run)(void); } groups[] = {
 		{ "base", unit_base }, { "mux", unit_mux }, { "ssh", unit_ssh },
-		{ "flow", unit_flow }, { "forward", unit_fw }, { "link", unit_link },
+		{ "flow", unit_flow }, { "px", unit_px }, { "forward", unit_fw }, { "link", unit_link },
 		{ "xf", unit_xf }, { "options", unit_op }, { "text", unit_text },
 	};
 	if (!world_open_dir()) {

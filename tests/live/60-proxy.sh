@@ -34,18 +34,22 @@ in"
 	like "a terminal" "$( (exec_proxy -tt x 'tty; stty -echo; exit 5') 2>/dev/null </dev/null; echo $?)" '/dev/pts/*5'
 }
 
-# None ends while another starts: a dropbear server of 2022 then aborts
-# ("sent_close"), whoever the master is.
+# None ends while another starts: they wait for one another.  A dropbear server of
+# 2022 aborts ("sent_close") when a command comes for a session that it has just
+# closed, whoever the master is.
 many() {
 	exec 9<>"$T/hold"
 	n=0
+	rm -f "$T/all"
 	while [ $n -lt 20 ]; do
 		n=$((n + 1))
-		px "echo $n; sleep 1; exit $n" <"$T/hold" >"$T/many.$n" 2>&1 9>&- &
+		px "echo $n; until [ -e $T/all ]; do sleep 0.1; done; exit $n" <"$T/hold" >"$T/many.$n" 2>&1 9>&- &
 		echo $! >"$T/many.pid.$n"
-		cx "sleep 1; exit $n" <"$T/hold" 9>&- &
+		cx "echo $n; until [ -e $T/all ]; do sleep 0.1; done; exit $n" <"$T/hold" >"$T/cmany.$n" 9>&- &
 		echo $! >"$T/many.cpid.$n"
 	done
+	wait_for 60 all_started
+	: >"$T/all"
 	bad=0
 	n=0
 	while [ $n -lt 20 ]; do
@@ -58,6 +62,7 @@ many() {
 	exec 9>&-
 	is "20 proxy clients beside 20 passengers" $bad 0
 }
+all_started() { [ "$(cat "$T"/many.[0-9]* "$T"/cmany.[0-9]* | grep -c '^[0-9]')" -ge 40 ]; }
 
 bulk() {
 	for n in 1 2; do
@@ -184,6 +189,30 @@ hostile() {
 	alive "the master lives"
 }
 
+# Thousands of messages that are nearly right, by clients that come again; a
+# passenger's session sees nothing of it, the connection stays the same one.
+fuzzed() {
+	exec 9<>"$T/hold"
+	cx 'sed -u 2q' <"$T/hold" >"$T/bystander" 9>&- &
+	pid=$!
+	echo before >&9
+	wait_for 20 has "$T/bystander" before
+	count=${PROXY_FUZZ:-4000}
+	seed=${PROXY_SEED:-$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')}
+	timeout 900 "${MUXC%/*}/pxfuzz" "$CTL" "$count" "$seed" "$PORT" >"$T/fuzzed" 2>&1
+	is "fuzzed: all $count messages are sent (seed $seed)" "$? $(cut -d' ' -f1 "$T/fuzzed")" "0 $count"
+	echo after >&9
+	wait_for 20 has "$T/bystander" after
+	is "fuzzed: a session beside it goes on" "$(cat "$T/bystander")" "before
+after"
+	exec 9>&-
+	wait $pid
+	is "fuzzed: and ends with its status" $? 0
+	same_fds "fuzzed: nothing is left" "$before"
+	is "fuzzed: it was one connection to the server" \
+		"$("$SSHMUX" -S "$CTL" -O conninfo x | tr -d '\r' | sed -n 's/^  logins //p')" 1
+}
+
 # says NAME FORMAT WANT: a global request for the copying client; the answer in hex
 says() {
 	is "$1" "$({
@@ -223,6 +252,7 @@ for server in sshd dropbear; do
 	killed
 	hostile
 	globals
+	[ $SERVER != sshd ] || fuzzed	# (a dropbear of 2022 ends by itself: "sent_close")
 	same_fds "nothing is left of all that" "$before"
 	(exec_proxy x "echo up; sleep 3") </dev/null >"$T/up" 2>/dev/null &
 	pid=$!
