@@ -24,6 +24,9 @@ ifeq ($(origin CC),default)
 CC = gcc
 endif
 PROGRAM = sshmux
+# Bound at the start: the dynamic linker, called in the midst of a signature, would
+# leave registers on the stack; and what it has written is read-only from then on.
+LINK_FLAGS = -Wl,-z,relro,-z,now
 endif
 ifeq ($(filter default router,$(PROFILE)),)
 $(error PROFILE is default or router, not "$(PROFILE)")

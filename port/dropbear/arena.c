@@ -121,6 +121,11 @@ void arena_reset(void)
 	peak = 0;
 }
 
+/* Nothing to do: what is free is no memory of ours. */
+void arena_wipe(void)
+{
+}
+
 #else
 
 static _Alignas(GRAIN) unsigned char arena[ARENA_SIZE];
@@ -175,6 +180,20 @@ void arena_reset(void)
 	ready = true;
 	at(0)->before = 0;
 	set_size(at(0), ARENA_SIZE, 0);
+}
+
+/* Wipes what is free: keys that were freed, and what was computed with them. */
+void arena_wipe(void)
+{
+	uint32_t offset, size;
+	struct head *h;
+
+	for (h = at(0); h != NULL && offset_of(h) < touched; h = after(h)) {
+		offset = offset_of(h);
+		size = size_of(h) < touched - offset ? size_of(h) : touched - offset;
+		if (!(h->size & 1))
+			explicit_bzero(h + 1, size - sizeof(struct head));
+	}
 }
 
 /* Cuts `h`, a block at least `size` long, to `size` and marks it used; the

@@ -57,6 +57,7 @@ bool port_take_string(buffer *b, unsigned char **p, size_t *n);
 
 /* arena.c */
 void arena_reset(void);
+void arena_wipe(void);
 size_t arena_peak(void);
 
 /* prompt.c */

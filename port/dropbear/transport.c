@@ -21,6 +21,7 @@
 #define REKEY_BYTES_MIN 16384
 
 #define ENTROPY_SECONDS 60
+#define STACK_WIPE 32768	/* deeper than signatures go */
 
 const size_t tp_payload_max = PAYLOAD_MAX;
 const char tp_version[] = "dropbear " DROPBEAR_VERSION;
@@ -258,15 +259,21 @@ size_t tp_poll(struct pollfd *p, int64_t now, int *timeout)
 	return n;
 }
 
+/* What a signature had on the stack, below whoever serves the transport. */
+static void __attribute__((noinline)) wipe_stack(void)
+{
+	char below[STACK_WIPE];
+
+	explicit_bzero(below, sizeof(below));
+}
+
 static void agent_step(void)
 {
 	auth_agent_event(event);
 }
 
-void tp_service(const struct pollfd *p, size_t n, int64_t now)
+static void service(const struct pollfd *p, size_t n, int64_t now)
 {
-	if (!active())
-		return;
 	port.now = now;
 	event = agent_service(n > 1 ? p[1].revents : 0);
 	if (event != AGENT_NOTHING && !port_run(agent_step))
@@ -278,6 +285,20 @@ void tp_service(const struct pollfd *p, size_t n, int64_t now)
 	if (rekey_due())
 		tp_rekey();
 	tp_flush();
+}
+
+/* When a login has ended, well or badly, nothing of the user's keys stays. */
+void tp_service(const struct pollfd *p, size_t n, int64_t now)
+{
+	bool login = port.state == TP_LOGIN;
+
+	if (!active())
+		return;
+	service(p, n, now);
+	if (!login || port.state == TP_LOGIN)
+		return;
+	arena_wipe();
+	wipe_stack();
 }
 
 uint8_t *tp_recv(size_t *len)
