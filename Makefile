@@ -86,6 +86,8 @@ help:
 	@echo 'make unit         the unit tests alone'
 	@echo 'make fuzz         the fuzzers: their corpus, FUZZ_RUNS=2000 mutations of it;'
 	@echo '                  make fuzz SECONDS=60: each so long with libFuzzer (clang)'
+	@echo 'make coverage     lines and branches that the suite runs'
+	@echo 'make soak         everything at random for MINUTES=60, from a SEED='
 	@echo 'make bench        side by side with the master and client of OpenSSH'
 	@echo 'make ram          the static memory of the binary, owner by owner'
 	@echo 'make cross TARGET=  dist/sshmux-VERSION-TARGET, static; make dist: all of'
@@ -130,6 +132,16 @@ fuzz:
 		$(FUZZ:%=build/fuzz/fuzz_%)
 	@tests/fuzz $(SECONDS) $(FUZZ)
 endif
+
+# The whole suite (or TESTS) with gcov; dropbear's own files are not counted.
+coverage:
+	$(SETUP) build check
+	@tests/coverage $(TESTS)
+
+soak:
+	$(SETUP) build check
+	@+$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(TOOLS) $(HOMELIB)
+	@$(RUN) tests/soak $(or $(MINUTES),60) $(SEED)
 
 demo:
 	$(SETUP) build demo
@@ -246,5 +258,5 @@ $(O):
 include port/openwrt/openwrt.mk
 -include $(wildcard $(O)/*.d)
 
-.PHONY: all static help check check-stock check-more unit fuzz demo bench ram install objects test-objects clean FORCE
+.PHONY: all static help check check-stock check-more unit fuzz soak coverage demo bench ram install objects test-objects clean FORCE
 .DELETE_ON_ERROR:
