@@ -964,10 +964,10 @@ static uint32_t buf_u32_at(const uint8_t *p)
 
 static void buf_set_u32(uint8_t *p, uint32_t v)
 {
-	p[0] = v >> 24;
-	p[1] = v >> 16;
-	p[2] = v >> 8;
-	p[3] = v;
+	p[0] = (uint8_t)(v >> 24);
+	p[1] = (uint8_t)(v >> 16);
+	p[2] = (uint8_t)(v >> 8);
+	p[3] = (uint8_t)v;
 }
 
 static uint8_t buf_get_u8(struct buf *b)
@@ -1160,8 +1160,8 @@ static void pool_put(struct queue *q, const uint8_t *p, size_t n)
 		if (part > n)
 			part = n;
 		memcpy(g.pool.block[q->tail] + q->end, p, part);
-		q->end += part;
-		q->len += part;
+		q->end = (uint16_t)(q->end + part);
+		q->len += (uint32_t)part;
 		p += part;
 		n -= part;
 	}
@@ -1198,7 +1198,7 @@ static void pool_drop(struct queue *q, uint32_t n)
 			part = q->len;
 		if (part > n)
 			part = n;
-		q->off += part;
+		q->off = (uint16_t)(q->off + part);
 		q->len -= part;
 		n -= part;
 		if (q->off == WINDOW_BLOCK || q->len == 0) {
@@ -3010,7 +3010,7 @@ static void fw_decided(struct forward *f, bool stands)
 		ev_add((struct event){ .kind = EV_FORWARD_FAILED }, fw_event(f, f->why));
 	if (f->tries == 0 && !fw_is_vital(f))
 		log_at(TP_ERROR, "forward %s: %s", fw_name(f), f->why);
-	f->tries += f->tries < UINT8_MAX;
+	f->tries = (uint8_t)(f->tries + (f->tries < UINT8_MAX));
 }
 
 /* --- listeners of ours ------------------------------------------------------ */
@@ -10459,14 +10459,14 @@ static bool op_matches(const char *text, size_t len, const char *list)
 	for (size_t i = 0; i <= len; i++)
 		name[i] = (char)tolower((unsigned char)(i < len ? text[i] : 0));
 	for (const char *p = list; *p; p += *p == ',') {
-		bool not = *p == '!';
+		bool negated = *p == '!';
 		size_t n = 0;
-		for (p += not; *p && *p != ','; p++)
+		for (p += negated; *p && *p != ','; p++)
 			if (n < sizeof pattern - 1)
 				pattern[n++] = (char)tolower((unsigned char)*p);
 		pattern[n] = 0;
 		bool here = str_matches(str_of(name), pattern);
-		if (here && not)
+		if (here && negated)
 			return false;
 		found |= here;
 	}
@@ -11265,11 +11265,11 @@ static bool cf_match(struct op_text t)
 		g.op.host_name = typed;
 	}
 	for (any = false; (word = op_word(&t)); any = true) {
-		bool not = *word == '!';
-		size_t n = strcspn(word += not, "=");
+		bool negated = *word == '!';
+		size_t n = strcspn(word += negated, "=");
 		bool original = op_is(word, n, "originalhost");
 		if (op_is(word, n, "all")) {
-			matches &= !not;
+			matches &= !negated;
 			continue;
 		}
 		const char *list = !original && !op_is(word, n, "host") ? NULL : word[n] ? word + n + 1 : op_word(&t);
@@ -11278,7 +11278,7 @@ static bool cf_match(struct op_text t)
 			log_at(TP_VERBOSE, "%s line %u: Match %s is skipped", op_where.file, op_where.line, word);
 			matches = false;
 		} else
-			matches &= op_matches(name, strlen(name), list) != not;
+			matches &= op_matches(name, strlen(name), list) != negated;
 		if (!list)
 			break;
 	}
@@ -11758,7 +11758,7 @@ static void cf_print(const struct op_keyword *k)
 {
 	char name[40];
 	size_t n = 0;
-	for (; k->name[n] && n < sizeof name - 1; n++)
+	for (; n < sizeof name - 1 && k->name[n]; n++)
 		name[n] = (char)tolower((unsigned char)k->name[n]);
 	name[n] = 0;
 	int64_t number = k->kind <= OP_PERSIST ? *(int64_t *)k->to : 0;
