@@ -68,8 +68,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <limits.h>
 #include <netdb.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -550,7 +552,8 @@ static struct {
 		int64_t persist, attempts, prompts, fallback, background, stdin_null, clear_forwards;	/* ControlPersist: s, 0 for ever, -1 no */
 		int64_t pubkey_auth, password_auth, keyboard_auth;
 		const char *preferred_auth, *identity_agent;
-		const char *proxy_command, *proxy_jump, *remote_command;
+		const char *proxy_command, *proxy_jump, *remote_command, *local_command;
+		int64_t permit_local;
 		int64_t batch, identities_only, strict, gateway_ports, exit_on_forward_failure;
 		int64_t reconnect, reconnect_min, reconnect_max, session_wait;	/* enum lk_reconnect; s */
 		int64_t tcp_keepalive, dscp_interactive, dscp_bulk;
@@ -564,7 +567,8 @@ static struct {
 		const char *xauth;
 		const char *stdio_forward;
 		int64_t foreign_master, watch_network;
-		const char *user, *host_key_alias, *bind_address, *bind_interface;
+		const char *user, *host_key_alias, *bind_address, *bind_interface, *tag;
+		bool final, wants_final;	/* cf_: the files are read again; are to be */
 		struct tp_config tp;
 	} op;
 
@@ -8045,6 +8049,19 @@ static void lk_listen(void)
 	lk_admit_early();
 }
 
+/* LocalCommand, after each login; nobody waits for it. */
+static void lk_local_command(void)
+{
+	const char *shell = getenv("SHELL");
+	if (!g.op.local_command || fork() != 0)
+		return;
+	shell = shell && *shell ? shell : "/bin/sh";
+	cn_default_signals();
+	fd_close_others(0, 0);
+	execl(shell, shell, "-c", g.op.local_command, (char *)NULL);
+	_exit(1);
+}
+
 /* Logged in. */
 static void lk_up(void)
 {
@@ -8069,6 +8086,7 @@ static void lk_up(void)
 	g.lk.failures = 0;
 	g.ch.session_limit = SESSIONS;
 	lk_listen();
+	lk_local_command();
 }
 
 static void lk_send_keepalive(void)
@@ -10171,11 +10189,13 @@ static const struct op_keyword {
 	{ "IPQoS", OP_MASTER, OP_QOS, NULL, 0, 0, op_dscp },
 	{ "KbdInteractiveAuthentication", OP_MASTER, OP_CHOICE, &g.op.keyboard_auth, 0, 0, op_yes_no },
 	{ "KexAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.kex, TP_KEX, 0, NULL },
+	{ "LocalCommand", OP_MASTER, OP_REST, &g.op.local_command, 0, 0, NULL },
 	{ "LocalForward", OP_BOTH, OP_FORWARD, NULL, FW_LOCAL, 0, NULL },
 	{ "LogLevel", OP_BOTH, OP_CHOICE, &g.op.level, 0, 0, log_levels },
 	{ "MACs", OP_MASTER, OP_ALGORITHMS, &g.op.tp.macs, TP_MACS, 0, NULL },
 	{ "NumberOfPasswordPrompts", OP_MASTER, OP_NUMBER, &g.op.prompts, 1, INT32_MAX, NULL },
 	{ "PasswordAuthentication", OP_MASTER, OP_CHOICE, &g.op.password_auth, 0, 0, op_yes_no },
+	{ "PermitLocalCommand", OP_MASTER, OP_CHOICE, &g.op.permit_local, 0, 0, op_yes_no },
 	{ "Port", OP_MASTER, OP_PORT, &g.op.port, 1, 65535, NULL },
 	{ "PreferredAuthentications", OP_MASTER, OP_TEXT, &g.op.preferred_auth, 0, 0, NULL },
 	{ "ProxyCommand", OP_MASTER, OP_REST, &g.op.proxy_command, 0, 0, NULL },
@@ -10198,6 +10218,7 @@ static const struct op_keyword {
 	{ "StdinNull", OP_CLIENT, OP_CHOICE, &g.op.stdin_null, 0, 0, op_yes_no },
 	{ "StrictHostKeyChecking", OP_MASTER, OP_CHOICE, &g.op.strict, 0, 0, op_strict },
 	{ "SyslogFacility", OP_BOTH, OP_CHOICE, &g.log.facility, 0, 0, op_facilities },
+	{ "Tag", OP_BOTH, OP_TEXT, &g.op.tag, 0, 0, NULL },
 	{ "TCPKeepAlive", OP_MASTER, OP_CHOICE, &g.op.tcp_keepalive, 0, 0, op_yes_no },
 	{ "User", OP_MASTER, OP_TEXT, &g.op.user, 0, 0, NULL },
 	{ "UserKnownHostsFile", OP_MASTER, OP_WORDS, &g.op.known_hosts, 0, 0, NULL },
@@ -10216,10 +10237,10 @@ static const char op_idle[] =
 	"GSSAPIDelegateCredentials GSSAPIKexAlgorithms GSSAPIKeyExchange GSSAPIRenewalForcesRekey "
 	"GSSAPIServerIdentity GSSAPITrustDns HashKnownHosts HostbasedAcceptedAlgorithms HostbasedAuthentication "
 	"HostbasedKeyTypes KbdInteractiveDevices KerberosAuthentication KerberosTGTPassing KnownHostsCommand "
-	"LocalCommand LogVerbose NoHostAuthenticationForLocalhost ObscureKeystrokeTiming "
-	"PermitLocalCommand PKCS11Provider Protocol "
+	"LogVerbose NoHostAuthenticationForLocalhost ObscureKeystrokeTiming "
+	"PKCS11Provider Protocol "
 	"RhostsAuthentication RhostsRSAAuthentication RSAAuthentication SecurityKeyProvider SmartcardDevice "
-	"StreamLocalBindMask StreamLocalBindUnlink Tag Tunnel TunnelDevice UpdateHostKeys "
+	"StreamLocalBindMask StreamLocalBindUnlink Tunnel TunnelDevice UpdateHostKeys "
 	"UsePrivilegedPort UserKnownHostsFile2 UseRoaming UseRsh VerifyHostKeyDNS VersionAddendum VisualHostKey "
 	"WarnWeakCrypto";
 static const char *const op_aliases[][2] = {	/* older words for ours */
@@ -10272,7 +10293,7 @@ static const struct op_letter {
 	{ 'O', "COMMAND", NULL, NULL, "tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy, "
 	  "status, metrics, log, watch, drain, hold, resume, reconnect, loglevel, signal, kill; list" },
 	{ 'o', "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
-	{ 'P', "TAG", "Tag", NULL, "no effect: Match blocks by tag are skipped" },
+	{ 'P', "TAG", "Tag", NULL, "a name for Match tagged" },
 	{ 'p', "PORT", "Port", NULL, "port of the server" },
 	{ 'Q', "WHAT", NULL, NULL, "print what this build has: cipher, mac, kex, key, sig, …" },
 	{ 'q', NULL, "LogLevel", "QUIET", "only errors" },
@@ -10449,21 +10470,21 @@ static bool op_names(const char *list, char by, const char *name, size_t len)
 	return false;
 }
 
-/* ssh's pattern lists: parted by commas, ! excludes, case does not matter. */
-static bool op_matches(const char *text, size_t len, const char *list)
+/* ssh's pattern lists: parted by commas, ! excludes; `lower`: case does not matter. */
+static bool op_matches(const char *text, size_t len, const char *list, bool lower)
 {
-	char name[NI_MAXHOST], pattern[NI_MAXHOST];
+	char name[PATH_MAX], pattern[NI_MAXHOST];
 	bool found = false;
 	if (len >= sizeof name)
 		return false;
 	for (size_t i = 0; i <= len; i++)
-		name[i] = (char)tolower((unsigned char)(i < len ? text[i] : 0));
+		name[i] = (char)(i == len ? 0 : lower ? tolower((unsigned char)text[i]) : text[i]);
 	for (const char *p = list; *p; p += *p == ',') {
 		bool negated = *p == '!';
 		size_t n = 0;
 		for (p += negated; *p && *p != ','; p++)
 			if (n < sizeof pattern - 1)
-				pattern[n++] = (char)tolower((unsigned char)*p);
+				pattern[n++] = (char)(lower ? tolower((unsigned char)*p) : *p);
 		pattern[n] = 0;
 		bool here = str_matches(str_of(name), pattern);
 		if (here && negated)
@@ -10764,7 +10785,7 @@ static void op_foreign(const char *name, size_t len, const char *value)
 	bool idle = op_names(op_idle, ' ', name, len), refused = op_names(op_unsafe, ' ', name, len);
 	if (refused && (strcasecmp(value, "no") == 0 || strcasecmp(value, "none") == 0 || strcasecmp(value, "any") == 0))
 		return;
-	if (g.op.ignore_unknown && op_matches(name, len, g.op.ignore_unknown))
+	if (g.op.ignore_unknown && op_matches(name, len, g.op.ignore_unknown, true))
 		return;
 	if (!op_where.file && refused)
 		op_die("%.*s is not possible, and to go without it would not be safe", (int)len, name);
@@ -10966,6 +10987,15 @@ static void op_special(const struct op_letter *l, const char *argument)
 /* Of these letters the last one counts, whatever came before (CFG-first). */
 #define OP_LAST "46AaBbcegmNnqSsXxY"
 
+/* -i with a file that is not there: ssh goes on without. */
+static bool op_is_missing_key(char letter, const char *path)
+{
+	if (letter != 'i' || access(op_path(path), F_OK) == 0)
+		return false;
+	log_at(TP_ERROR, "Warning: Identity file %s not accessible: %s.", path, strerror(errno));
+	return true;
+}
+
 /* One word of letters, "-MNS" or "-p22"; returns how many words it used up. */
 static int op_letter_word(char **word)
 {
@@ -10981,7 +11011,9 @@ static int op_letter_word(char **word)
 			op_die("option requires an argument -- %c", *p);
 		if (l->keyword && strchr(OP_LAST, *p))
 			op_set[op_find(l->keyword, strlen(l->keyword)) - op_keywords] = false;
-		if (l->keyword)
+		if (l->keyword && op_is_missing_key(l->letter, argument))
+			;
+		else if (l->keyword)
 			op_set_word(l->keyword, argument);
 		else
 			op_special(l, argument);
@@ -11124,7 +11156,7 @@ static void cf_port(char to[8])
 static const char *cf_jump_host(void)
 {
 	static char name[NI_MAXHOST];
-	const char *hop = g.op.proxy_jump ? g.op.proxy_jump : "";
+	const char *hop = g.op.proxy_jump && strcasecmp(g.op.proxy_jump, "none") != 0 ? g.op.proxy_jump : "";
 	hop = strrchr(hop, ',') ? strrchr(hop, ',') + 1 : hop;
 	hop += strncasecmp(hop, "ssh://", 6) == 0 ? 6 : 0;
 	hop = strrchr(hop, '@') ? strrchr(hop, '@') + 1 : hop;
@@ -11160,6 +11192,7 @@ static const char *cf_token(char token, char room[64])
 	case 'n':	return g.op.given;
 	case 'p':	cf_port(room); return room;
 	case 'r':	return g.op.tp.user;
+	case 'T':	return "NONE";		/* LocalCommand's: the tunnel's interface */
 	case 'u':	return cf_user();
 	}
 	return NULL;
@@ -11181,6 +11214,8 @@ static const char *cf_variable(const char *p, const char **value)
 	return end;
 }
 
+#define CF_TOKENS "CdhijkLlnpru"
+
 /* `text` with its %-tokens, those of `tokens` or all, and with ${NAME} if `variables`. */
 static const char *cf_expand(const char *text, const char *tokens, bool variables)
 {
@@ -11195,7 +11230,7 @@ static const char *cf_expand(const char *text, const char *tokens, bool variable
 		else if (*p != '%') {
 			op_put(*p);
 			continue;
-		} else if (!*++p || (*p != '%' && tokens && !strchr(tokens, *p)) || !(value = cf_token(*p, room)))
+		} else if (!*++p || (*p != '%' && !strchr(tokens ? tokens : CF_TOKENS, *p)) || !(value = cf_token(*p, room)))
 			op_die("unknown key %%%c in \"%s\"", *p ? *p : ' ', text);
 		if (!op_printable(value))
 			op_die("\"%.60s\": a value in it contains invalid characters", text);
@@ -11239,50 +11274,214 @@ static bool cf_line(int fd, off_t *at)
 	return true;
 }
 
-/* Host PATTERN...: one that matches, and none with ! that does. */
-static bool cf_host(struct op_text t)
+/* The host that files are read for: in the final pass the one that the first has found. */
+static const char *cf_host_now(void)
 {
-	bool found = false, refused = false;
-	size_t mark = op_store.used;
-	for (const char *word; (word = op_word(&t));) {
-		bool here = str_matches(str_of(g.op.given), word + (*word == '!'));
-		refused |= here && *word == '!';
-		found |= here;
-	}
-	op_store.used = mark;
-	return found && !refused;
-}
-
-/* Match: "all" and "host" are ours, a block with anything else is left out. */
-static bool cf_match(struct op_text t)
-{
-	bool matches = true, any;
-	size_t mark = op_store.used;
-	const char *typed = g.op.host_name, *host = g.op.given, *word;
+	const char *typed = g.op.host_name, *host = g.op.given;
 	if (typed) {
 		g.op.host_name = g.op.given;	/* what %h is in it */
 		host = cf_expand(typed, "h", false);
 		g.op.host_name = typed;
 	}
-	for (any = false; (word = op_word(&t)); any = true) {
+	return host;
+}
+
+static const char *cf_user_now(void)
+{
+	return g.op.user ? g.op.user : cf_user();
+}
+
+/* cf_expand() while files are being read: with what is known by then. */
+static const char *cf_expand_now(const char *text, bool variables)
+{
+	const char *host = g.op.host_name, *user = g.op.tp.user, *alias = g.op.host_key_alias;
+	g.op.host_name = cf_host_now();
+	g.op.tp.user = cf_user_now();
+	if (!alias)
+		g.op.host_key_alias = g.op.host_name;
+	text = cf_expand(text, NULL, variables);
+	g.op.host_name = host;
+	g.op.tp.user = user;
+	g.op.host_key_alias = alias;
+	return text;
+}
+
+/* Host PATTERN...: one that matches, and none with ! that does. */
+static bool cf_host(struct op_text t)
+{
+	bool found = false, refused = false, any = false;
+	size_t mark = op_store.used;
+	const char *host = g.op.final ? cf_host_now() : g.op.given;
+	for (const char *word; (word = op_word(&t)); any = true) {
+		bool here = str_matches(str_of(host), word + (*word == '!'));
+		refused |= here && *word == '!';
+		found |= here;
+	}
+	if (!any)
+		op_die("Host without a pattern");
+	op_store.used = mark;
+	return found && !refused;
+}
+
+/* Match exec: true if the command ends with 0.  Its stdin and stdout are /dev/null. */
+static bool cf_exec(const char *command)
+{
+	const char *shell = getenv("SHELL") ? getenv("SHELL") : "/bin/sh";
+	int status = 0;
+	if (access(shell, X_OK) != 0)
+		op_die("Shell \"%s\" is not executable: %s", shell, strerror(errno));
+	pid_t pid = fork();
+	if (pid == 0) {
+		int null = open("/dev/null", O_RDWR);
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+		cn_default_signals();
+		fd_close_others(0, 0);
+		execl(shell, shell, "-c", command, (char *)NULL);
+		raise(SIGTERM);
+	}
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (pid < 0 || !WIFEXITED(status))
+		op_die("Match exec \"%.100s\" failed", command);
+	return WEXITSTATUS(status) == 0;
+}
+
+/* Whether the first `bits` bits are the same. */
+static bool cf_same_bits(const uint8_t *a, const uint8_t *b, int bits)
+{
+	return memcmp(a, b, (size_t)bits / 8) == 0 && (bits % 8 == 0 || (a[bits / 8] ^ b[bits / 8]) >> (8 - bits % 8) == 0);
+}
+
+/* One network, ADDRESS or ADDRESS/BITS, and the addresses of all interfaces that are up. */
+static bool cf_network(const char *text, const struct ifaddrs *list)
+{
+	char name[INET6_ADDRSTRLEN];
+	uint8_t net[16], none[16] = { 0 };
+	size_t n = strcspn(text, "/");
+	int family = memchr(text, ':', n) ? AF_INET6 : AF_INET, most = family == AF_INET ? 32 : 128;
+	const char *p = text + n + (text[n] == '/');
+	int64_t bits = text[n] ? op_digits(&p) : most;
+	snprintf(name, sizeof name, "%.*s", (int)n, text);
+	bool ok = n < sizeof name && inet_pton(family, name, net) == 1 && bits >= 0 && bits <= most && *p == 0;
+	for (int i = (int)bits; ok && i < most; i++)
+		ok = !(net[i / 8] & 0x80 >> i % 8) || cf_same_bits(net, none, most);
+	if (!ok)
+		op_die("bad network \"%.60s\"", text);
+	for (; list; list = list->ifa_next) {
+		const struct sockaddr *a = list->ifa_addr;
+		if (!a || a->sa_family != family || !(list->ifa_flags & IFF_UP))
+			continue;
+		const void *bytes = family == AF_INET ? (const void *)&((const struct sockaddr_in *)(const void *)a)->sin_addr
+						      : (const void *)&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr;
+		if (cf_same_bits(bytes, net, (int)bits))
+			return true;
+	}
+	return false;
+}
+
+static bool cf_local_network(const char *networks)
+{
+	struct ifaddrs *list = NULL;
+	bool here = false;
+	if (getifaddrs(&list) != 0)
+		log_at(TP_ERROR, "Match localnetwork: %s", strerror(errno));
+	for (const char *p = networks; *p; p += *p == ',') {
+		size_t n = strcspn(p, ",");
+		here |= cf_network(op_keep(p, n), list);
+		p += n;
+	}
+	if (list)
+		freeifaddrs(list);
+	return here;
+}
+
+/* The remote command, or the subsystem's name. */
+static const char *cf_command_now(void)
+{
+	char *all = (char *)g.req.memory;	/* nobody else uses it yet */
+	size_t n = 0;
+	all[0] = 0;
+	for (int i = 0; i < g.op.n_command && n < sizeof g.req.memory; i++)
+		n += (size_t)snprintf(all + n, sizeof g.req.memory - n, "%s%s", i ? " " : "", g.op.command[i]);
+	return all;
+}
+
+static const char *cf_given_now(void) { return g.op.given; }
+static const char *cf_version_now(void) { return "OpenSSH_10.0p1"; }	/* whose words we know */
+static const char *cf_tag_now(void) { return g.op.tag ? g.op.tag : ""; }
+static const char *cf_session_now(void)
+{
+	return g.op.session_type == 2 ? "subsystem" : g.op.session_type == 1 ? "none" : g.op.n_command ? "exec" : "shell";
+}
+
+/* Match's words that take a list of patterns, and what is held against it. */
+static const struct cf_criterion {
+	const char *name;
+	const char *(*now)(void);	/* NULL: exec, localnetwork */
+	bool lower, empty;		/* "" is a pattern, for what is not there */
+} cf_criteria[] = {
+	{ "command", cf_command_now, false, true }, { "exec", NULL, false, false }, { "host", cf_host_now, true, false },
+	{ "localnetwork", NULL, false, false }, { "localuser", cf_user, false, false }, { "originalhost", cf_given_now, true, false },
+	{ "sessiontype", cf_session_now, false, false }, { "tagged", cf_tag_now, false, true }, { "user", cf_user_now, false, false },
+	{ "version", cf_version_now, false, false },
+};
+
+/* `wanted`: nothing before it has failed: only then a command is run. */
+static bool cf_holds(const struct cf_criterion *c, const char *list, bool wanted)
+{
+	const char *text = c->now ? c->now() : NULL;
+	if (text && !*text)
+		return c->empty && !*list;
+	if (text)
+		return op_matches(text, strlen(text), list, c->lower);
+	if (c->name[0] == 'l')
+		return cf_local_network(list);
+	const char *command = cf_expand_now(list, false);
+	return wanted && !g.op.list && cf_exec(command);
+}
+
+/* Match's words without a list: 1 if it is one that holds, 0 if one that does not, -1. */
+static int cf_pass(const char *word, size_t n, bool negated)
+{
+	bool final = op_is(word, n, "final");
+	g.op.wants_final |= final && !negated;
+	return final || op_is(word, n, "canonical") ? g.op.final : -1;
+}
+
+/* Match CRITERION...: all of them hold. */
+static bool cf_match(struct op_text t)
+{
+	bool matches = true;
+	size_t mark = op_store.used;
+	const char *word;
+	int many = 0;
+	for (; (word = op_word(&t)); many++) {
 		bool negated = *word == '!';
 		size_t n = strcspn(word += negated, "=");
-		bool original = op_is(word, n, "originalhost");
+		const struct cf_criterion *c = cf_criteria, *end = c + sizeof cf_criteria / sizeof cf_criteria[0];
 		if (op_is(word, n, "all")) {
+			if (many > 1 || op_word(&t))
+				op_die("'%s' cannot be combined with other Match attributes", word);
+			many++;
 			matches &= !negated;
+			break;
+		}
+		int pass = cf_pass(word, n, negated);
+		if (pass >= 0) {
+			matches &= pass != negated;
 			continue;
 		}
-		const char *list = !original && !op_is(word, n, "host") ? NULL : word[n] ? word + n + 1 : op_word(&t);
-		const char *name = original ? g.op.given : host;
-		if (!list) {
-			log_at(TP_VERBOSE, "%s line %u: Match %s is skipped", op_where.file, op_where.line, word);
-			matches = false;
-		} else
-			matches &= op_matches(name, strlen(name), list) != negated;
-		if (!list)
-			break;
+		while (c < end && !op_is(word, n, c->name))
+			c++;
+		if (c == end)
+			op_die("Unsupported Match attribute %s", word);
+		const char *list = word[n] ? word + n + 1 : op_word(&t);
+		if (!list || (!*list && !c->empty))
+			op_die("missing argument for Match '%s'", word);
+		matches &= cf_holds(c, list, matches) != negated;
 	}
-	if (!any && !word)
+	if (!many)
 		op_die("Match without a word");
 	op_store.used = mark;
 	return matches;
@@ -11343,7 +11542,7 @@ static void cf_include(struct op_text t, const char *beside, int depth)
 	if (!word)
 		op_die("Include without a file");
 	for (; word; word = op_word(&t)) {
-		word = cf_expand(word, NULL, true);
+		word = cf_expand_now(word, true);
 		if (*word != '/' && *word != '~')
 			word = op_join(beside, word);
 		cf_include_path(cf_tilde(word), depth + 1);
@@ -11383,7 +11582,7 @@ static bool cf_read(const char *path, int depth)
 	unsigned line = op_where.line;
 	op_where.file = path;
 	op_where.line = 0;
-	if (!g.op.config_file)
+	if (!g.op.config_file || depth > 0)
 		cf_check_owner(path, fd);
 	while (cf_line(fd, &at)) {
 		size_t len;
@@ -11409,7 +11608,7 @@ static bool cf_read(const char *path, int depth)
 }
 
 /* -F's file alone, or the user's and then the system's. */
-static void cf_files(void)
+static void cf_files_once(void)
 {
 	const char *path = g.op.config_file;
 	if (path && strcasecmp(path, "none") == 0)
@@ -11424,13 +11623,6 @@ static void cf_files(void)
 	cf_read(CONFIG_DIRECTORY "config", 0);
 }
 
-/* --- what follows ------------------------------------------------------------- */
-
-static bool cf_is_none(const char *value)
-{
-	return !value || strcasecmp(value, "none") == 0;
-}
-
 /* `s` for who will expand it. */
 static const char *cf_literal(const char *s)
 {
@@ -11442,6 +11634,25 @@ static const char *cf_literal(const char *s)
 	}
 	op_put(0);
 	return start;
+}
+
+/* Match final: once more, with the host that the first pass has found. */
+static void cf_files(void)
+{
+	cf_files_once();
+	if (!g.op.wants_final || g.op.list)
+		return;
+	g.op.host_name = cf_literal(op_lower(cf_host_now()));
+	op_set[op_find("HostName", 8) - op_keywords] = true;
+	g.op.final = true;
+	cf_files_once();
+}
+
+/* --- what follows ------------------------------------------------------------- */
+
+static bool cf_is_none(const char *value)
+{
+	return !value || strcasecmp(value, "none") == 0;
 }
 
 /* Each jump reads the same files: those that lead back to it would go on for ever. */
@@ -11462,7 +11673,7 @@ static const char *cf_jump(void)
 {
 	char command[PATH_MAX * 2 + 1024];
 	char self[PATH_MAX];
-	const char *jump = g.op.proxy_jump, *comma = strrchr(jump, ','), *host = comma ? comma + 1 : jump, *file = g.op.config_file;
+	const char *jump = cf_literal(g.op.proxy_jump), *comma = strrchr(jump, ','), *host = comma ? comma + 1 : jump, *file = g.op.config_file;
 	bool uri = strncasecmp(host, "ssh://", 6) == 0;
 	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
 	cf_count_jump(jump);
@@ -11628,6 +11839,7 @@ static void cf_login(void)
 	if (g.op.proxy_jump)
 		g.op.proxy_command = cf_jump();
 	g.op.proxy_command = cf_expand(g.op.proxy_command, "hnpr", false);
+	g.op.local_command = g.op.permit_local ? cf_expand(g.op.local_command, CF_TOKENS "T", false) : NULL;
 	cf_transport();
 }
 

@@ -55,7 +55,7 @@ static void unit_op_words(void)
 	check(PARSE("-S", "/ctl", "--", "host", "--", "-x") && g.op.n_command == 2, "options: none after --");
 	check(PARSE("a@b@host") && !strcmp(g.op.given, "host") && !strcmp(g.op.user, "a@b"), "options: the last @ parts user and host");
 	check(PARSE("-l", "first", "second@host") && !strcmp(g.op.user, "first"), "options: -l before user@");
-	check(PARSE("-4", "-c", "aes128-ctr", "-m", "hmac-sha2-256", "-i", "k1", "-i", "k2", "-q", "-s", "host") && g.op.family == AF_INET && g.op.identity.n == 2 &&
+	check(PARSE("-4", "-c", "aes128-ctr", "-m", "hmac-sha2-256", "-i", "/etc/passwd", "-i", "/etc/group", "-q", "-s", "host") && g.op.family == AF_INET && g.op.identity.n == 2 &&
 	      g.op.log_level == TP_ERROR && g.op.session_type == 2 && !strcmp(g.op.tp.ciphers, "aes128-ctr"), "options: the other letters");
 	check(PARSE("-p6", "-p4", "host") && g.op.port == 6 && PARSE("-6", "-4", "host") && g.op.family == AF_INET, "options: the first of two wins, of some letters the last");
 	check(PARSE("-v", "host") && g.op.log_level == TP_VERBOSE && PARSE("-vv", "host") && g.op.log_level == TP_DEBUG && PARSE("-vvvv", "host") &&
@@ -131,7 +131,7 @@ static void unit_op_lists(void)
 	check(PARSE("-oSetEnv=A=1 B=2", "-o", "SetEnv=C=3", "host") && g.op.set_env.n == 2, "options: of SetEnv the first wins");
 	check(op_refused("SetEnv=NOVALUE"), "options: SetEnv without a value");
 	check(PARSE("-oHostKeyFingerprint=a", "-oHostKeyFingerprint=b", "host") && g.op.pin.n == 2, "options: HostKeyFingerprint adds up");
-	said(!PARSE("-ik1", "-ik2", "-ik3", "-ik4", "-ik5", "host") && strstr(world.log, "more than 4"), "options: too many keys");
+	said(!PARSE("-oIdentityFile=k1", "-oIdentityFile=k2", "-oIdentityFile=k3", "-oIdentityFile=k4", "-oIdentityFile=k5", "host") && strstr(world.log, "more than 4"), "options: too many keys");
 	check(op_refused("SendEnv=A B C D E"), "options: too many words");
 	static const char *const texts[] = { "Ciphers", "PreferredAuthentications", "HostKeyAlgorithms", "KexAlgorithms", "MACs", "User", "ControlPath" };
 	char text[64];

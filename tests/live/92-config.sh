@@ -149,7 +149,70 @@ hostile_names() {
 	done
 }
 
+# port NAME WANT CONFIGURATION WORD...: which port results
+port() {
+	port_name=$1 port_want=$2
+	printf "$3" >"$T/configs/one.conf"
+	shift 3
+	is "$port_name" "$(at_home timeout 30 "$PROGRAM" -F "$T/configs/one.conf" -G "$@" 2>"$T/err" </dev/null | sed -n 's/^port //p')" "$port_want"
+}
+
+# Match's newer words, which not every ssh has
+newer_criteria() {
+	differs "Match's newer words" "older ones lack them" && return
+	LABEL="Match "
+	port "tagged" 7 'Match tagged b*\nPort 7' -P blue x
+	port "tagged, case" 22 'Match tagged B*\nPort 7' -P blue x
+	port "!tagged" 22 'Match !tagged blue\nPort 7' -P blue x
+	port "tagged, by a Tag in the file" 7 'Host x\nTag blue\nMatch tagged blue\nPort 7' x
+	port 'tagged ""' 7 'Match tagged ""\nPort 7' x
+	port 'tagged "", with one' 22 'Match tagged ""\nPort 7' -P blue x
+	port "command" 7 'Match command "rsync*,git *"\nPort 7' x git status
+	port "command, another" 22 'Match command rsync*\nPort 7' x git status
+	port "command, a subsystem" 7 'Match command sftp\nPort 7' -s x sftp
+	port 'command ""' 7 'Match command ""\nPort 7' x
+	port "sessiontype shell" 7 'Match sessiontype shell\nPort 7' x
+	port "sessiontype exec" 7 'Match sessiontype exec,none\nPort 7' x true
+	port "sessiontype none" 7 'Match sessiontype exec,none\nPort 7' -N x
+	port "sessiontype subsystem" 7 'Match sessiontype=subsystem\nPort 7' -s x sftp
+	port "!sessiontype" 22 'Match !sessiontype exec\nPort 7' x true
+	port "version" 7 'Match version OpenSSH_1?.*\nPort 7' x
+	port "version, an old one" 22 'Match version OpenSSH_9.*\nPort 7' x
+	port "localnetwork" 7 'Match localnetwork 203.0.113.0/24,127.0.0.0/8\nPort 7' x
+	port "localnetwork, odd bits" 7 'Match localnetwork 126.0.0.0/7\nPort 7' x
+	port "localnetwork, another" 22 'Match localnetwork 203.0.113.0/24,2001:db8:ffff::/48\nPort 7' x
+	port "!localnetwork" 7 'Match !localnetwork 203.0.113.0/24\nPort 7' x
+	have_ipv6 && port "localnetwork, IPv6" 7 'Match localnetwork ::1\nPort 7' x
+	for bad in 127.0.0.1/8 127.0.0.0/33 127.0.0/8 x ::/129; do
+		port "localnetwork $bad" '' "Match localnetwork $bad\\nPort 7" x
+		like "localnetwork $bad: text" "$(cat "$T/err")" "*line 1: bad network*$bad*"
+	done
+	LABEL=
+	is "Match: a command after what has failed is not run" "$(ls "$T/ran" 2>/dev/null)" ""
+}
+
+# The scope of an address is no token; a key that is not there is passed over; what
+# another file includes is looked at like the file itself.
+smaller_ones() {
+	if [ "$MASTER" != stock ]; then
+		timeout 30 "$PROGRAM" -F none -o BatchMode=yes -J '[fe80::1%nowhere],[fe80::2%nowhere]:7' x true >"$T/out" 2>&1 </dev/null
+		is "-J to a scoped address is no token" "$(grep -c 'unknown key' "$T/out")" 0
+	fi
+	timeout 30 "$PROGRAM" -F none -i "$T/nowhere" -G x >"$T/out" 2>"$T/err" </dev/null
+	is "-i with a file that is not there: status" $? 0
+	like "-i with a file that is not there: a warning" "$(cat "$T/err")" "*Warning: Identity file $T/nowhere not accessible: No such file or directory."
+	is "-i with a file that is not there: not taken" "$(grep -c nowhere "$T/out")" 0
+	echo "Include $T/open.conf" >"$T/configs/one.conf"
+	echo "Port 7" >"$T/open.conf"
+	chmod 666 "$T/open.conf"
+	timeout 30 "$PROGRAM" -F "$T/configs/one.conf" -G x >"$T/out" 2>"$T/err" </dev/null
+	is "an Include below -F that others can write: status" $? 255
+	like "an Include below -F that others can write" "$(tr -d '\r' <"$T/err")" "*Bad owner or permissions on $T/open.conf"
+}
+
 cases
+newer_criteria
+smaller_ones
 hostile_names
 carriage_returns
 default_file
