@@ -8334,13 +8334,13 @@ static void lk_service(void)
  * what changed while a command ran is told when it has ended, the newest state
  * alone.  Calls ex_, in_, us_, log_. */
 
-/* One variable of a command's environment; text that a server chose is clean:
+/* One variable of a command's environment, in working space until it is started; text that a server chose is clean:
  * log_ made `why`, names come from options. */
 static void hk_variable(int slot, const char *name, const char *value)
 {
-	static char text[HK_VARIABLES][HK_VARIABLE];
-	snprintf(text[slot], sizeof text[0], "%s=%s", name, value);
-	g.hk.environment[slot] = text[slot];
+	char *text = (char *)g.scratch + slot * HK_VARIABLE;
+	snprintf(text, HK_VARIABLE, "%s=%s", name, value);
+	g.hk.environment[slot] = text;
 }
 
 /* Runs EventCommand for `event`, unless there is none. */
