@@ -25,4 +25,16 @@ complains "an id that occurs twice" 'is there twice'
 grep -v '^FWD-match	' "$table" >"$T/table"
 complains "an id that the program cites" 'sshmux.c:[0-9]*: cites FWD-match, which has no row'
 complains "an id that a test cites" '55-forwards.sh:[0-9]*: cites FWD-match, which has no row'
+
+# What sshmux.c promises of its own order.
+if [ -r "$TESTDIR/../sshmux.c" ]; then
+	works "house: sections call upward only, and write their own state alone" "$TESTDIR/house"
+	sed '/^.\* ===== pool_/i static void buf_breach(void) { g.ch.end = 1; ch_settle(NULL); }' \
+		"$TESTDIR/../sshmux.c" >"$T/breach.c"
+	"$TESTDIR/house" "$T/breach.c" >"$T/said"
+	is "house: a breach fails" $? 1
+	works "house: a write is seen" grep -q 'buf_ writes g.ch.end' "$T/said"
+	works "house: a call is seen" grep -q 'buf_ calls ch_settle() below it' "$T/said"
+	works "house: a banner is seen" grep -q 'the banner of buf_ does not name ch_' "$T/said"
+fi
 finish
