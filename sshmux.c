@@ -242,11 +242,13 @@ enum ch_flag {
 	CH_STATUS = 1 << 5,	/* `status` holds the remote exit status */
 	CH_ABANDONED = 1 << 6,	/* its client left: close as soon as possible */
 	CH_TTY = 1 << 7,	/* a pty was asked for */
+	CH_AGENT = 1 << 8,	/* xf_: a session that asked for the agent, or a connection to it */
 	CH_REFUSED = 1 << 9,	/* the server refused to start the command */
 	CH_SOCKS_PENDING = 1 << 10,	/* its SOCKS request, or X11 greeting, comes as channel data */
 	CH_SUSPENDED = 1 << 11,	/* its client is stopped: the terminal is not ours to read */
 	CH_LINE_START = 1 << 12,	/* es_: the next byte typed may be the escape character */
 	CH_ESCAPED = 1 << 13,	/* es_: the escape character is held back */
+	CH_DISPLAY = 1 << 14,	/* the same for the display */
 	CH_REQUESTED = 1 << 15,	/* the server was asked to start the command */
 };
 
@@ -634,7 +636,7 @@ static struct {
 	} fw;
 
 	struct {
-		bool agent_wanted, x11_wanted;	/* some session asked for it */
+		uint32_t unasked;	/* channels that no session asked for, on this connection */
 		bool faked, known;		/* `fake`, `real` hold a cookie */
 		uint8_t fake[XF_COOKIE], real[XF_COOKIE];
 	} xf;
@@ -2357,6 +2359,16 @@ static uint32_t ch_read(struct channel *c, uint32_t max)
 	uint32_t n = ch_input(c, ch_data(), ch_most(c, max));
 	ch_send(c, n);
 	return n;
+}
+
+/* What more than its window c could hold: some servers count it wrongly by a little. */
+static uint32_t ch_spare(const struct channel *c)
+{
+	uint32_t room = pool_room(c), held = c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
+	if (!ch_is_proxied(c))
+		return room;
+	uint32_t more = c->px.window > held ? c->px.window - held : 0;
+	return more < room ? more : room;
 }
 
 /* Promises the peer more once a packet, or an eighth of the target, is free.
@@ -4870,7 +4882,7 @@ static void xf_request_agent(struct channel *c)
 	if (!xf_agent())
 		return;
 	tx_end(tx_request(c, "auth-agent-req@openssh.com", false));
-	g.xf.agent_wanted = true;
+	c->flags |= CH_AGENT;
 }
 
 /* Where the display listens, and its screen: "[host]:number[.screen]" or a
@@ -4964,7 +4976,7 @@ static void xf_request_x11(struct channel *c)
 	buf_put_u32(b, screen);
 	tx_end(b);
 	ch_expect(c, CH_RQ_X11);
-	g.xf.x11_wanted = true;
+	c->flags |= CH_DISPLAY;
 }
 
 /* The greeting of an X11 program (X Window System Protocol, 8): byte order, a
@@ -5016,18 +5028,32 @@ static void xf_greeting(struct channel *c)
 		fw_connect(c, &to);
 }
 
+/* Whether a session that asked for it is open, or a connection that such a one led to. */
+static bool xf_wanted(uint16_t wish)
+{
+	for (int i = 0; i < g.ch.end; i++) {
+		const struct channel *c = &g.ch.slot[i];
+		if (c->state == CH_OPEN && c->flags & wish && !(c->flags & (CH_ABANDONED | CH_CLOSE_SENT | CH_CLOSE_RCVD)))
+			return true;
+	}
+	return false;
+}
+
 /* The server opens a channel to the agent or the display.  False if that is not
  * what it wants, or nobody asked for it. */
 static bool xf_server_open(struct str type, uint32_t id, uint32_t window, uint32_t packet)
 {
 	bool x11 = str_is(type, "x11");
+	uint16_t wish = x11 ? CH_DISPLAY : CH_AGENT;
 	if (!x11 && !str_is(type, "auth-agent@openssh.com") && !str_is(type, "agent-connect"))
 		return false;
-	if (x11 ? !g.xf.x11_wanted : !g.xf.agent_wanted) {
-		log_at(TP_ERROR, "the server tried %s forwarding, which no session asked for", x11 ? "X11" : "agent");
+	if (!xf_wanted(wish)) {		/* said once a connection, and counted */
+		log_at(g.xf.unasked++ ? TP_DEBUG : TP_ERROR, "the server tried %s forwarding, which no session asked for", x11 ? "X11" : "agent");
 		return false;
 	}
 	struct channel *c = fw_server_channel(x11 ? CH_X11 : CH_REMOTE, id, window, packet);
+	if (c)
+		c->flags |= wish;
 	if (c && x11) {
 		c->flags |= CH_SOCKS_PENDING;
 		c->deadline = g.now + SOCKS_MS;
@@ -5039,7 +5065,9 @@ static bool xf_server_open(struct str type, uint32_t id, uint32_t window, uint32
 
 static void xf_link_lost(void)
 {
-	g.xf.agent_wanted = g.xf.x11_wanted = false;
+	if (g.xf.unasked > 1)
+		log_at(TP_ERROR, "the server tried agent or X11 forwarding %u times that no session asked for", (unsigned)g.xf.unasked);
+	g.xf.unasked = 0;
 }
 
 static void xf_settle(void)
@@ -5165,10 +5193,12 @@ static void rx_channel_window_adjust(struct buf *b)
 /* Received data of one stream; CH_STREAMS for data that nobody reads. */
 static void rx_data(struct channel *c, int stream, struct str data)
 {
-	if (data.len > c->window) {
+	uint32_t over = data.len > c->window ? data.len - c->window : 0;
+	if (over > ch_spare(c)) {
 		rx_bad("more data than the window allows");
 		return;
 	}
+	c->window += over;
 	c->window -= data.len;
 	if (stream < CH_STREAMS && !(c->flags & CH_EOF_RCVD))
 		ch_deliver(c, (enum stream)stream, data.p, data.len);
@@ -5276,7 +5306,9 @@ static void rx_refused(struct channel *c, enum ch_request what)
 	if (what == CH_RQ_PTY) {
 		c->flags &= (uint16_t)~CH_TTY;
 		c->events |= CH_EV_TTY_FAILED;
-	} else if (what >= CH_RQ_EXEC) {	/* whatever status came, or comes, is of no command */
+	} else if (what == CH_RQ_X11)
+		c->flags &= (uint16_t)~CH_DISPLAY;
+	else {	/* whatever status came, or comes, is of no command */
 		ch_end_input(c);
 		c->flags |= CH_REFUSED;
 	}

@@ -143,9 +143,10 @@ static void unit_ssh_windows(void)
 {
 	static uint8_t data[8192];
 	check(ssh_send(SSH_GOES_ON, SSH_CHANNEL_DATA, "uS", 0, data, (size_t)WINDOW_START), "ssh: data up to the window");
-	check(ssh_send(SSH_LOST, SSH_CHANNEL_DATA, "uS", 0, data, (size_t)WINDOW_START + 1), "ssh: data beyond the window loses the link");
-	check(ssh_send(SSH_LOST, SSH_CHANNEL_EXTENDED_DATA, "uuS", 0, 1, data, (size_t)WINDOW_START + 1), "ssh: extended data beyond the window too");
-	check(ssh_send(SSH_LOST, SSH_CHANNEL_EXTENDED_DATA, "uuS", 0, 77, data, (size_t)WINDOW_START + 1), "ssh: and of a kind unknown");
+	check(ssh_send(SSH_GOES_ON, SSH_CHANNEL_DATA, "uS", 0, data, (size_t)WINDOW_START + 9), "ssh: a few bytes more, which the pool can hold");
+	check(ssh_send(SSH_LOST, SSH_CHANNEL_DATA, "uS", 0, data, (size_t)2 * WINDOW_START), "ssh: data beyond the window loses the link");
+	check(ssh_send(SSH_LOST, SSH_CHANNEL_EXTENDED_DATA, "uuS", 0, 1, data, (size_t)2 * WINDOW_START), "ssh: extended data beyond the window too");
+	check(ssh_send(SSH_LOST, SSH_CHANNEL_EXTENDED_DATA, "uuS", 0, 77, data, (size_t)2 * WINDOW_START), "ssh: and of a kind unknown");
 	check(ssh_send(SSH_GOES_ON, SSH_CHANNEL_WINDOW_ADJUST, "uu", 0, 0xffffffff - 1000), "ssh: a window of 2^32-1");
 	check(ssh_send(SSH_LOST, SSH_CHANNEL_WINDOW_ADJUST, "uu", 0, 0xffffffff - 999), "ssh: a window beyond it loses the link");
 	check(ssh_send(SSH_GOES_ON, SSH_CHANNEL_WINDOW_ADJUST, "uu", 0, 0), "ssh: an adjustment by nothing");

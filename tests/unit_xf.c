@@ -52,11 +52,23 @@ static void unit_xf_unasked(void)
 	for (size_t i = 0; i < 3; i++)
 		refused = refused && !xf_opens(types[i], 70);
 	check(refused && g.ch.end == 0, "xf: allowed, but no session asked: channels are refused");
-	g.xf.agent_wanted = true;
+	struct session s;
+	check(strstr(world.log, "no session asked for") && !strstr(strstr(world.log, "no session asked for") + 1, "no session asked for"),
+	      "xf: which is said once");
+	session_open(&s, 1000, 1000);
+	g.ch.slot[s.id].flags |= CH_AGENT;
 	check(!xf_opens("x11", 70) && !xf_opens("auth-agent@openssh.com", 71) && g.lk.state == LK_UP,
 	      "xf: asked for the agent: no display, and an agent that is gone is refused");
+	g.ch.slot[s.id].flags |= CH_DISPLAY;
+	check(xf_wanted(CH_DISPLAY), "xf: a session asked for the display");
+	session_finish(&s, 0);
+	session_close(&s);
+	world_run();
+	while (fake_take())
+		;
+	check(!xf_opens("x11", 72) && g.ch.end == 0, "xf: it is over: nothing is forwarded any more");
 	xf_link_lost();
-	check(!g.xf.agent_wanted && !g.xf.x11_wanted, "xf: a new link begins without wishes");
+	check(strstr(world.log, "5 times"), "xf: and how often it was tried is counted");
 	check_clean("xf: refused channels");
 }
 
@@ -64,21 +76,24 @@ static void unit_xf_cookie(void)
 {
 	uint8_t bytes[XF_GREETING];
 	setenv("DISPLAY", ":7", 1);
+	struct session s;
 	world_begin();
-	g.xf.x11_wanted = true;
+	session_open(&s, 1000, 1000);
+	g.ch.slot[s.id].flags |= CH_DISPLAY;
 	greeting(bytes, true, (const uint8_t *)"0123456789abcdeX");
 	check(xf_opens("x11", 70), "xf: asked for: the display's channel is opened");
-	fake_put(SSH_CHANNEL_DATA, "uS", 0, bytes, (size_t)20);
+	fake_put(SSH_CHANNEL_DATA, "uS", 1, bytes, (size_t)20);
 	world_run();
 	check(fake_take() == NULL, "xf: half a greeting waits");
 	memcpy(g.xf.fake, "0123456789abcdef", XF_COOKIE);
-	fake_put(SSH_CHANNEL_DATA, "uS", 0, bytes + 20, sizeof bytes - 20);
+	fake_put(SSH_CHANNEL_DATA, "uS", 1, bytes + 20, sizeof bytes - 20);
 	world_run();
 	bool closed = false;
 	for (const struct fake_message *m; (m = fake_take());)
 		closed = closed || m->bytes[0] == SSH_CHANNEL_CLOSE;
 	check(closed && strstr(world.log, "wrong authentication"), "xf: a wrong cookie closes the channel, with a line");
-	fake_put(SSH_CHANNEL_CLOSE, "u", 0);
+	fake_put(SSH_CHANNEL_CLOSE, "u", 1);
+	session_close(&s);
 	check_clean("xf: a wrong cookie");
 }
 
