@@ -10,7 +10,8 @@
  * slot.  The prefix of a name is its section.
  *
  *   types      limits checked, protocol numbers, the one state struct `g`
- *   log_       messages for people, the clock, chance
+ *   log_       messages for people
+ *   rn_        the run: its clock, chance, whether a turn follows at once, how it ends
  *   ev_        what has happened: a ring of events, and which limits were reached
  *   buf_       bounds-checked cursors over messages
  *   pool_      the window pool: blocks of received bytes, and their account
@@ -527,7 +528,7 @@ enum op_master { OP_MASTER_NO, OP_MASTER_YES, OP_MASTER_ASK, OP_MASTER_AUTO, OP_
 
 enum lk_state { LK_DOWN, LK_WAITING, LK_CONNECTING, LK_LOGIN, LK_UP };
 enum lk_reconnect { LK_NO, LK_YES, LK_ALWAYS };
-enum lp_stop { LP_RUN, LP_WHEN_IDLE, LP_NOW };
+enum rn_stop { RN_RUN, RN_WHEN_IDLE, RN_NOW };
 
 /* After the first login a process may become two: the master, and the client
  * that the user sees, or who just goes. */
@@ -538,7 +539,7 @@ static const char *const default_env[] = { "LANG", "LC_*" };
 static struct {
 	/* op_ */
 	struct {
-		int64_t log_level, level;	/* enum tp_level; LogLevel, finer */
+		int64_t level;			/* LogLevel: index into log_kinds */
 		int64_t master, session_type;	/* enum op_master; 0 default, 1 none, 2 subsystem */
 		const char *given;		/* the host as typed */
 		const char *control_path, *mux_command, *host_name;
@@ -575,6 +576,7 @@ static struct {
 	} op;
 
 	struct {
+		int64_t level;		/* enum tp_level: the finest that is said */
 		uint32_t lost;		/* lines that could not be written */
 		int fd;			/* -E, 0 for stderr */
 		bool syslog;		/* -y */
@@ -584,6 +586,12 @@ static struct {
 	struct {
 		int most;		/* descriptors that the tables may have, 0 for all they want */
 	} fd;
+
+	struct {
+		enum rn_stop stop;
+		int exit_code;
+		bool again;		/* run again at once: the next poll() does not wait */
+	} rn;
 
 	struct {
 		struct event slot[EVENTS];	/* number k stands in slot k % EVENTS */
@@ -619,6 +627,7 @@ static struct {
 	} ch;
 
 	struct {
+		const char *path;	/* to be served, NULL for none */
 		int listener;
 		int early;		/* stands for it while we log in (us_claim()); -1 for none */
 		int64_t accept_after;	/* accept() failed, or there was no descriptor left */
@@ -665,8 +674,9 @@ static struct {
 
 	struct {
 		enum lk_state state;
+		bool last_try;		/* whatever Reconnect says: something went wrong that stays so */
 		struct connector uplink;
-		int64_t login_deadline, alive_at, connected_at, resize_at, exchange_at;
+		int64_t login_deadline, alive_at, connected_at, exchange_at;
 		uint64_t alive_bytes, exchange_bytes;
 		int alive_unanswered;
 		uint32_t logins, tries;	/* in all; that failed since the last one that held */
@@ -703,21 +713,19 @@ static struct {
 	struct {
 		int signal_pipe[2];
 		int cancel_pipe[2];	/* readable when one of them ends us */
-		enum lp_stop stop;
 		enum lp_split split;	/* what is to happen after the login */
 		bool has_split;		/* we are the child that stays */
 		int own_fd;		/* in the parent: its connection to that child, 0 for none */
 		pid_t own_master;
+		int64_t resize_at;	/* when terminals are looked at next */
 		int64_t idle_at;	/* ControlPersist: when to end */
-		int exit_code;
 		int64_t stop_deadline;
-		bool again;		/* run again at once: the next poll() does not wait */
 		int n_poll;
 		struct pollfd poll[POLLFDS];
 		struct lp_owner { uint8_t kind; uint8_t stream; uint16_t index; } owner[POLLFDS];
 	} lp;
 
-	int64_t now;			/* ms, log_clock() as the turn began: lp_ */
+	int64_t now;			/* ms, rn_clock() as the turn began: lp_ */
 
 	/* the big ones last: their untouched pages cost nothing */
 	uint8_t scratch[SCRATCH];	/* of whoever runs: holds nothing across a call into another section */
@@ -736,7 +744,8 @@ static struct {
 
 /* ===== log_ ===============================================================
  * Messages for people on stderr or to syslogd, the clock, and the back-off's
- * chance.  Anybody may call it. */
+ * chance.  Anybody may call it.
+ * Calls nobody. */
 
 /* -y: a datagram as syslog(3) sends it (RFC 3164), but one that never waits.
  * False if nobody takes it. */
@@ -825,7 +834,7 @@ static bool log_put(enum tp_level level, bool to_syslog, const char *text, const
 /* A line that stderr does not take at once is counted and lost. */
 static void log_line(enum tp_level level, const char *text)
 {
-	if ((int)level <= g.op.log_level)
+	if ((int)level <= g.log.level)
 		g.log.lost = log_put(level, g.log.syslog, text, NULL) ? 0 : g.log.lost + 1;
 }
 
@@ -833,7 +842,7 @@ static void log_at(enum tp_level level, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 static void log_at(enum tp_level level, const char *format, ...)
 {
-	if ((int)level > g.op.log_level)
+	if ((int)level > g.log.level)
 		return;
 	char text[LOG_TEXT];
 	va_list ap;
@@ -857,41 +866,24 @@ static void log_abort(const char *what)
 	abort();
 }
 
-/* Milliseconds of the monotonic clock; never 0. */
-static int64_t log_clock(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000 + 1;
-}
-
-/* A number below n (1..2^31), good enough to spread retries. */
-static uint32_t log_random(uint32_t n)
-{
-	static uint32_t state;		/* xorshift */
-	if (state == 0) {		/* equal routers boot with equal clocks and pids: ask the kernel */
-		int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-		if (fd < 0 || read(fd, &state, sizeof state) != (ssize_t)sizeof state)
-			state = (uint32_t)log_clock() * 2654435761u ^ (uint32_t)getpid();
-		if (fd >= 0)
-			close(fd);
-		state |= 1;
-	}
-	state ^= state << 13;
-	state ^= state >> 17;
-	state ^= state << 5;
-	return state % n;
-}
-
-/* Exponential back-off with full jitter: a delay in ms, up to `least` seconds
- * doubled with each try but never above `most` seconds. */
-static int64_t log_backoff(uint32_t tries, int64_t least, int64_t most)
-{
-	int64_t cap = least << (tries < 16 ? tries : 16);
-	return 1 + log_random((uint32_t)((cap < most ? cap : most) * 1000));
-}
-
 struct op_choice { const char *name; int value; };
+
+/* The finest level that is said from now on. */
+static void log_upto(enum tp_level level)
+{
+	g.log.level = level;
+}
+
+/* Where lines go from now on: -E, -y. */
+static void log_to(int fd)
+{
+	g.log.fd = fd;
+}
+
+static void log_use_syslog(void)
+{
+	g.log.syslog = true;
+}
 
 static const struct op_choice log_levels[] = {	/* indices into log_kinds */
 	{ "SILENT", 0 }, { "QUIET", 0 }, { "FATAL", 1 }, { "ERROR", 2 }, { "INFO", 3 }, { "VERBOSE", 4 }, { "DEBUG", 5 }, { "DEBUG1", 5 },
@@ -904,21 +896,87 @@ static bool log_set_level(struct str name)
 {
 	for (const struct op_choice *l = log_levels; l->name; l++)
 		if (strlen(l->name) == name.len && strncasecmp(l->name, (const char *)name.p, name.len) == 0) {
-			g.op.level = l->value;
-			g.op.log_level = log_kinds[l->value];
+			log_upto(log_kinds[l->value]);
 			return true;
 		}
 	return false;
 }
 
+/* ===== rn_ ================================================================
+ * The run of the master: its clock, chance for back-off, whether the next turn
+ * follows at once, and how it is to end.  Everybody may ask.
+ * Calls nobody. */
+
+/* Milliseconds of the monotonic clock; never 0. */
+static int64_t rn_clock(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000 + 1;
+}
+
+/* A number below n (1..2^31), good enough to spread retries. */
+static uint32_t rn_random(uint32_t n)
+{
+	static uint32_t state;		/* xorshift */
+	if (state == 0) {		/* equal routers boot with equal clocks and pids: ask the kernel */
+		int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || read(fd, &state, sizeof state) != (ssize_t)sizeof state)
+			state = (uint32_t)rn_clock() * 2654435761u ^ (uint32_t)getpid();
+		if (fd >= 0)
+			close(fd);
+		state |= 1;
+	}
+	state ^= state << 13;
+	state ^= state >> 17;
+	state ^= state << 5;
+	return state % n;
+}
+
+/* Exponential back-off with full jitter: a delay in ms, up to `least` seconds
+ * doubled with each try but never above `most` seconds. */
+static int64_t rn_backoff(uint32_t tries, int64_t least, int64_t most)
+{
+	int64_t cap = least << (tries < 16 ? tries : 16);
+	return 1 + rn_random((uint32_t)((cap < most ? cap : most) * 1000));
+}
+
+/* The next poll() does not wait: something is to be seen that no descriptor tells. */
+static void rn_again(void)
+{
+	g.rn.again = true;
+}
+
+static void rn_waits(void)
+{
+	g.rn.again = false;
+}
+
+/* Asks for the end, with this exit status; what was asked for before and ends
+ * sooner stays. */
+static void rn_stop(enum rn_stop when, int exit_code)
+{
+	if (when < g.rn.stop)
+		return;
+	g.rn.stop = when;
+	g.rn.exit_code = exit_code;
+}
+
 /* ===== ev_ ================================================================
  * What has happened: the last EVENTS events, and how far the tables were used.
- * Everybody tells; st_ reads.  Calls nobody. */
+ * Everybody tells; st_ reads.
+ * Calls nobody. */
 
 /* The clock of ages: seconds, never 0. */
 static uint32_t ev_seconds(void)
 {
 	return (uint32_t)(g.now / 1000) + 1;
+}
+
+/* The master begins. */
+static void ev_begin(void)
+{
+	g.ev.begun = ev_seconds();
 }
 
 /* Remembers e; the ring forgets its oldest event.  `text` is cut to EVENT_TEXT. */
@@ -945,7 +1003,8 @@ static void ev_full(enum table which, const char *name)
 }
 
 /* ===== buf_ ===============================================================
- * Cursors over messages, big-endian as SSH and mux have it.  Calls nobody. */
+ * Cursors over messages, big-endian as SSH and mux have it.
+ * Calls nobody. */
 
 static struct buf buf_over(void *p, size_t len)
 {
@@ -1086,7 +1145,7 @@ static bool str_is(struct str s, const char *t)
  * channel gets half of all, beside one that has half it gets an eighth.  SSH
  * takes no window back, so many that once were busy, and many that never were
  * (see pool_start()), must leave a newcomer enough to work with.
- * Calls log_abort() only. */
+ * Calls log_, ev_. */
 
 static uint32_t pool_bytes(const struct channel *c)
 {
@@ -1219,7 +1278,8 @@ static void pool_drop(struct queue *q, uint32_t n)
 
 /* ===== req_ ===============================================================
  * Request bodies, each in as many bytes as it has, until their channel is
- * open.  Few are long and none lives long, so first fit without moving. */
+ * open.  Few are long and none lives long, so first fit without moving.
+ * Calls ev_. */
 
 static uint8_t *req_data(int slot)
 {
@@ -1259,7 +1319,8 @@ static void req_free(int16_t *slot)
 
 /* ===== fd_ ================================================================
  * Descriptors.  Results of reading and writing: > 0 bytes, FD_AGAIN for "not
- * now", FD_END for end of file, FD_ERROR with errno set. */
+ * now", FD_END for end of file, FD_ERROR with errno set.
+ * Calls log_. */
 
 enum { FD_AGAIN = -1, FD_END = 0, FD_ERROR = -2, FD_FULL = -3 };
 #define FD_INTERRUPTS 8		/* EINTR in a row before it counts as "not now" */
@@ -1576,7 +1637,8 @@ static bool fd_send(int to, int fd)
 /* ===== cn_ ================================================================
  * Connecting to host:port without ever waiting: names are resolved in a child
  * (getaddrinfo() blocks and allocates), addresses are tried one after the
- * other.  The owner polls `fd` for cn_events() and calls cn_service(). */
+ * other.  The owner polls `fd` for cn_events() and calls cn_service().
+ * Calls fd_. */
 
 /* What a program of the user's finds as it would have without us. */
 static void cn_default_signals(void)
@@ -1749,7 +1811,7 @@ static void cn_proxy_child(const char *command, int fd)
 	cn_default_signals();
 	if (dup2(fd, STDIN_FILENO) < 0 || dup2(fd, STDOUT_FILENO) < 0)
 		_exit(127);
-	if (g.op.persist >= 0 && g.op.log_level < TP_DEBUG) {	/* it outlives our caller, as in ssh */
+	if (g.op.persist >= 0 && g.log.level < TP_DEBUG) {	/* it outlives our caller, as in ssh */
 		int null = open("/dev/null", O_WRONLY);
 		if (null >= 0)
 			dup2(null, STDERR_FILENO);
@@ -1853,7 +1915,8 @@ static void cn_service(struct connector *c, short revents, int64_t now)
 /* ===== ex_ ================================================================
  * Short-lived programs that we ask something: xauth, an askpass program.  What
  * they say is read once, from a pipe, after they have ended: who says more
- * than a pipe holds, or does not end, meets the deadline.  Calls fd_. */
+ * than a pipe holds, or does not end, meets the deadline.
+ * Calls rn_, fd_, cn_. */
 
 /* Nothing of ours goes along: no descriptor, no signal that we ignore.  A group
  * of its own, so that what the program starts ends with it. */
@@ -1876,7 +1939,7 @@ static void ex_start(struct program *p, const char *const argv[], char *const va
 {
 	int out[2];
 	*p = (struct program){ .state = EX_FAILED, .fd = -1, .deadline = deadline };
-	g.lp.again = true;			/* should it fail, somebody must see it */
+	rn_again();			/* should it fail, somebody must see it */
 	if (pipe2(out, O_CLOEXEC) != 0)
 		return;
 	fd_nonblock(out[0]);
@@ -1937,7 +2000,8 @@ static void ex_read(struct program *p, char *to, size_t size)
 
 /* ===== tx_ ================================================================
  * The SSH messages we send.  Each is built in the transport's own buffer and
- * queued; callers ensure that the link is up.  RFC 4254 names the fields. */
+ * queued; callers ensure that the link is up.  RFC 4254 names the fields.
+ * Calls log_, buf_. */
 
 static struct buf *tx_begin(enum ssh_type type)
 {
@@ -2024,13 +2088,50 @@ static void tx_global_request(const char *name, bool want_reply)
 	tx_end(b);
 }
 
+/* Whether one more global request may wait for its answer. */
+static bool tx_may_ask(void)
+{
+	return g.tx.n_global < GLOBAL_REQUESTS;
+}
+
+/* Remembers a global request whose answer is to come.  Precondition: tx_may_ask(). */
+static void tx_expect(enum global_kind kind, int of, bool reply)
+{
+	g.tx.global[g.tx.n_global++] = (struct global_request){ (uint8_t)kind, (int16_t)of, reply };
+}
+
+/* Whom the answer that came belongs to; false if nobody has asked. */
+static bool tx_answered(struct global_request *first)
+{
+	if (g.tx.n_global == 0)
+		return false;
+	*first = g.tx.global[0];
+	memmove(g.tx.global, g.tx.global + 1, (size_t)--g.tx.n_global * sizeof *first);
+	return true;
+}
+
+/* Client `of` does not wait for its probes any more. */
+static void tx_forget_probes(int of)
+{
+	for (int i = 0; i < g.tx.n_global; i++)
+		if (g.tx.global[i].kind == GLOBAL_PROBE && g.tx.global[i].of == of)
+			g.tx.global[i].kind = GLOBAL_KEEPALIVE;
+}
+
+/* The link is lost: no answer will come. */
+static void tx_link_lost(void)
+{
+	g.tx.n_global = 0;
+	g.tx.asked_at = 0;
+}
+
 /* A keepalive of either kind (GLOBAL_KEEPALIVE, GLOBAL_PROBE); false if too many
  * global requests are unanswered. */
 static bool tx_keepalive(enum global_kind kind, int16_t of)
 {
-	if (g.tx.n_global == GLOBAL_REQUESTS)
+	if (!tx_may_ask())
 		return false;
-	g.tx.global[g.tx.n_global++] = (struct global_request){ .kind = (uint8_t)kind, .of = of };
+	tx_expect(kind, of, false);
 	g.tx.asked_at = g.tx.asked_at ? g.tx.asked_at : g.now;
 	tx_global_request("keepalive@openssh.com", true);
 	return true;
@@ -2054,11 +2155,19 @@ static void tx_keepalive_answered(void)
  * Channels: what is between one SSH channel and the descriptors of one local
  * program.  Output goes from the packet straight to the descriptor, and into
  * the window pool only when that takes no more; input is read straight into
- * the outgoing packet.  Calls pool_, fd_, tx_. */
+ * the outgoing packet.
+ * Calls log_, ev_, buf_, pool_, fd_, cn_, tx_. */
 
 static int ch_index(const struct channel *c)
 {
 	return (int)(c - g.ch.slot);
+}
+
+/* The server, or our table, allows so many sessions at once; believed until `until`. */
+static void ch_limit_sessions(int most, int64_t until)
+{
+	g.ch.session_limit = most;
+	g.ch.limit_until = until;
 }
 
 /* A record for a session's report; -1 if there is none. */
@@ -2116,6 +2225,8 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	c->in.fd = c->out[CH_OUT].fd = c->out[CH_ERR].fd = -1;
 	c->window = c->window_target = pool_start(c);
 	pool_account(c);
+	g.ch.sessions += kind == CH_SESSION;
+	ev_used(TABLE_SESSIONS, (uint32_t)g.ch.sessions);
 	if (i >= g.ch.end)
 		g.ch.end = i + 1;
 	return c;
@@ -2451,7 +2562,8 @@ static void ch_settle(struct channel *c)
 
 /* ===== tt_ ================================================================
  * Terminals: the modes and the size that a pty request carries (RFC 4254, 6.2
- * and 8).  Modes are never changed here; the client does that. */
+ * and 8).  Modes are never changed here; the client does that.
+ * Calls buf_, tx_, ch_. */
 
 static const struct tt_mode {
 	uint8_t opcode;
@@ -2584,7 +2696,8 @@ static void tt_resize(void)
 
 /* ===== us_ ================================================================
  * The control socket: created under a temporary name and linked into place, so
- * that the final name never exists unlistened; removed only if still ours. */
+ * that the final name never exists unlistened; removed only if still ours.
+ * Calls log_, ev_, fd_. */
 
 #define US_SUFFIX 17			/* "." and sixteen random characters */
 
@@ -2726,6 +2839,24 @@ static int us_place(const char *temp, const char *path)
 	return errno;
 }
 
+/* The path to serve from now on; NULL for none. */
+static void us_serve(const char *path)
+{
+	g.us.path = path;
+}
+
+/* Whether the master stays when those for whom it logged in have gone. */
+static bool us_persists(void)
+{
+	return g.op.persist >= 0 && g.us.path;
+}
+
+/* accept() fails for want of something: nobody is accepted for a while. */
+static void us_pause(void)
+{
+	g.us.accept_after = g.now + ACCEPT_MS;
+}
+
 /* Creates the control socket and listens.  0 or errno. */
 static int us_listen(const char *path)
 {
@@ -2766,7 +2897,7 @@ static int us_listen(const char *path)
 static bool us_stands(void)
 {
 	struct stat st;
-	return g.us.bound && lstat(g.op.control_path, &st) == 0 && st.st_dev == g.us.dev && st.st_ino == g.us.ino;
+	return g.us.bound && lstat(g.us.path, &st) == 0 && st.st_dev == g.us.dev && st.st_ino == g.us.ino;
 }
 
 /* Looks after the socket: if it, or its directory, was removed, we listen again as
@@ -2777,11 +2908,11 @@ static void us_watch(void)
 	g.us.look_at = g.now + US_LOOK_MS;
 	if (!g.us.bound || us_stands())
 		return;
-	int old = g.us.listener, error = us_look(g.op.control_path, &st) <= US_STALE ? us_listen(g.op.control_path) : EEXIST;
+	int old = g.us.listener, error = us_look(g.us.path, &st) <= US_STALE ? us_listen(g.us.path) : EEXIST;
 	if (error == 0)
 		close(old);
 	if (error == 0 || !g.us.missed)
-		log_at(TP_ERROR, "ControlSocket %s was removed%s%s", g.op.control_path,
+		log_at(TP_ERROR, "ControlSocket %s was removed%s%s", g.us.path,
 		       error ? ": " : ", listening again", error ? strerror(error) : "");
 	g.us.missed = error != 0;
 }
@@ -2791,7 +2922,7 @@ static void us_remove(void)
 {
 	fd_close(&g.us.listener);
 	if (us_stands())
-		unlink(g.op.control_path);
+		unlink(g.us.path);
 	g.us.bound = false;
 }
 
@@ -2814,7 +2945,8 @@ static int us_accept(int listener)
 /* ===== fw_ ================================================================
  * Forwards (PROTOCOL.mux, 4 to 6; RFC 4254, 7): listeners of ours that open
  * channels, listeners at the server whose channels we connect, and SOCKS.
- * A forward's fate reaches the client that asked as its `answered` event. */
+ * A forward's fate reaches the client that asked as its `answered` event.
+ * Calls log_, rn_, ev_, buf_, pool_, fd_, cn_, tx_, ch_, us_. */
 
 static bool fw_is_path(const struct endpoint *e)
 {
@@ -2986,7 +3118,7 @@ static void fw_release_connector(int16_t *index)
 {
 	if (*index >= 0) {
 		cn_stop(&g.cn.slot[*index]);
-		g.lp.again = true;		/* somebody may wait for one */
+		rn_again();		/* somebody may wait for one */
 	}
 	*index = -1;
 }
@@ -3021,7 +3153,7 @@ static void fw_decided(struct forward *f, bool stands)
 		return;
 	}
 	f->state = FW_WAITING;
-	f->retry_at = g.now + log_backoff(f->tries, g.op.reconnect_min, g.op.reconnect_max);
+	f->retry_at = g.now + rn_backoff(f->tries, g.op.reconnect_min, g.op.reconnect_max);
 	if (f->tries == 0)
 		ev_add((struct event){ .kind = EV_FORWARD_FAILED }, fw_event(f, f->why));
 	if (f->tries == 0 && !fw_is_vital(f))
@@ -3175,10 +3307,10 @@ static void fw_tx(const struct forward *f, bool cancel, bool want_reply)
 
 static void fw_ask(struct forward *f)
 {
-	if (g.lk.state != LK_UP || g.tx.n_global == GLOBAL_REQUESTS)
+	if (g.lk.state != LK_UP || !tx_may_ask())
 		return;			/* stays in FW_WAITING */
 	f->state = FW_ASKED;
-	g.tx.global[g.tx.n_global++] = (struct global_request){ GLOBAL_FORWARD, (int16_t)(f - g.fw.slot), false };
+	tx_expect(GLOBAL_FORWARD, (int)(f - g.fw.slot), false);
 	fw_tx(f, false, true);
 }
 
@@ -3595,7 +3727,7 @@ static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint
 static bool fw_is_due(const struct forward *f)
 {
 	return f->state == FW_WAITING && !(f->answered && f->client >= 0) &&
-		(f->type != FW_REMOTE || (g.lk.state == LK_UP && g.tx.n_global < GLOBAL_REQUESTS));
+		(f->type != FW_REMOTE || (g.lk.state == LK_UP && tx_may_ask()));
 }
 
 /* Tries what is due: one forward a turn, each with its own back-off. */
@@ -3671,7 +3803,8 @@ static void fw_settle(void)
 
 /* ===== in_ ================================================================
  * Texts about the connection, its channels and forwards, for `-O conninfo`,
- * `-O channels`, ~I and ~#.  Lines end in CR LF (INFO-text). */
+ * `-O channels`, ~I and ~#.  Lines end in CR LF (INFO-text).
+ * Calls log_, fw_. */
 
 /* Appends a formatted line, what is foreign in it made harmless; what does not fit is
  * left out, the text stays good. */
@@ -3760,7 +3893,8 @@ static void in_channels(struct buf *b)
 
 /* ===== es_ ================================================================
  * Escapes: what a user types after a line start and the escape character
- * (ESC-…).  Each session has its own state, and only terminals have escapes. */
+ * (ESC-…).  Each session has its own state, and only terminals have escapes.
+ * Calls buf_, tx_, ch_. */
 
 #define ES_READ 128		/* bytes of typing looked at in one turn: two may make a request */
 #define CONTROL(letter) ((letter) & 0x1f)
@@ -3883,7 +4017,8 @@ static uint32_t es_read(struct channel *c, uint32_t max)
  *
  * Output is `out`, whole frames and perhaps the beginning of one, whose rest
  * are the `tail` oldest bytes of one channel's queue.  While there is a tail
- * no other frame begins. */
+ * no other frame begins.
+ * Calls log_, buf_, pool_, req_, fd_, tx_, ch_, fw_. */
 
 #define PX_HEADER 6
 #define PX_FRAME_MAX (PROXY_STORE + 28)	/* longest frame without a tail */
@@ -4598,7 +4733,7 @@ static bool px_ask(struct client *c, const struct endpoint *at, bool cancel, boo
 {
 	struct forward like = { .type = FW_PROXY, .listen = *at };
 	struct forward *f = px_forward(c, at);
-	if (g.tx.n_global == GLOBAL_REQUESTS || (cancel && (!f || px_in_flight(f))) || (f && !cancel && at->port != 0))
+	if (!tx_may_ask() || (cancel && (!f || px_in_flight(f))) || (f && !cancel && at->port != 0))
 		return false;
 	if (!cancel && !(f = fw_add(&like)))
 		return false;
@@ -4606,9 +4741,7 @@ static bool px_ask(struct client *c, const struct endpoint *at, bool cancel, boo
 		f->client = (int16_t)(c - g.mx.slot);
 		f->state = FW_ASKED;
 	}
-	g.tx.global[g.tx.n_global++] = (struct global_request){
-		cancel ? GLOBAL_PROXY_CANCEL : GLOBAL_PROXY, (int16_t)(f - g.fw.slot), reply
-	};
+	tx_expect(cancel ? GLOBAL_PROXY_CANCEL : GLOBAL_PROXY, (int)(f - g.fw.slot), reply);
 	fw_tx(f, cancel, true);
 	return true;
 }
@@ -4747,7 +4880,7 @@ static uint32_t px_relay_data(struct client *c, uint32_t max)
 static bool px_may_read(const struct client *c)
 {
 	return px_is(c) && !c->dead && !c->closing && c->verdict == PX_NONE && !c->reopening && c->phase != MX_PROXY_WAIT &&
-	       g.lp.stop != LP_NOW;
+	       g.rn.stop != RN_NOW;
 }
 
 /* Worth waiting for input: the transport's room is asked once by the caller. */
@@ -4862,7 +4995,8 @@ static void px_link_lost(void)
  * The master's agent and its X display, for programs at the server; each only
  * if the master allows it and a session asked (RFC 4254, 6.3).
  * Programs at the server get a cookie of our invention.  Whoever shows it is let
- * through, with the display's own cookie put in its place.  Calls fw_, ex_. */
+ * through, with the display's own cookie put in its place.
+ * Calls log_, buf_, pool_, ex_, tx_, ch_, us_, fw_. */
 
 static const char xf_protocol[] = "MIT-MAGIC-COOKIE-1";
 
@@ -5083,7 +5217,8 @@ static void xf_settle(void)
 
 /* ===== rx_ ================================================================
  * The SSH messages we receive (RFC 4254), one handler each, and their table.
- * A message that breaks the protocol loses the link, nothing else. */
+ * A message that breaks the protocol loses the link, nothing else.
+ * Calls log_, buf_, pool_, tx_, ch_, fw_, px_, xf_. */
 
 static void rx_bad(const char *why)
 {
@@ -5354,12 +5489,11 @@ static void rx_global_request(struct buf *b)
  * came has been noticed by lk_. */
 static void rx_global_reply(struct buf *b, bool success)
 {
-	if (g.tx.n_global == 0) {
+	struct global_request first;
+	if (!tx_answered(&first)) {
 		rx_bad("answer to a global request that was not made");
 		return;
 	}
-	struct global_request first = g.tx.global[0];
-	memmove(g.tx.global, g.tx.global + 1, (size_t)--g.tx.n_global * sizeof first);
 	if (first.kind == GLOBAL_FORWARD)
 		fw_answer(&g.fw.slot[first.of], success, b);
 	else if (first.kind != GLOBAL_PROBE && first.kind != GLOBAL_KEEPALIVE)
@@ -5419,7 +5553,8 @@ static void rx_message(uint8_t *p, size_t len)
 /* ===== as_ ================================================================
  * ControlMaster=ask: asks the user through an askpass program, as ssh does:
  * one argument, the question; it ends with 0 and says nothing or "yes" if the
- * answer is yes.  Few ask at once.  Calls ex_. */
+ * answer is yes.  Few ask at once.
+ * Calls log_, ex_. */
 
 enum as_answer { AS_WAITING, AS_NO, AS_YES };
 
@@ -5475,7 +5610,8 @@ static void as_forget(int8_t *slot)
  * watch`.  A report is made in pieces, each one whole element (a session, a
  * forward, …), straight from the state: a reader that is slow costs no memory,
  * and what begins or ends between two pieces is told or is not.  The manual's
- * section REPORTS is the schema.  Calls buf_, in_, fw_. */
+ * section REPORTS is the schema.
+ * Calls ev_, buf_, fd_, ch_, fw_, in_, px_. */
 
 enum st_report { ST_NONE, ST_STATUS, ST_JSON, ST_METRICS, ST_LOG, ST_LOG_JSON, ST_WATCH, ST_REPORTS };
 static const char *const st_reports[ST_REPORTS] = {
@@ -5579,7 +5715,7 @@ static const char *st_link(void)
 /* What the master does for those who come now. */
 static const char *st_mode(void)
 {
-	return g.lp.stop != LP_RUN ? "ending" : g.mx.held ? "held" : "serving";
+	return g.rn.stop != RN_RUN ? "ending" : g.mx.held ? "held" : "serving";
 }
 
 static struct tp_traffic st_traffic(bool all)
@@ -5829,7 +5965,7 @@ static void st_json_head(struct buf *b)
 	st_text(b, "program", "sshmux " SSHMUX_VERSION);
 	st_number(b, "pid", getpid());
 	st_number(b, "age", ev_seconds() - g.ev.begun);
-	st_text(b, "control_path", g.op.control_path);
+	st_text(b, "control_path", g.us.path);
 	st_text(b, "mode", st_mode());
 	st_number(b, "session_limit", g.ch.session_limit);
 	st_json_uplink(b);
@@ -6293,7 +6429,8 @@ static enum st_result st_next(struct client *c, struct buf *b)
 /* ===== mx_ ================================================================
  * Our clients and the mux messages (PROTOCOL.mux), one handler each, and their
  * table.  Frames are read byte-exactly, because descriptors follow between
- * them; while an answer is due or not yet written, nothing more is read. */
+ * them; while an answer is due or not yet written, nothing more is read.
+ * Calls log_, rn_, ev_, buf_, req_, fd_, tx_, ch_, tt_, us_, fw_, in_, px_, xf_, as_, st_. */
 
 static void mx_drop(struct client *c)
 {
@@ -6348,14 +6485,6 @@ static void mx_close_fds(struct client *c)
 	c->n_fds = 0;
 }
 
-/* Probes of a client that is no more, or waits no more, are nobody's. */
-static void mx_forget_probe(const struct client *c)
-{
-	for (int i = 0; i < g.tx.n_global; i++)
-		if (g.tx.global[i].kind == GLOBAL_PROBE && g.tx.global[i].of == c - g.mx.slot)
-			g.tx.global[i].kind = GLOBAL_KEEPALIVE;
-}
-
 /* Nobody but this client is there: what it leaves behind need not be waited for. */
 static bool mx_is_alone(const struct client *c)
 {
@@ -6400,7 +6529,7 @@ static void mx_free(struct client *c)
 		if (g.fw.slot[c->forward].state == FW_WAITING)
 			fw_free(&g.fw.slot[c->forward]);
 	}
-	mx_forget_probe(c);
+	tx_forget_probes((int)(c - g.mx.slot));
 	as_forget(&c->ask);
 	if (px_is(c))
 		px_leave(c);
@@ -6409,8 +6538,8 @@ static void mx_free(struct client *c)
 	req_free(&c->answer);
 	fd_close(&c->fd);
 	c->phase = MX_FREE;
-	if (c->own && g.op.persist < 0 && g.lp.stop == LP_RUN)
-		g.lp.stop = mx_is_alone(c) ? LP_NOW : LP_WHEN_IDLE;
+	if (c->own && !us_persists() && g.rn.stop == RN_RUN)
+		rn_stop(mx_is_alone(c) ? RN_NOW : RN_WHEN_IDLE, g.rn.exit_code);
 	while (g.mx.end > 0 && g.mx.slot[g.mx.end - 1].phase == MX_FREE)
 		g.mx.end--;
 }
@@ -6531,8 +6660,7 @@ static void mx_terminate(struct client *c, struct buf *b)
 	us_remove();
 	mx_ok(c);
 	c->closing = true;
-	g.lp.stop = LP_NOW;
-	g.lp.exit_code = 0;
+	rn_stop(RN_NOW, 0);
 }
 
 static void mx_stop_listening(struct client *c, struct buf *b)
@@ -6542,8 +6670,7 @@ static void mx_stop_listening(struct client *c, struct buf *b)
 		return;
 	us_remove();
 	mx_ok(c);
-	if (g.lp.stop == LP_RUN)
-		g.lp.stop = LP_WHEN_IDLE;
+	rn_stop(RN_WHEN_IDLE, g.rn.exit_code);
 }
 
 struct mx_session {
@@ -6942,8 +7069,7 @@ static void mx_drain(struct client *c, struct str a, struct str b)
 	(void)b;
 	us_remove();
 	g.mx.draining = true;
-	if (g.lp.stop == LP_RUN)
-		g.lp.stop = LP_WHEN_IDLE;
+	rn_stop(RN_WHEN_IDLE, g.rn.exit_code);
 	mx_ok(c);
 	for (int i = 0; i < g.mx.end; i++)	/* who waits has not begun */
 		if (g.mx.slot[i].phase == MX_QUEUED && g.mx.slot[i].type == MUX_C_NEW_SESSION)
@@ -6970,7 +7096,7 @@ static void mx_reconnect(struct client *c, struct str a, struct str b)
 {
 	(void)a;
 	(void)b;
-	if (g.op.reconnect == LK_NO || g.lp.stop != LP_RUN) {
+	if (g.op.reconnect == LK_NO || g.rn.stop != RN_RUN) {
 		mx_failure(c, "the master would end: it was not told to reconnect");
 		return;
 	}
@@ -7204,7 +7330,8 @@ static bool mx_read_descriptor(struct client *c)
 	if (n == FD_FULL) {
 		c->phase = MX_NO_DESCRIPTOR;
 		c->deadline = c->give_up;
-		g.us.accept_after = room ? g.now + ACCEPT_MS : g.us.accept_after;
+		if (room)
+			us_pause();
 	} else if (n == FD_END)
 		mx_drop(c);
 	else if (n == FD_ERROR)
@@ -7272,7 +7399,7 @@ static bool mx_written(const struct client *c)
 
 static bool mx_wants_read(const struct client *c)
 {
-	return !c->dead && !c->closing && mx_written(c) && g.lp.stop != LP_NOW &&
+	return !c->dead && !c->closing && mx_written(c) && g.rn.stop != RN_NOW &&
 	       (c->phase == MX_HEADER || c->phase == MX_BODY || c->phase == MX_SKIP || c->phase == MX_DESCRIPTORS);
 }
 
@@ -7448,8 +7575,7 @@ static bool mx_learn_limit(int others)
 		return false;
 	if (others < g.ch.session_limit)
 		log_at(TP_VERBOSE, "the server allows %d sessions at once", others);
-	g.ch.session_limit = others;
-	g.ch.limit_until = g.now + SESSION_LIMIT_MS;
+	ch_limit_sessions(others, g.now + SESSION_LIMIT_MS);
 	return true;
 }
 
@@ -7458,7 +7584,7 @@ static bool mx_learn_limit(int others)
 static void mx_refused(struct client *c, struct channel *ch)
 {
 	bool up = g.lk.state == LK_UP;
-	bool wait = up ? ch->kind == CH_SESSION && mx_learn_limit(g.ch.sessions - 1) : g.lp.stop == LP_RUN;
+	bool wait = up ? ch->kind == CH_SESSION && mx_learn_limit(g.ch.sessions - 1) : g.rn.stop == RN_RUN;
 	ch->state = CH_DEAD;
 	c->channel = -1;
 	if (wait && g.now < c->give_up) {
@@ -7492,7 +7618,7 @@ static void mx_reopen(struct client *c, struct channel *ch)
 	c->reopened++;
 	c->phase = MX_QUEUED;
 	c->deadline = c->give_up;
-	g.lp.again = true;
+	rn_again();
 }
 
 /* The server has confirmed the channel; true when its client may know. */
@@ -7510,7 +7636,7 @@ static bool mx_confirmed(struct client *c, struct channel *ch)
 	if (!mx_awaits_start(ch)) {
 		ch->events &= (uint8_t)~CH_EV_CONFIRMED;
 		mx_start(c, ch);
-		g.lp.again = true;		/* its end may have come already */
+		rn_again();		/* its end may have come already */
 	}
 	tp_flush();
 	return !(ch->events & CH_EV_CONFIRMED);
@@ -7634,10 +7760,10 @@ static void mx_admit(void)
 	}
 	while (g.now >= g.us.accept_after && fd_room(MX_DESCRIPTOR_MAX) && (c = mx_oldest(MX_NO_DESCRIPTOR))) {
 		c->phase = MX_DESCRIPTORS;
-		g.lp.again = true;
+		rn_again();
 	}
 	if (g.now >= g.ch.limit_until)
-		g.ch.session_limit = SESSIONS;
+		ch_limit_sessions(SESSIONS, g.ch.limit_until);
 	while (as_idle() && (c = mx_oldest(MX_ASK_WAIT)))
 		mx_dispatch(c);
 	while (g.lk.state == LK_UP && tp_room() > 0 && (c = mx_next_to_open())) {
@@ -7645,8 +7771,6 @@ static void mx_admit(void)
 		struct channel *ch = ch_alloc(session ? CH_SESSION : CH_STDIO, CH_OPENING);
 		if (!ch)
 			break;
-		g.ch.sessions += session;
-		ev_used(TABLE_SESSIONS, (uint32_t)g.ch.sessions);
 		mx_open(c, ch);
 	}
 	for (int i = 0; i < g.mx.end; i++)
@@ -7678,7 +7802,7 @@ static void mx_expire(struct client *c)
 	else if (c->phase == MX_FORWARDING)
 		mx_forward_expired(c);
 	else if (c->phase == MX_PROBING) {
-		mx_forget_probe(c);
+		tx_forget_probes((int)(c - g.mx.slot));
 		mx_tell_state(c, false, "the server does not answer");
 		mx_next(c);
 	} else
@@ -7873,12 +7997,13 @@ static void sd_send(void)
 
 /* ===== lk_ ================================================================
  * The link: connect, log in, keep alive, notice the loss.  The transport does
- * the cryptography; what a loss means to clients is decided here. */
+ * the cryptography; what a loss means to clients is decided here.
+ * Calls log_, rn_, ev_, fd_, cn_, tx_, ch_, tt_, us_, fw_, px_, xf_, mx_, sd_. */
 
 /* Whether another try may follow (-o Reconnect). */
 static bool lk_comes_back(void)
 {
-	return g.lp.stop == LP_RUN && (g.op.reconnect == LK_ALWAYS || (g.op.reconnect == LK_YES && g.lk.logins > 0) ||
+	return g.rn.stop == RN_RUN && !g.lk.last_try && (g.op.reconnect == LK_ALWAYS || (g.op.reconnect == LK_YES && g.lk.logins > 0) ||
 				    (g.lk.state == LK_CONNECTING && g.lk.logins == 0 && g.lk.tries + 1 < g.op.attempts));
 }
 
@@ -7891,12 +8016,35 @@ static void lk_report(const char *why, bool again)
 	log_at(TP_ERROR, again ? "%.*s; trying again" : "%.*s", len - (again && len > 0 && why[len - 1] == '.'), why);
 }
 
+/* A child of ours has ended, perhaps ProxyCommand's. */
+static void lk_exited(pid_t pid)
+{
+	if (pid == g.lk.proxy)
+		g.lk.proxy = 0;
+}
+
 /* Ends ProxyCommand's process. */
 static void lk_end_proxy(void)
 {
 	if (g.lk.proxy > 0)
 		kill(g.lk.proxy, SIGHUP);
 	g.lk.proxy = 0;
+}
+
+/* Ends the connection in whatever state: sessions keep what they have received. */
+static void lk_leave(void)
+{
+	cn_stop(&g.lk.uplink);
+	tp_stop();
+	lk_end_proxy();
+	g.lk.state = LK_DOWN;
+	g.lk.net_fd = -1;
+	g.lk.probe_at = 0;
+	sd_end();
+	tx_link_lost();
+	for (int i = 0; i < g.ch.end; i++)
+		if (g.ch.slot[i].state != CH_FREE && g.ch.slot[i].state != CH_DEAD)
+			ch_lose(&g.ch.slot[i]);
 }
 
 /* What has been done with the server, ever. */
@@ -7926,7 +8074,7 @@ static void lk_schedule(bool was_up)
 		min = LK_REFUSED * min < max ? LK_REFUSED * min : max;
 	g.lk.state = LK_WAITING;
 	g.lk.failed_at = g.now;
-	g.lk.retry_at = g.now + log_backoff(g.lk.tries, min, max) + (g.lk.refused ? min * 500 : 0);
+	g.lk.retry_at = g.now + rn_backoff(g.lk.tries, min, max) + (g.lk.refused ? min * 500 : 0);
 }
 
 /* When somebody who waits for the link is served by a try: ReconnectMin after the
@@ -7975,26 +8123,13 @@ static void lk_lost(const char *why)
 	g.lk.refused = failed && (tp_cause() == TP_CAUSE_AUTH || tp_cause() == TP_CAUSE_HOSTKEY);
 	lk_report(why, again);
 	lk_remember(why, was_up);
-	cn_stop(&g.lk.uplink);
-	tp_stop();
-	lk_end_proxy();
-	g.lk.state = LK_DOWN;
-	g.lk.net_fd = -1;
-	sd_end();
-	g.tx.n_global = 0;
-	g.tx.asked_at = 0;
-	g.lk.probe_at = 0;
-	for (int i = 0; i < g.ch.end; i++)
-		if (g.ch.slot[i].state != CH_FREE && g.ch.slot[i].state != CH_DEAD)
-			ch_lose(&g.ch.slot[i]);
+	lk_leave();
 	fw_link_lost();
 	xf_link_lost();
 	if (was_up)
 		px_link_lost();
 	if (!again) {
-		if (g.lp.stop != LP_NOW)
-			g.lp.exit_code = 255;
-		g.lp.stop = LP_NOW;
+		rn_stop(RN_NOW, g.rn.stop == RN_NOW ? g.rn.exit_code : 255);
 		return;
 	}
 	lk_schedule(was_up);
@@ -8014,6 +8149,18 @@ static void lk_fail(const char *format, ...)
 	lk_lost(text);
 }
 
+/* A message came: no key exchange holds them back. */
+static void lk_moves(void)
+{
+	g.lk.exchange_at = 0;
+}
+
+/* More time for a login, ms. */
+static void lk_grant(int64_t ms)
+{
+	g.lk.login_deadline += ms;
+}
+
 static void lk_start(void)
 {
 	int64_t limit = g.op.connect_timeout > 0 ? g.op.connect_timeout * 1000 : LOGIN_MS;
@@ -8021,7 +8168,7 @@ static void lk_start(void)
 	g.lk.state = LK_CONNECTING;
 	g.lk.login_deadline = g.now + limit;
 	log_at(g.lk.tries ? TP_DEBUG : TP_VERBOSE, "connecting to %s port %d", g.op.host_name, (int)g.op.port);
-	g.lp.again = true;			/* a program is connected at once */
+	rn_again();			/* a program is connected at once */
 	if (g.op.proxy_command)
 		g.lk.proxy = cn_proxy(&g.lk.uplink, g.op.proxy_command);
 	else
@@ -8054,7 +8201,7 @@ static void lk_connected(void)
 	tp_start(g.lk.uplink.fd, g.lk.logins == 0 && g.op.reconnect != LK_ALWAYS, g.now);
 	g.lk.uplink.fd = -1;
 	g.lk.uplink.state = CN_IDLE;
-	g.lp.again = true;			/* it may have failed at once */
+	rn_again();			/* it may have failed at once */
 }
 
 /* Who came while we logged in becomes a client; who finds no place connects anew. */
@@ -8069,14 +8216,13 @@ static void lk_admit_early(void)
 /* The control socket, once. */
 static void lk_listen(void)
 {
-	int error = g.us.bound || g.lp.stop != LP_RUN || !g.op.control_path ? 0 : us_listen(g.op.control_path);
+	int error = g.us.bound || g.rn.stop != RN_RUN || !g.us.path ? 0 : us_listen(g.us.path);
 	if (error == EEXIST && g.lp.split == LP_SERVES_ITSELF) {
-		log_at(TP_ERROR, "ControlSocket %s already exists, disabling multiplexing", g.op.control_path);
-		g.op.control_path = NULL;
-		g.op.persist = -1;
+		log_at(TP_ERROR, "ControlSocket %s already exists, disabling multiplexing", g.us.path);
+		us_serve(NULL);
 	} else if (error) {
-		g.op.reconnect = LK_NO;
-		lk_fail("ControlSocket %s: %s", g.op.control_path, error == EEXIST ? "already exists" : strerror(error));
+		g.lk.last_try = true;
+		lk_fail("ControlSocket %s: %s", g.us.path, error == EEXIST ? "already exists" : strerror(error));
 	}
 	lk_admit_early();
 }
@@ -8116,7 +8262,7 @@ static void lk_up(void)
 		log_at(TP_INFO, "connected to %s", g.op.tp.host);
 	g.lk.why[0] = 0;
 	g.lk.failures = 0;
-	g.ch.session_limit = SESSIONS;
+	ch_limit_sessions(SESSIONS, g.ch.limit_until);
 	lk_listen();
 	lk_local_command();
 }
@@ -8331,7 +8477,7 @@ static void lk_service_up(void)
 	}
 	const struct forward *f = g.lk.state == LK_UP ? fw_failed() : NULL;
 	if (f) {
-		g.op.reconnect = LK_NO;
+		g.lk.last_try = true;
 		lk_fail("forward %s: %s", fw_name(f), f->why);
 	}
 }
@@ -8364,7 +8510,8 @@ static void lk_service(void)
  * Tells others how the uplink is: EventCommand, a supervisor's NOTIFY_SOCKET
  * (sd_notify(3)) and descriptor (--notify-fd).  Looks at the state each turn;
  * what changed while a command ran is told when it has ended, the newest state
- * alone.  Calls ex_, in_, us_, log_. */
+ * alone.
+ * Calls log_, fd_, ex_, us_, in_. */
 
 /* One variable of a command's environment, in working space until it is started; text that a server chose is clean:
  * log_ made `why`, names come from options. */
@@ -8388,7 +8535,7 @@ static void hk_run(const char *event, const char *reason)
 	hk_variable(1, "SSHMUX_HOST", g.op.host_name);
 	hk_variable(2, "SSHMUX_PORT", port);
 	hk_variable(3, "SSHMUX_REASON", reason);
-	hk_variable(4, "SSHMUX_CONTROL_PATH", g.op.control_path ? g.op.control_path : "");
+	hk_variable(4, "SSHMUX_CONTROL_PATH", g.us.path ? g.us.path : "");
 	hk_variable(5, "SSHMUX_PID", pid);
 	log_at(TP_VERBOSE, "event %s: %s is run", event, argv[0]);
 	ex_start(&g.ex.slot[EX_EVENT], argv, g.hk.environment, g.now + EVENT_MS);
@@ -8411,7 +8558,7 @@ static void hk_ended(struct program *p)
 /* When an outage is long enough to be told; 0 if none is to be. */
 static int64_t hk_due(void)
 {
-	bool down = g.hk.told_up && g.lk.state != LK_UP && g.lp.stop == LP_RUN;
+	bool down = g.hk.told_up && g.lk.state != LK_UP && g.rn.stop == RN_RUN;
 	return down && g.op.event_command ? g.lk.down_at + g.op.event_delay * 1000 : 0;
 }
 
@@ -8468,7 +8615,7 @@ static void hk_notify(const char *text)
 static void hk_supervisors(void)
 {
 	char text[320];
-	bool serves = g.us.bound && g.lp.stop == LP_RUN, ends = g.lp.stop != LP_RUN;
+	bool serves = g.us.bound && g.rn.stop == RN_RUN, ends = g.rn.stop != RN_RUN;
 	if (serves && !g.hk.ready) {
 		g.hk.ready = true;
 		hk_notify("READY=1");
@@ -8496,7 +8643,9 @@ static void hk_settle(void)
 
 /* ===== lp_ ================================================================
  * The loop: build the poll set from the state, poll, serve the transport, the
- * clients and the channels, settle what follows, reap. */
+ * clients and the channels, settle what follows, reap.
+ * Calls log_, rn_, ev_, fd_, cn_, ex_, ch_, tt_, us_, fw_, px_, xf_, rx_, mx_, sd_, lk_,
+ * hk_. */
 
 enum lp_kind {
 	LP_SIGNAL, LP_TRANSPORT, LP_WATCH, LP_NETWORK, LP_LISTENER, LP_UPLINK, LP_CONNECTOR, LP_FORWARD, LP_CLIENT, LP_INPUT, LP_OUTPUT
@@ -8549,7 +8698,7 @@ static void lp_reap_children(void)
 	int status;
 	pid_t pid;
 	for (int i = 0; i < CLIENTS && (pid = waitpid(-1, &status, WNOHANG)) > 0; i++) {
-		g.lk.proxy = pid == g.lk.proxy ? 0 : g.lk.proxy;
+		lk_exited(pid);
 		ex_exited(pid, status);
 	}
 }
@@ -8569,13 +8718,11 @@ static void lp_signal(int number)
 		break;
 	case SIGALRM:			/* --timeout, in a login for ourselves */
 		log_at(TP_ERROR, "no session with %s in time", g.op.host_name);
-		g.lp.stop = LP_NOW;
-		g.lp.exit_code = EX_TEMPFAIL;
+		rn_stop(RN_NOW, EX_TEMPFAIL);
 		break;
 	default:
 		log_at(TP_VERBOSE, "ended by signal %d", number);
-		g.lp.stop = LP_NOW;
-		g.lp.exit_code = number == SIGTERM && (g.lp.split == LP_STAYS || g.lp.has_split) ? 0 : 255;
+		rn_stop(RN_NOW, number == SIGTERM && (g.lp.split == LP_STAYS || g.lp.has_split) ? 0 : 255);
 	}
 }
 
@@ -8710,9 +8857,9 @@ static void lp_add_forwards(int *timeout)
 /* Fills g.lp.poll; returns poll()'s timeout. */
 static int lp_build(void)
 {
-	int timeout = g.lp.again ? 0 : -1;
+	int timeout = g.rn.again ? 0 : -1;
 	g.lp.n_poll = 0;
-	g.lp.again = false;
+	rn_waits();
 	sd_turn_begins();
 	lp_add(LP_SIGNAL, 0, 0, g.lp.signal_pipe[0], POLLIN);
 	if (g.lk.state == LK_LOGIN || g.lk.state == LK_UP) {
@@ -8741,7 +8888,7 @@ static int lp_build(void)
 	if (g.lk.state == LK_UP && g.op.alive_interval > 0)
 		lp_earlier(&timeout, g.lk.alive_at);
 	if (tt_any())
-		lp_earlier(&timeout, g.lk.resize_at);
+		lp_earlier(&timeout, g.lp.resize_at);
 	lp_earlier(&timeout, hk_due());
 	lp_earlier(&timeout, g.lp.stop_deadline);
 	lp_earlier(&timeout, g.lp.idle_at);
@@ -8768,14 +8915,14 @@ static void lp_serve_transport(void)
 		n++;
 	int64_t before = g.now;
 	tp_service(g.lp.poll + 1, n, g.now);
-	g.now = log_clock();
+	g.now = rn_clock();
 	if (g.lk.state == LK_LOGIN)
-		g.lk.login_deadline += g.now - before;	/* a prompt's time is the user's */
+		lk_grant(g.now - before);	/* a prompt's time is the user's */
 	uint8_t *p;
 	size_t len;
 	for (int i = 0; i < RX_BATCH && g.lk.state == LK_UP && !g.lk.error[0] && (p = tp_recv(&len)); i++) {
 		rx_message(p, len);
-		g.lk.exchange_at = 0;
+		lk_moves();
 	}
 }
 
@@ -8861,8 +9008,8 @@ static void lp_settle(void)
 	ex_expire();
 	xf_settle();
 	hk_settle();
-	if (g.lk.state == LK_UP && g.now >= g.lk.resize_at) {
-		g.lk.resize_at = g.now + TT_RESIZE_MS;
+	if (g.lk.state == LK_UP && g.now >= g.lp.resize_at) {
+		g.lp.resize_at = g.now + TT_RESIZE_MS;
 		tt_resize();
 	}
 	for (int i = 0; i < g.ch.end; i++)
@@ -8899,12 +9046,12 @@ static void lp_reap(void)
 	for (int i = g.mx.end - 1; i >= 0; i--)
 		if (g.mx.slot[i].phase != MX_FREE && g.mx.slot[i].dead) {
 			mx_free(&g.mx.slot[i]);
-			g.lp.again = true;
+			rn_again();
 		}
 	for (int i = g.ch.end - 1; i >= 0; i--)
 		if (g.ch.slot[i].state == CH_DEAD) {
 			ch_free(&g.ch.slot[i]);
-			g.lp.again = true;
+			rn_again();
 		}
 }
 
@@ -8913,19 +9060,11 @@ static void lp_reap(void)
 static void lp_begin_stop(void)
 {
 	g.lp.stop_deadline = g.now + FAREWELL_MS;
-	g.lp.again = true;
+	rn_again();
 	ev_add((struct event){ .kind = EV_ENDING }, g.lk.why);
 	us_remove();
 	if (g.lk.state != LK_DOWN) {
-		cn_stop(&g.lk.uplink);
-		tp_stop();
-		lk_end_proxy();
-		g.lk.state = LK_DOWN;
-		g.lk.net_fd = -1;
-		sd_end();
-		for (int i = 0; i < g.ch.end; i++)
-			if (g.ch.slot[i].state != CH_FREE && g.ch.slot[i].state != CH_DEAD)
-				ch_lose(&g.ch.slot[i]);
+		lk_leave();
 		px_link_lost();
 	}
 }
@@ -8936,11 +9075,11 @@ static bool lp_stopped(void)
 	bool idle = mx_only_watchers() && g.ch.end == 0;
 	if (!idle)
 		g.lp.idle_at = 0;
-	else if (g.lp.has_split && g.op.persist > 0 && g.lp.idle_at == 0)
+	else if (g.lp.has_split && us_persists() && g.op.persist > 0 && g.lp.idle_at == 0)
 		g.lp.idle_at = g.now + g.op.persist * 1000;
-	if (idle && (g.lp.stop == LP_WHEN_IDLE || (g.lp.idle_at && g.now >= g.lp.idle_at)))
-		g.lp.stop = LP_NOW;
-	if (g.lp.stop != LP_NOW)
+	if (idle && (g.rn.stop == RN_WHEN_IDLE || (g.lp.idle_at && g.now >= g.lp.idle_at)))
+		rn_stop(RN_NOW, g.rn.exit_code);
+	if (g.rn.stop != RN_NOW)
 		return false;
 	if (g.lp.stop_deadline == 0)
 		lp_begin_stop();
@@ -8948,7 +9087,7 @@ static bool lp_stopped(void)
 		if (g.mx.slot[i].phase != MX_FREE && g.mx.slot[i].channel < 0 && !mx_wants_write(&g.mx.slot[i]) &&
 		    g.mx.slot[i].tail == 0) {
 			mx_drop(&g.mx.slot[i]);
-			g.lp.again = true;
+			rn_again();
 		}
 	return (g.mx.end == 0 && g.ch.end == 0) || g.now >= g.lp.stop_deadline;
 }
@@ -8981,7 +9120,7 @@ static void lp_check(void)
 static void lp_turn(void)
 {
 	lp_poll(lp_build());
-	g.now = log_clock();
+	g.now = rn_clock();
 	short uplink = 0;
 	for (int i = 0; i < g.lp.n_poll; i++)
 		if (g.lp.owner[i].kind == LP_UPLINK)
@@ -9006,7 +9145,7 @@ static void lp_turn(void)
 /* The login stands, and whatever the user should hear of forwards was said. */
 static bool lp_may_split(void)
 {
-	if (g.lp.split == LP_STAYS || g.lp.has_split || g.lk.state != LK_UP || g.lp.stop != LP_RUN)
+	if (g.lp.split == LP_STAYS || g.lp.has_split || g.lk.state != LK_UP || g.rn.stop != RN_RUN)
 		return false;
 	bool full = g.mx.end == CLIENTS;
 	for (int i = 0; i < g.mx.end; i++)
@@ -9029,7 +9168,7 @@ static void lp_close_stdio(bool detached)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int fd = 0; null >= 0 && fd <= STDERR_FILENO; fd++)
-		if (fd < STDERR_FILENO || (detached && (g.log.fd || g.op.log_level < TP_DEBUG)))
+		if (fd < STDERR_FILENO || (detached && (g.log.fd || g.log.level < TP_DEBUG)))
 			dup2(null, fd);
 	fd_close(&null);
 }
@@ -9037,7 +9176,7 @@ static void lp_close_stdio(bool detached)
 /* In the child: the master from now on. */
 static void lp_be_master(int own)
 {
-	bool detached = g.lp.split == LP_DETACHES || g.op.background || (g.op.persist >= 0 && g.us.bound);
+	bool detached = g.lp.split == LP_DETACHES || g.op.background || (us_persists() && g.us.bound);
 	g.lp.has_split = true;
 	for (int i = 0; i < CONNECTORS; i++)
 		g.cn.slot[i].pid = 0;
@@ -9082,12 +9221,12 @@ static bool lp_split(void)
 /* The exit code; meaningless where g.lp.own_master tells that we have split. */
 static int lp_run(void)
 {
-	g.now = log_clock();
-	g.ev.begun = ev_seconds();
+	g.now = rn_clock();
+	ev_begin();
 	if (g.op.reconnect == LK_ALWAYS)
 		lk_listen();
 	lk_watch();
-	if (g.lp.stop == LP_RUN)
+	if (g.rn.stop == RN_RUN)
 		lk_start();
 	do {
 		lp_turn();
@@ -9103,12 +9242,13 @@ static int lp_run(void)
 	for (int i = 0; i < PROGRAMS; i++)
 		ex_stop(&g.ex.slot[i]);
 	fd_give_all_back();
-	return g.lp.exit_code;
+	return g.rn.exit_code;
 }
 
 /* ===== cl_ ================================================================
  * The mux client: hands our stdio to a master and waits.  Blocking, and as
- * small as it can be: of the above it uses buf_, fd_, us_ and fw_parse(). */
+ * small as it can be: of the above it uses buf_, fd_, us_ and fw_parse().
+ * Calls log_, rn_, buf_, fd_, us_, fw_, mx_. */
 
 enum cl_tty { CL_TTY_AUTO, CL_TTY_NO, CL_TTY_YES, CL_TTY_FORCE };
 
@@ -9293,7 +9433,7 @@ static bool cl_connect(void)
 	struct sockaddr_un a;
 	socklen_t len = sizeof a;
 	const char *path = g.op.control_path;
-	int64_t until = log_clock() + g.op.wait * 1000;
+	int64_t until = rn_clock() + g.op.wait * 1000;
 	if (cl_early && !us_early_address(&a, &len, path))
 		return false;
 	if (!cl_early && !us_address(&a, path)) {
@@ -9301,7 +9441,7 @@ static bool cl_connect(void)
 		exit(255);
 	}
 	int error = cl_try_connect(&a, len);
-	while (error && g.op.wait > 0 && g.op.master == OP_MASTER_NO && !cl_signal && log_clock() < until) {
+	while (error && g.op.wait > 0 && g.op.master == OP_MASTER_NO && !cl_signal && rn_clock() < until) {
 		poll(NULL, 0, CL_CONNECT_MS);
 		error = cl_try_connect(&a, len);
 	}
@@ -9357,7 +9497,7 @@ static bool cl_hello(void)
 /* -v, --wait: what only a master of our kind understands. */
 static bool cl_put_wait(void)
 {
-	if (g.op.wait < 0 && g.op.log_level < TP_VERBOSE)
+	if (g.op.wait < 0 && g.log.level < TP_VERBOSE)
 		return true;
 	if (!cl_hello())
 		return false;
@@ -9365,7 +9505,7 @@ static bool cl_put_wait(void)
 		buf_put_u32(&cl.out, 12);
 		buf_put_u32(&cl.out, MUX_X_C_WAIT);
 		buf_put_u32(&cl.out, g.op.wait < 0 ? MX_KEEP_WAIT : (uint32_t)g.op.wait);
-		buf_put_u32(&cl.out, g.op.log_level >= TP_VERBOSE);
+		buf_put_u32(&cl.out, g.log.level >= TP_VERBOSE);
 	}
 	return true;
 }
@@ -9565,7 +9705,7 @@ static int cl_simple(enum mux_type type, const char *what, const char *done, boo
 		cl_refused(what, &f);
 		return 255;
 	}
-	if (g.op.log_level >= TP_INFO)
+	if (g.log.level >= TP_INFO)
 		cl_say("%s", done);
 	return 0;
 }
@@ -9600,7 +9740,7 @@ static bool cl_forward(const struct forward *f, enum mux_type type, bool print)
 			printf("%u\n", (unsigned)port);
 			fflush(stdout);
 		}
-		if (g.op.log_level >= TP_VERBOSE)
+		if (g.log.level >= TP_VERBOSE)
 			cl_say("Allocated port %u for remote forward to %s:%u", (unsigned)port, f->connect.host,
 			       (unsigned)f->connect.port);
 		return true;
@@ -9889,7 +10029,7 @@ static bool cl_wants_tty(void)
 		return true;
 	if (g.op.request_tty == CL_TTY_NO || (g.op.request_tty == CL_TTY_AUTO && !shell))
 		return false;
-	if (!here && g.op.log_level >= TP_INFO)
+	if (!here && g.log.level >= TP_INFO)
 		cl_say("Pseudo-terminal will not be allocated because stdin is not a terminal.");
 	return here;
 }
@@ -10011,8 +10151,8 @@ static int cl_session(void)
 		cl_raw();
 	int status = cl_wait(sid);
 	cl_cooked();
-	if (tty && g.op.log_level >= TP_INFO)
-		cl_say("%s to %s closed.", cl.own && g.op.persist < 0 ? "Connection" : "Shared connection", g.op.host_name);
+	if (tty && g.log.level >= TP_INFO)
+		cl_say("%s to %s closed.", cl.own && !us_persists() ? "Connection" : "Shared connection", g.op.host_name);
 	return status;
 }
 
@@ -10078,7 +10218,7 @@ static int cl_own(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
 	fd_close(&cl.fd);
-	if (g.op.background || (g.op.persist >= 0 && g.us.bound))
+	if (g.op.background || (us_persists() && g.us.bound))
 		return status;
 	if (cl_signal)
 		kill(g.lp.own_master, SIGTERM);
@@ -10093,7 +10233,7 @@ static int cl_main(void)
 	cl_set_timeout();
 	int status = cl_once();
 	for (int64_t i = 0; i < g.op.retry && cl_may_retry(status) && !(g.op.master && cl_may_fall_back()); i++) {
-		poll(NULL, 0, (int)log_backoff((uint32_t)i, 1, CL_RETRY_MAX));
+		poll(NULL, 0, (int)rn_backoff((uint32_t)i, 1, CL_RETRY_MAX));
 		if (!cl_signal)
 			status = cl_once();
 	}
@@ -10103,7 +10243,8 @@ static int cl_main(void)
 /* ===== op_ ================================================================
  * Options: one table of letters, one of ssh_config's keywords.  Usage, -G and
  * the configuration files (cf_) work from them.  As in ssh the first value of
- * an option wins, so the command line is read before the files. */
+ * an option wins, so the command line is read before the files.
+ * Calls log_, buf_, fw_, cl_. */
 
 static struct {
 	const char *file;		/* being read, NULL for the command line */
@@ -10751,7 +10892,7 @@ static void op_follow(const struct op_keyword *k)
 {
 	op_check(k);
 	if (k->to == &g.op.level)
-		g.op.log_level = log_kinds[g.op.level];
+		log_upto(log_kinds[g.op.level]);
 	if (k->to == &g.op.background && g.op.background)
 		g.op.stdin_null = 1;
 	if (k->to == &g.op.fallback && op_where.file)
@@ -10949,7 +11090,7 @@ static void op_log_to(const char *path)
 	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (fd < 0)
 		op_die("Couldn't open logfile %s: %s", path, strerror(errno));
-	g.log.fd = fd;
+	log_to(fd);
 }
 
 /* -t and -T: of these the last one counts; a second -t insists. */
@@ -10963,7 +11104,7 @@ static void op_tty(bool wanted)
 /* -y.  What the C library allocates to read the time zone it does now, once. */
 static void op_log_to_system(void)
 {
-	g.log.syslog = true;
+	log_use_syslog();
 	tzset();
 }
 
@@ -11008,7 +11149,7 @@ static void op_special(const struct op_letter *l, const char *argument)
 	case 'y':	op_log_to_system(); break;
 	case 'v':
 		op_set_word("LogLevel", "VERBOSE");
-		g.op.log_level = g.op.level > 4 ? TP_DEBUG : TP_VERBOSE;
+		log_upto(g.op.level > 4 ? TP_DEBUG : TP_VERBOSE);
 		g.op.level = g.op.level < 5 ? 5 : g.op.level < 7 ? g.op.level + 1 : 7;
 		break;
 	default:	/* '1', 'I', 'w' */
@@ -11159,7 +11300,8 @@ static void op_parse(char **argv)
 
 /* ===== cf_ ================================================================
  * Configuration files in ssh_config's words, what follows from all options
- * together, and -G.  Calls op_. */
+ * together, and -G.
+ * Calls log_, buf_, fd_, cn_, st_, cl_, op_. */
 
 /* --- tokens ------------------------------------------------------------------- */
 
@@ -12094,8 +12236,7 @@ static void main_check_path(void)
 		path = NULL;
 	} else if (why)
 		op_die("ControlSocket %s: %s", path, why);
-	g.op.control_path = path;
-	g.op.persist = path ? g.op.persist : -1;
+	us_serve(path);
 }
 
 /* Logs in: as a master, or for ourselves alone. */
@@ -12104,7 +12245,7 @@ static int main_connect(void)
 	main_check_path();
 	if (g.op.master == OP_MASTER_AUTO || g.op.master == OP_MASTER_AUTO_ASK)
 		g.op.master = g.op.master == OP_MASTER_AUTO ? OP_MASTER_YES : OP_MASTER_ASK;
-	g.lp.split = main_has_session() ? LP_SERVES_ITSELF : g.op.background || g.op.persist >= 0 ? LP_DETACHES : LP_STAYS;
+	g.lp.split = main_has_session() ? LP_SERVES_ITSELF : g.op.background || us_persists() ? LP_DETACHES : LP_STAYS;
 	if (g.op.reconnect < 0)
 		g.op.reconnect = cf_reconnect();
 	if (g.op.control_path)
@@ -12140,7 +12281,7 @@ static void main_defaults(void)
 	g.us.early = g.us.listener = g.lk.uplink.fd = g.lp.signal_pipe[0] = g.lp.signal_pipe[1] = g.lp.cancel_pipe[0] = g.lp.cancel_pipe[1] = -1;
 	g.lk.net_fd = g.sd.fd = g.lk.watch = -1;
 	g.op.watch_network = 1;
-	g.op.log_level = TP_INFO;
+	g.log.level = TP_INFO;
 	g.log.facility = LOG_USER;
 	g.op.level = 3;
 	g.op.port = 22;

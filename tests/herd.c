@@ -40,7 +40,7 @@ static void tries_at(int i, int64_t when)
 
 static int64_t pause_of(enum rule rule, uint32_t tries)
 {
-	return rule == FIXED ? 10000 : log_backoff(tries, 1, 300);
+	return rule == FIXED ? 10000 : rn_backoff(tries, 1, 300);
 }
 
 static struct outcome simulate(enum rule rule, int n, int64_t away, int capacity)

@@ -17,7 +17,7 @@ static void link_begin(void)
 	g.op.reconnect_min = 1;
 	g.op.reconnect_max = 300;
 	g.op.session_wait = 1000;
-	g.op.log_level = TP_INFO;
+	g.log.level = TP_INFO;
 }
 
 static bool link_end(void)
@@ -351,7 +351,7 @@ static void unit_link_login(void)
 	check(link_return() && g.lk.logins == 2, "link: the next one comes about");
 	g.op.reconnect = LK_NO;
 	fake_fail("gone");
-	check(!world_run() && world.ended && g.lp.exit_code == 255, "link: Reconnect=no: the loss is the end");
+	check(!world_run() && world.ended && g.rn.exit_code == 255, "link: Reconnect=no: the loss is the end");
 	check(link_end(), "link: logins: no descriptor leaked");
 }
 

@@ -766,7 +766,7 @@ static void mux_master_ends(enum mux_end how)
 	check(ok && !goes_on, "mux: by %s the master ends at once, with no wait", names[how]);
 	if (how == ENDS_BY_TERMINATE)
 		check(peer_expect(&boss, MUX_S_OK, "u", 6), "mux: TERMINATE is answered");
-	check(g.lp.exit_code == (how == ENDS_BY_LOSS ? 255 : 0), "mux: %s: exit status %d", names[how], g.lp.exit_code);
+	check(g.rn.exit_code == (how == ENDS_BY_LOSS ? 255 : 0), "mux: %s: exit status %d", names[how], g.rn.exit_code);
 	check(peer_gone(&open.p) && peer_gone(&idle) && peer_gone(&slow), "mux: %s: clients see the end", names[how]);
 	check(access(world.path, F_OK) != 0 && fake.stops == 1, "mux: %s: socket gone, transport stopped", names[how]);
 	session_close(&open);

@@ -14,7 +14,7 @@ static bool op_words_parse(const char *const *words)
 	}
 	argv[n] = NULL;
 	world_clear();
-	g.op.log_level = TP_INFO;
+	g.log.level = TP_INFO;
 	g.op.control_path = g.op.given = g.op.host_name = NULL;
 	g.op.send_env.n = 0;
 	world.exit_code = -1;
@@ -56,10 +56,10 @@ static void unit_op_words(void)
 	check(PARSE("a@b@host") && !strcmp(g.op.given, "host") && !strcmp(g.op.user, "a@b"), "options: the last @ parts user and host");
 	check(PARSE("-l", "first", "second@host") && !strcmp(g.op.user, "first"), "options: -l before user@");
 	check(PARSE("-4", "-c", "aes128-ctr", "-m", "hmac-sha2-256", "-i", "/etc/passwd", "-i", "/etc/group", "-q", "-s", "host") && g.op.family == AF_INET && g.op.identity.n == 2 &&
-	      g.op.log_level == TP_ERROR && g.op.session_type == 2 && !strcmp(g.op.tp.ciphers, "aes128-ctr"), "options: the other letters");
+	      g.log.level == TP_ERROR && g.op.session_type == 2 && !strcmp(g.op.tp.ciphers, "aes128-ctr"), "options: the other letters");
 	check(PARSE("-p6", "-p4", "host") && g.op.port == 6 && PARSE("-6", "-4", "host") && g.op.family == AF_INET, "options: the first of two wins, of some letters the last");
-	check(PARSE("-v", "host") && g.op.log_level == TP_VERBOSE && PARSE("-vv", "host") && g.op.log_level == TP_DEBUG && PARSE("-vvvv", "host") &&
-	      g.op.log_level == TP_DEBUG, "options: -v, -vv and more");
+	check(PARSE("-v", "host") && g.log.level == TP_VERBOSE && PARSE("-vv", "host") && g.log.level == TP_DEBUG && PARSE("-vvvv", "host") &&
+	      g.log.level == TP_DEBUG, "options: -v, -vv and more");
 	check(PARSE("-O", "check", "-S", "x") && !strcmp(g.op.mux_command, "check"), "options: -O");
 	said(PARSE("-Z", "host") == false && world.exit_code == 255 && strstr(world.log, "unknown option -- Z"), "options: an unknown letter");
 	said(!PARSE("--nonsense") && strstr(world.log, "--nonsense"), "options: an unknown word");
@@ -102,8 +102,8 @@ static void unit_op_choices(void)
 		{ "StrictHostKeyChecking=no", &g.op.strict, TP_STRICT_NO }, { "StrictHostKeyChecking=off", &g.op.strict, TP_STRICT_NO },
 		{ "StrictHostKeyChecking=ask", &g.op.strict, TP_STRICT_ASK }, { "STRICTHOSTKEYCHECKING=accept-new", &g.op.strict, TP_STRICT_ACCEPT_NEW },
 		{ "SessionType=none", &g.op.session_type, 1 }, { "SessionType=subsystem", &g.op.session_type, 2 },
-		{ "SessionType=default", &g.op.session_type, 0 }, { "LogLevel=QUIET", &g.op.log_level, TP_ERROR },
-		{ "LogLevel=debug3", &g.op.log_level, TP_DEBUG }, { "LogLevel=VERBOSE", &g.op.log_level, TP_VERBOSE },
+		{ "SessionType=default", &g.op.session_type, 0 }, { "LogLevel=QUIET", &g.log.level, TP_ERROR },
+		{ "LogLevel=debug3", &g.log.level, TP_DEBUG }, { "LogLevel=VERBOSE", &g.log.level, TP_VERBOSE },
 	};
 	bool all = true;
 	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)

@@ -21,7 +21,7 @@ static bool ssh_send_bytes(const uint8_t *bytes, size_t len, enum ssh_outcome ex
 	if (lost) {
 		world_run();
 		peer_drain(&s.p);
-		ok = ok && g.lp.exit_code == 255 && strstr(world.log, "protocol error by the server") != NULL;
+		ok = ok && g.rn.exit_code == 255 && strstr(world.log, "protocol error by the server") != NULL;
 	}
 	session_close(&s);
 	world_run();
@@ -478,7 +478,7 @@ static void unit_ssh_late(void)
 	check(session_ended(&s, 3), "ssh: requests after EOF are");
 	fake_put(SSH_CHANNEL_DATA, "us", (uint32_t)s.id, "later");
 	world_run();
-	check(g.lk.state == LK_DOWN && g.lp.exit_code == 255, "ssh: data after CLOSE loses the link");
+	check(g.lk.state == LK_DOWN && g.rn.exit_code == 255, "ssh: data after CLOSE loses the link");
 	session_close(&s);
 	check(world_end(), "ssh: late messages: no descriptor leaked");
 	for (int type = SSH_CHANNEL_WINDOW_ADJUST; type <= SSH_CHANNEL_FAILURE; type++) {
@@ -572,13 +572,13 @@ static void unit_ssh_keepalive(void)
 	world_sleep(5000);
 	check(fake.out_count == 3 && g.lk.state == LK_UP, "ssh: ServerAliveCountMax keepalives");
 	bool goes_on = world_sleep(5000);
-	check(!goes_on && g.lp.exit_code == 255 && strstr(world.log, "not responding"), "ssh: and then the link is lost");
+	check(!goes_on && g.rn.exit_code == 255 && strstr(world.log, "not responding"), "ssh: and then the link is lost");
 	world_end();
 	world_begin();
 	fake_put(SSH_REQUEST_SUCCESS, "");
 	fake_put(SSH_REQUEST_SUCCESS, "");
 	goes_on = world_run();
-	check(!goes_on && g.lp.exit_code == 255, "ssh: answers to global requests that were not made lose the link");
+	check(!goes_on && g.rn.exit_code == 255, "ssh: answers to global requests that were not made lose the link");
 	world_end();
 }
 
@@ -624,7 +624,7 @@ static void unit_ssh_login(void)
 	lp_open_signals();
 	g.op.host_name = "127.0.0.1";
 	g.op.port = port;
-	g.now = log_clock();
+	g.now = rn_clock();
 	fake.login_ends = TP_LOGIN;
 	world.patience = 50;
 	lk_start();
@@ -639,14 +639,14 @@ static void unit_ssh_login(void)
 	for (int how = 0; how < 2; how++) {
 		world_clear();
 		lp_open_signals();
-		g.now = log_clock();
+		g.now = rn_clock();
 		g.lk.state = LK_LOGIN;
 		g.lk.login_deadline = g.now + 1000;
 		fake.login_ends = how ? TP_FAILED : TP_LOGIN;
 		fake.error = "Permission denied (publickey).";
 		tp_start(open("/dev/null", O_RDWR | O_CLOEXEC), true, g.now);
 		bool waits = world_run(), ends = !world_sleep(1000);
-		check((how ? !waits : waits && ends) && g.lp.exit_code == 255 && strstr(world.log, how ? "Permission denied" : "timed out"),
+		check((how ? !waits : waits && ends) && g.rn.exit_code == 255 && strstr(world.log, how ? "Permission denied" : "timed out"),
 		      "ssh: a login that %s", how ? "is refused" : "takes too long");
 		world.fds = fds;
 		check(access(world.path, F_OK) != 0 && world_end(), "ssh: ... leaves nothing");

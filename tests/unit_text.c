@@ -95,7 +95,7 @@ static void unit_text_server(void)
 {
 	struct session s;
 	world_begin();
-	g.op.log_level = TP_DEBUG;
+	g.log.level = TP_DEBUG;
 	session_ask(&s, "run");
 	fake_put(SSH_CHANNEL_OPEN_FAILURE, "uuss", (uint32_t)s.id, 2, TEXT_EVIL, "en");
 	world_run();
@@ -103,7 +103,7 @@ static void unit_text_server(void)
 	session_close(&s);
 	world_end();
 	world_begin();
-	g.op.log_level = TP_DEBUG;
+	g.log.level = TP_DEBUG;
 	session_open(&s, 1000, 1000);
 	world.log[world.log_len = 0] = 0;
 	fake_put(SSH_CHANNEL_REQUEST, "usbsbss", (uint32_t)s.id, "exit-signal", 0, TEXT_EVIL, 0, TEXT_EVIL, "");
@@ -120,7 +120,7 @@ static void unit_text_server(void)
 	check(text_told(&p, "  server SSH-2.0-" TEXT_SHOWN "\r\n"), "text: the server's version, to whoever asks for it");
 	peer_close(&p);
 	world.log[world.log_len = 0] = 0;
-	g.op.log_level = TP_INFO;
+	g.log.level = TP_INFO;
 	fake_fail("Received disconnect: " TEXT_EVIL);
 	world_run();
 	text_point("why the connection ended");
@@ -132,7 +132,7 @@ static void unit_text_names(void)
 {
 	struct peer p;
 	world_begin();
-	g.op.log_level = TP_DEBUG;
+	g.log.level = TP_DEBUG;
 	peer_hello(&p);
 	peer_put(&p, MUX_C_OPEN_FWD, "uususu", 5, FW_REMOTE, TEXT_EVIL, 8080, TEXT_EVIL, 80);
 	world_run();

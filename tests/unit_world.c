@@ -332,10 +332,10 @@ static void world_defaults(void)
 static void world_clear(void)
 {
 	world_defaults();
-	g.op.log_level = TP_ERROR;
+	g.log.level = TP_ERROR;
 	g.op.reconnect = LK_NO;
 	g.op.send_env = (struct list){ { "LANG", "LC_*" }, 2 };
-	g.op.control_path = world.path;
+	g.op.control_path = g.us.path = world.path;
 	g.op.host_name = g.op.tp.host = "server";
 	world.log[world.log_len = 0] = 0;
 	world.chaos = 0;
@@ -355,7 +355,7 @@ static void world_begin(void)
 	world_clear();
 	world.fds = world_count_fds();
 	lp_open_signals();
-	g.now = log_clock();
+	g.now = rn_clock();
 	g.lk.state = LK_LOGIN;
 	g.lk.login_deadline = g.now + 1000;
 	tp_start(open("/dev/null", O_RDWR | O_CLOEXEC), true, g.now);
