@@ -147,7 +147,7 @@
  * RSA-2048 or a finite-field group 65 KB.
  * Cost: ARENA_SIZE. */
 #ifndef ARENA_SIZE
-#define ARENA_SIZE (BY_PROFILE(72, 192) * 1024)
+#define ARENA_SIZE (BY_PROFILE(72, 480) * 1024)
 #endif
 
 /* Longest RSA key of the user's that ARENA_SIZE has room to sign with; a longer
@@ -159,7 +159,7 @@
 /* Longest message we send.  Bounds the command (an 8 KB one must fit).
  * Cost: inside the arena, about twice. */
 #ifndef PAYLOAD_MAX
-#define PAYLOAD_MAX BY_PROFILE(10240, 16384)
+#define PAYLOAD_MAX BY_PROFILE(10240, 32 * 1024 + 16)
 #endif
 
 /* Bytes read from the network at once.
@@ -197,6 +197,26 @@
  * Costs nothing. */
 #ifndef SEND_QUANTUM
 #define SEND_QUANTUM 8192
+#endif
+
+/* Bulk goes in large pieces while nobody else has anything to say and the
+ * network takes more than BULK_QUEUE in FAST_MS milliseconds.  Then FAST_QUEUE,
+ * FAST_QUANTUM stand for NET_QUEUE, SEND_QUANTUM; and so much may wait, in our
+ * queue and in the kernel's, as the network takes in FAST_MS.
+ * Cost: FAST_QUEUE inside the arena. */
+#ifndef FAST_QUEUE
+#define FAST_QUEUE BY_PROFILE(NET_QUEUE, 256 * 1024)
+#endif
+#ifndef FAST_QUANTUM
+#define FAST_QUANTUM BY_PROFILE(SEND_QUANTUM, 64 * 1024)
+#endif
+#ifndef FAST_MS
+#define FAST_MS 5
+#endif
+
+/* So long after short input of another channel, bulk goes in small pieces. */
+#ifndef QUIET_MS
+#define QUIET_MS 1000
 #endif
 
 /* Unsent bytes in the kernel's queue before it says it is full
@@ -442,7 +462,7 @@
 	LIMIT(PROXY_STORE, 40, 255) \
 	LIMIT(ARENA_SIZE, 49152, 1048576) \
 	LIMIT(RSA_BITS_MAX, 2048, 4096) \
-	LIMIT(PAYLOAD_MAX, 10240, 32768) \
+	LIMIT(PAYLOAD_MAX, 10240, 32784) \
 	LIMIT(NET_READ_SIZE, 2048, 65536) \
 	LIMIT(PACKET_MAX, 1024, 32704) \
 	LIMIT(BULK_QUEUE, 1024, 262144) \
@@ -452,6 +472,12 @@
 	LIMIT(NET_UNSENT, 2048, 1048576) \
 	LIMIT(NET_UNSENT_SHARED, 1024, 1048576) \
 	LIMIT(NET_QUEUE, 4096, 262144) \
+	LIMIT(SHORT_INPUT, 1, 8192) \
+	LIMIT(SEND_QUANTUM, 512, 1048576) \
+	LIMIT(FAST_QUEUE, 4096, 1048576) \
+	LIMIT(FAST_QUANTUM, 512, 1048576) \
+	LIMIT(FAST_MS, 1, 100) \
+	LIMIT(QUIET_MS, 0, 60000) \
 	LIMIT(KNOWN_HOSTS_LINE, 1024, 16384) \
 	LIMIT(REQUEST_MS, 100, 86400000) \
 	LIMIT(HELLO_MS, 100, 86400000) \
@@ -497,11 +523,12 @@ _Static_assert(CHANNELS * WINDOW_MIN_BLOCKS <= WINDOW_POOL / WINDOW_BLOCK * 3 / 
 	"WINDOW_POOL is too small for CHANNELS");
 _Static_assert(REPLY_MAX >= PROXY_STORE + 40, "a relayed request must fit in REPLY_MAX");
 _Static_assert(ARENA_SIZE % 8 == 0, "ARENA_SIZE must be a multiple of 8");
-_Static_assert(ARENA_SIZE >= 2 * (PAYLOAD_MAX + PACKET_MAX) + NET_QUEUE,
-	"ARENA_SIZE is too small for PAYLOAD_MAX, PACKET_MAX and NET_QUEUE");
+_Static_assert(ARENA_SIZE >= 2 * (PAYLOAD_MAX + PACKET_MAX) + FAST_QUEUE,
+	"ARENA_SIZE is too small for PAYLOAD_MAX, PACKET_MAX and FAST_QUEUE");
 _Static_assert(RSA_BITS_MAX <= 2048 || ARENA_SIZE >= 172 * 1024,
 	"ARENA_SIZE is too small for RSA_BITS_MAX");
 _Static_assert(BULK_QUEUE <= NET_QUEUE, "BULK_QUEUE is a part of NET_QUEUE");
+_Static_assert(NET_QUEUE <= FAST_QUEUE, "NET_QUEUE is a part of FAST_QUEUE");
 _Static_assert(BULK_PACKET <= BULK_QUEUE, "BULK_PACKET does not fit in BULK_QUEUE");
 _Static_assert(SHORT_INPUT <= SEND_QUANTUM, "SHORT_INPUT is sent in one SEND_QUANTUM");
 _Static_assert(NET_UNSENT_SHARED <= NET_UNSENT, "NET_UNSENT_SHARED is a part of NET_UNSENT");

@@ -219,6 +219,12 @@ struct sender {
 	uint8_t input;			/* enum sd_input */
 };
 
+/* Senders are numbered: the channels, then the clients, of which those in proxy
+ * mode send, each like one channel. */
+#define SENDERS (CHANNELS + CLIENTS)
+
+enum sd_mode { SD_ALONE, SD_SHARED, SD_FAST };
+
 /* What stands at our end of a channel. */
 enum ch_kind {
 	CH_SESSION,		/* a client's stdin, stdout and stderr */
@@ -662,14 +668,22 @@ static struct {
 	} mx;
 
 	struct {
+		uint32_t ready[(SENDERS + 31) / 32];	/* who may have input, a bit each */
+		int next;		/* the sender whose turn it is */
 		int fd;			/* the transport's socket; not ours to close */
 		int unsent;		/* its TCP_NOTSENT_LOWAT */
-		uint32_t packet;	/* longest message of bulk just now */
-		uint32_t queue;		/* bytes of bulk that may wait for the network just now */
+		enum sd_mode mode;
+		uint32_t room;		/* bytes of all kinds that may wait for the network just now */
+		uint32_t queue;		/* of them, bulk */
+		uint32_t packet;	/* longest message of it */
+		uint32_t quantum;	/* bytes of one sender's turn */
 		uint32_t burst;		/* bytes that were queued since that was decided */
 		bool backlogged;	/* the kernel has not sent the last burst yet */
 		bool held;		/* somebody's bulk waits for that */
-		int next;		/* the sender whose turn it is */
+		uint32_t pace;		/* bytes that the network takes in FAST_MS */
+		int64_t pace_at;	/* when it was measured */
+		uint64_t pace_bytes;	/* sent by then */
+		int64_t short_at;	/* when short input came last, to one of several channels */
 	} sd;
 
 	struct {
@@ -7811,28 +7825,10 @@ static void mx_expire(struct client *c)
 
 /* ===== sd_ ================================================================
  * The scheduler: which channel or proxy client sends next, and how much.
- * Calls ch_, es_, px_. */
+ * Calls ch_, tt_, es_, px_. */
 
-/* Of a new connection, whose socket stays the transport's. */
-static void sd_begin(int fd)
-{
-	int low = NET_UNSENT;
-	g.sd.fd = fd;
-	g.sd.unsent = low;
-	g.sd.queue = BULK_QUEUE;
-	g.sd.packet = UINT32_MAX;
-	g.sd.burst = 0;
-	g.sd.backlogged = false;
-	if (setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low, sizeof low) != 0) {
-		int size = NET_UNSENT * 4;
-		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-	}
-}
-
-static void sd_end(void)
-{
-	g.sd.fd = -1;
-}
+#define PACE_MS 20		/* the network's pace is measured over so long a time */
+#define ROUNDS 8		/* in one turn of the loop */
 
 /* Small send queue in the kernel, so that what goes next is decided late. */
 static void sd_set_unsent(int bytes)
@@ -7840,7 +7836,41 @@ static void sd_set_unsent(int bytes)
 	if (bytes == g.sd.unsent || g.sd.fd < 0)
 		return;
 	g.sd.unsent = bytes;
-	setsockopt(g.sd.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
+	if (setsockopt(g.sd.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes) != 0 && errno == ENOPROTOOPT) {
+		int size = NET_UNSENT * 4;
+		setsockopt(g.sd.fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+	}
+}
+
+/* What may wait from now on: bytes in our queue, of them bulk, and bytes in the
+ * kernel's that it has not sent. */
+static void sd_set_mode(enum sd_mode mode, uint32_t room, uint32_t queue, uint32_t unsent)
+{
+	g.sd.mode = mode;
+	g.sd.room = room;
+	g.sd.queue = queue;
+	g.sd.packet = UINT32_MAX;
+	g.sd.quantum = mode == SD_FAST ? FAST_QUANTUM : SEND_QUANTUM;
+	g.sd.backlogged = false;
+	g.sd.burst = 0;
+	tp_set_room(room);
+	sd_set_unsent((int)unsent);
+}
+
+/* Of a new connection, whose socket stays the transport's. */
+static void sd_begin(int fd)
+{
+	g.sd.fd = fd;
+	g.sd.unsent = 0;
+	g.sd.pace = 0;
+	g.sd.pace_bytes = 0;
+	g.sd.pace_at = g.now;
+	sd_set_mode(SD_ALONE, NET_QUEUE, BULK_QUEUE, NET_UNSENT);
+}
+
+static void sd_end(void)
+{
+	g.sd.fd = -1;
 }
 
 /* Whether more than one channel is open: then nobody has the queues alone. */
@@ -7852,21 +7882,49 @@ static bool sd_is_shared(void)
 	return n > 1;
 }
 
-/* Decides how much bulk may be queued: as much as a lone upload wants, but no
- * more than a keystroke bears while others are open.  Then a burst is one small
- * packet, and the next one waits until the kernel has sent it; a network that
- * is always done with it gets bursts twice as long each time. */
+/* Measures the pace of the network: what it has taken lately, in FAST_MS. */
+static void sd_measure(void)
+{
+	uint64_t bytes = tp_info()->bytes_out;
+	int64_t took = g.now - g.sd.pace_at;
+	if (took < PACE_MS)
+		return;
+	uint64_t pace = (bytes - g.sd.pace_bytes) * FAST_MS / (uint64_t)took;
+	g.sd.pace = pace < FAST_QUEUE ? (uint32_t)pace : FAST_QUEUE;
+	g.sd.pace_bytes = bytes;
+	g.sd.pace_at = g.now;
+}
+
+/* The largest power of two up to n: few values, so few system calls. */
+static uint32_t sd_round_down(uint32_t n)
+{
+	return n ? 1u << (31 - __builtin_clz(n)) : 0;
+}
+
+/* Decides, once a turn, how bulk goes.  In large pieces if the network is fast
+ * and nobody else has something to say; in pieces that suit a slow one if one
+ * channel has it alone; else by sd_shape(). */
+static void sd_choose(void)
+{
+	sd_measure();
+	bool shared = sd_is_shared(), quiet = !shared || g.now - g.sd.short_at >= QUIET_MS;
+	uint32_t fast = g.sd.pace < FAST_QUEUE * 3 / 4 ? g.sd.pace : FAST_QUEUE * 3 / 4;
+	if (quiet && g.sd.pace > BULK_QUEUE && !tt_any())
+		sd_set_mode(SD_FAST, FAST_QUEUE, fast, sd_round_down(g.sd.pace));
+	else if (!shared)
+		sd_set_mode(SD_ALONE, NET_QUEUE, BULK_QUEUE, NET_UNSENT);
+	else if (g.sd.mode != SD_SHARED)
+		sd_set_mode(SD_SHARED, NET_QUEUE, BULK_PACKET, NET_UNSENT_SHARED);
+}
+
+/* While several are open, a burst of bulk is one small packet, and the next one
+ * waits until the kernel has sent it; a network that is always done with it gets
+ * bursts twice as long each time. */
 static void sd_shape(void)
 {
 	int unsent = 0;
-	g.sd.backlogged = false;
-	if (!sd_is_shared()) {
-		sd_set_unsent(NET_UNSENT);
-		g.sd.queue = BULK_QUEUE;
-		g.sd.packet = UINT32_MAX;
+	if (g.sd.mode != SD_SHARED)
 		return;
-	}
-	sd_set_unsent(NET_UNSENT_SHARED);
 	if (g.sd.fd >= 0 && ioctl(g.sd.fd, SIOCOUTQNSD, &unsent) != 0)
 		unsent = 0;
 	if (unsent > 0)
@@ -7878,25 +7936,32 @@ static void sd_shape(void)
 	g.sd.burst = 0;
 }
 
-/* Bytes that may be queued now.  Bulk gets less than the transport has room for:
- * a part is kept for opens and requests, which would never find any beside a
- * saturating upload; and sd_shape() keeps the queue short while others are open,
- * so that they do not wait behind what a bulk upload has queued. */
+/* Bytes that may be queued now.  Bulk gets less than there is room for: a part is
+ * kept for opens and requests, which would never find any beside a saturating
+ * upload. */
 static size_t sd_room(enum sd_input input)
 {
-	size_t room = tp_room(), kept = NET_QUEUE - g.sd.queue;
+	size_t room = tp_room(), kept = g.sd.room - g.sd.queue;
 	if (input == SD_SHORT)
 		return room;
 	return room > kept && !g.sd.backlogged ? room - kept : 0;
 }
 
-/* poll() has found input at fd.  Terminals, and whatever has little to say, go
- * before bulk. */
-static void sd_announce(struct sender *s, int fd, bool terminal)
+static struct sender *sd_sender(int i)
+{
+	return i < CHANNELS ? &g.ch.slot[i].sender : &g.mx.slot[i - CHANNELS].sender;
+}
+
+/* poll() has found input of sender i at fd.  Terminals, and whatever has little to
+ * say, go before bulk. */
+static void sd_announce(int i, int fd, bool terminal)
 {
 	int waiting = 0;
 	bool is_short = terminal || (ioctl(fd, FIONREAD, &waiting) == 0 && waiting <= SHORT_INPUT);
-	s->input = is_short ? SD_SHORT : SD_BULK;
+	sd_sender(i)->input = is_short ? SD_SHORT : SD_BULK;
+	g.sd.ready[i / 32] |= 1u << i % 32;
+	if (is_short && waiting > 0)
+		g.sd.short_at = g.now;
 }
 
 /* --- when the next turn comes ------------------------------------------------- */
@@ -7924,15 +7989,6 @@ static bool sd_waits_for_network(void)
 
 /* --- whose turn it is --------------------------------------------------------- */
 
-/* Senders are numbered: the channels, then the clients, of which those in proxy
- * mode send, each like one channel. */
-#define SENDERS (CHANNELS + CLIENTS)
-
-static struct sender *sd_sender(int i)
-{
-	return i < CHANNELS ? &g.ch.slot[i].sender : &g.mx.slot[i - CHANNELS].sender;
-}
-
 static bool sd_wants_send(int i)
 {
 	return i < CHANNELS ? ch_wants_send(&g.ch.slot[i]) : px_wants_send(&g.mx.slot[i - CHANNELS]);
@@ -7954,7 +8010,7 @@ static bool sd_turn(int i)
 	struct sender *s = sd_sender(i);
 	bool sent = false;
 	if (s->quantum == 0)
-		s->quantum = SEND_QUANTUM;
+		s->quantum = g.sd.quantum;
 	while (s->quantum > 0 && sd_wants_send(i) && sd_room(s->input) > 0) {
 		uint32_t n = sd_move(i, s->quantum < g.sd.packet ? s->quantum : g.sd.packet);
 		s->quantum -= n < s->quantum ? n : s->quantum;
@@ -7966,31 +8022,54 @@ static bool sd_turn(int i)
 	return sent;
 }
 
-/* Round robin in bytes over the senders that have this kind of input.  True if
- * any of them sent. */
-static bool sd_round(enum sd_input input)
+/* The first sender from i on that is ready, or `end`. */
+static int sd_ready(int i, int end)
+{
+	for (; i < end; i = (i / 32 + 1) * 32) {
+		uint32_t bits = g.sd.ready[i / 32] >> i % 32;
+		if (bits)
+			return i + __builtin_ctz(bits) < end ? i + __builtin_ctz(bits) : end;
+	}
+	return end;
+}
+
+/* The turns of those from `i` to `end` that have this kind of input. */
+static bool sd_pass(enum sd_input input, int i, int end)
 {
 	bool sent = false;
-	int first = g.sd.next;
-	for (int n = 0; n < SENDERS && sd_room(input) > 0; n++) {
-		int i = (first + n) % SENDERS;
-		if (sd_sender(i)->input != input || !sd_wants_send(i))
+	for (i = sd_ready(i, end); i < end && sd_room(input) > 0; i = sd_ready(i + 1, end)) {
+		const struct sender *s = sd_sender(i);
+		if (s->input == SD_NONE)
+			g.sd.ready[i / 32] &= ~(1u << i % 32);
+		if (s->input != input || !sd_wants_send(i))
 			continue;
 		sent |= sd_turn(i);
 		if (input == SD_BULK)
-			g.sd.next = sd_sender(i)->quantum > 0 ? i : i + 1;
+			g.sd.next = s->quantum > 0 ? i : i + 1;
 	}
 	return sent;
 }
 
-/* Short input first, then bulk in turn, while the transport has room. */
+/* Round robin in bytes.  True if any of them sent. */
+static bool sd_round(enum sd_input input)
+{
+	int first = g.sd.next;
+	bool sent = sd_pass(input, first, SENDERS);
+	return sd_pass(input, 0, first) || sent;
+}
+
+/* Short input first, then bulk in turn, while the transport has room; but after
+ * one burst of large pieces it is time to ask poll() for short input. */
 static void sd_send(void)
 {
-	bool more = true;
-	for (int i = 0; i < 8 && more; i++) {
+	bool more = sd_ready(0, SENDERS) < SENDERS;
+	if (more)
+		sd_choose();
+	for (int i = 0; i < ROUNDS && more; i++) {
 		sd_shape();
 		more = sd_round(SD_SHORT);
 		more |= sd_round(SD_BULK);
+		more &= g.sd.mode != SD_FAST || g.sd.burst < g.sd.queue;
 		tp_flush();
 	}
 }
@@ -8932,7 +9011,7 @@ static void lp_serve_client(struct client *c, short revents)
 		if (revents & POLLOUT)
 			px_pump(c);
 		if (revents & (POLLIN | POLLHUP | POLLERR))
-			sd_announce(&c->sender, c->fd, false);
+			sd_announce(CHANNELS + (int)(c - g.mx.slot), c->fd, false);
 		return;
 	}
 	if (revents & POLLOUT)
@@ -8949,7 +9028,7 @@ static void lp_serve_input(struct channel *c, short events, short revents)
 		if (c->state == CH_SOCKS)
 			fw_socks_local(c, revents & (POLLRDHUP | POLLHUP | POLLERR));
 		else if (c->in.fd >= 0)
-			sd_announce(&c->sender, c->in.fd, c->flags & CH_TTY);
+			sd_announce(ch_index(c), c->in.fd, c->flags & CH_TTY);
 	}
 	if (events & POLLOUT && revents & ~POLLIN && ch_wants_write(c, CH_OUT))
 		ch_write(c, CH_OUT);

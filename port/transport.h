@@ -158,6 +158,10 @@ void tp_send(size_t len);
  * that what goes next stays the caller's choice. */
 size_t tp_room(void);
 
+/* Sets how many bytes are enough: NET_QUEUE as a connection begins, FAST_QUEUE
+ * at most. */
+void tp_set_room(size_t bytes);
+
 /* Writes what is queued as far as the socket takes it now. */
 void tp_flush(void);
 

@@ -34,6 +34,7 @@ extern struct fake {
 	enum tp_cause cause;
 	const char *error;
 	size_t room;			/* what tp_room() says; each message takes its length off */
+	size_t enough;			/* what tp_set_room() said last; changes nothing */
 	bool wake;			/* something happened on the network: poll() is to return */
 	bool rekeying;			/* a change of keys that the next tp_service() ends */
 	int fd;

@@ -179,7 +179,7 @@ static void flow_endless_input(struct session *s)
  * is kept for requests. */
 static size_t flow_room(size_t n)
 {
-	return NET_QUEUE - g.sd.queue + n;
+	return g.sd.room - g.sd.queue + n;
 }
 
 /* Two endless inputs on a network that takes `room` bytes a turn, the server
@@ -271,6 +271,37 @@ static void unit_flow_terminal_first(void)
 	world_run();
 	fake.room = SIZE_MAX;
 	check_clean("flow: terminals first");
+}
+
+/* One turn of sd_choose() on a network that took `bytes` in PACE_MS. */
+static enum sd_mode flow_mode(uint64_t bytes)
+{
+	fake.info.bytes_out += bytes;
+	g.now += PACE_MS;
+	sd_choose();
+	return g.sd.mode;
+}
+
+/* Large pieces need a fast network, nobody who has something to say, no terminal. */
+static void unit_flow_fast(void)
+{
+	struct session s[2];
+	const uint64_t slow = BULK_QUEUE * PACE_MS / FAST_MS, fast = slow * 4;
+	world_begin();
+	session_open(&s[0], 0x7fffffff, 32768);
+	check(flow_mode(slow) == SD_ALONE, "flow: alone on a slow network: small pieces");
+	check(flow_mode(fast) == SD_FAST && g.sd.queue == BULK_QUEUE * 4, "flow: on a fast one as much as it takes in FAST_MS");
+	session_open(&s[1], 0x7fffffff, 32768);
+	g.sd.short_at = g.now - QUIET_MS - PACE_MS;
+	check(flow_mode(fast) == SD_FAST, "flow: and beside one that is silent");
+	g.sd.short_at = g.now;
+	check(flow_mode(fast) == SD_SHARED && g.sd.queue == BULK_PACKET, "flow: not beside one that has just said something");
+	g.sd.short_at = g.now - QUIET_MS;
+	g.ch.slot[1].flags |= CH_TTY;
+	check(tt_any() && flow_mode(fast) == SD_SHARED, "flow: nor beside a terminal");
+	session_close(&s[0]);
+	session_close(&s[1]);
+	check_clean("flow: large pieces");
 }
 
 /* ----- terminals ----- */
@@ -698,6 +729,7 @@ static void unit_flow(void)
 	flow_fair(32768, 1000, 1);
 	unit_flow_no_debts();
 	unit_flow_terminal_first();
+	unit_flow_fast();
 	unit_flow_terminal();
 	unit_flow_escapes();
 	flow_terminal_shared();

@@ -30,6 +30,7 @@ static int64_t exchanged;	/* when the last key exchange was seen to end */
 static uint32_t exchanges;	/* how many were seen */
 static enum agent_event event;	/* argument of agent_step() */
 static size_t send_len;		/* argument of send_step() */
+static size_t enough;		/* bytes in the queue when tp_room() is 0 */
 
 /* --- preparation ---------------------------------------------------------- */
 
@@ -122,6 +123,7 @@ void tp_start(int fd, bool interactive, int64_t now)
 	clear_info();
 	exchanged = now;
 	exchanges = 0;
+	enough = NET_QUEUE;
 	agent_begin();
 	port_run(session_begin);
 }
@@ -333,9 +335,14 @@ void tp_send(size_t len)
 
 size_t tp_room(void)
 {
-	if (port.state != TP_UP || !ses.dataallowed || ses.writequeue_len >= NET_QUEUE)
+	if (port.state != TP_UP || !ses.dataallowed || ses.writequeue_len >= enough)
 		return 0;
-	return NET_QUEUE - ses.writequeue_len;
+	return enough - ses.writequeue_len;
+}
+
+void tp_set_room(size_t bytes)
+{
+	enough = bytes;
 }
 
 void tp_flush(void)
