@@ -99,6 +99,7 @@ help:
 	@echo
 	@echo 'PROFILE=router  SANITIZE=1  CHECKS=1  CC=clang  SSHMUX=binary to test'
 	@echo 'DROPBEAR_VERSION=2025.89  DROPBEAR_TARBALL=file  DROPBEAR_SRC=dir'
+	@echo 'SODIUM=0: the ciphers of dropbear alone  LIBSODIUM_TARBALL=  BEARSSL_TARBALL='
 
 check:
 	$(SETUP) build check
@@ -202,7 +203,8 @@ FUZZ_WORLD = mux ssh proxy socks options config
 FUZZ_TRANSPORT = hosts keys login
 FUZZ = $(FUZZ_WORLD) $(FUZZ_TRANSPORT)
 FUZZERS = $(FUZZ:%=$(O)/fuzz_%)
-TEST_OBJECTS = $(O)/unit $(TOOLS) $(HOMELIB) $(O)/herd $(FUZZERS)
+WAYS = $(if $(CIPHERS),$(O)/ciphers $(O)/sshmux-ways)
+TEST_OBJECTS = $(O)/unit $(WAYS) $(TOOLS) $(HOMELIB) $(O)/herd $(FUZZERS)
 $(FUZZ_WORLD:%=$(O)/fuzz_%): %: %.o $(O)/fake.o
 	$(LINK) -o $@ $^
 
@@ -248,6 +250,17 @@ $(O)/ram.o: tests/ram.c $(O)/flags
 
 $(O)/ram: $(O)/ram.o $(O)/fake.o
 	$(LINK) -o $@ $(O)/ram.o $(O)/fake.o
+
+# Each way of each cipher, by known answers
+$(O)/ciphers.o: tests/ciphers.c port/dropbear/ciphers.c $(O)/flags $(TP_GUARD) $(CI_SOURCES)
+	$(TP_OWN_CC) -MMD -MP -Iport/dropbear -c -o $@ $<
+
+$(O)/ciphers: $(O)/ciphers.o $(O)/libtransport.a
+	$(LINK) -o $@ $^
+
+# The program, and which ways it may go says the environment
+$(O)/sshmux-ways: tests/ways.c $(O)/sshmux.o $(O)/libtransport.a
+	$(LINK) -std=c11 -Wall -Wextra -Werror -o $@ $^
 
 $(HOMELIB): tests/home.c | $(O)
 	$(if $(STATIC)$(TARGET),gcc,$(CC)) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -shared -fPIC -o $@ $< -ldl

@@ -98,7 +98,7 @@ debian_tarball() {
 	revision=$(apt apt-cache showsrc "$1" 2>/dev/null |
 		sed -n 's/^Version: \('"$2"'-.*\)/\1/p' | head -n 1)
 	[ -n "$revision" ] || return 1
-	(cd "$work" && apt apt-get source --download-only "$1=$revision") \
+	(cd "$work" && apt apt-get source --download-only --tar-only "$1=$revision") \
 		>"$work/log" 2>&1 && [ -f "$work/$1_$2.orig.tar.$3" ]
 }
 

@@ -64,8 +64,8 @@ $(CROSS_TARGETS:%=$(DIST)%): $(DIST)%: FORCE | $(TP_SRC)/src/packet.c $(MUSL_SRC
 # The unit tests for that CPU, and what runs binary and tests on this one.  (A
 # kernel that knows foreign binaries is needed only for -J, which starts sshmux again.)
 EMULATE = $(subst $(comma),$(space),$(word 3,$(CROSS_$(TARGET))))
-cross-tests: $(O)/unit
-	@for b in $(DIST)$(TARGET) $(O)/unit; do \
+cross-tests: $(O)/unit $(filter %/ciphers,$(WAYS))
+	@for b in $(DIST)$(TARGET) $(O)/unit $(filter %/ciphers,$(WAYS)); do \
 		w=$(O)/emulated-$$(echo $${b##*/} | sed 's/-.*//'); \
 		printf '#!/bin/sh\nexec $(EMULATE) %s "$$@"\n' $(CURDIR)/$$b >$$w && chmod 755 $$w || exit; done
 

@@ -17,6 +17,7 @@
 #include "algo.h"
 #include "ssh.h"
 #include "dbutil.h"
+#include "ciphers.h"
 
 extern algo_type dropbear_kex[], dropbear_keys[], dropbear_ciphers[], dropbear_hashes[];
 extern const struct dropbear_cipher_mode dropbear_mode_ctr;
@@ -26,6 +27,10 @@ extern const struct dropbear_cipher_mode dropbear_mode_ctr;
 algo_type sshkex[24], sigalgs[12], sshciphers[16], sshhashes[16];
 
 static const struct dropbear_cipher aes192 = { &aes_desc, 24, 16 };
+#ifdef CIPHERS
+static const struct dropbear_cipher aes128_gcm = { &aes_desc, 16, 16 };
+static const struct dropbear_cipher aes256_gcm = { &aes_desc, 32, 16 };
+#endif
 static const struct dropbear_hash etm_sha1 = { &sha1_desc, 20, 20 };
 static const struct dropbear_hash etm_sha256 = { &sha256_desc, 32, 32 };
 static const struct dropbear_hash etm_sha512 = { &sha512_desc, 64, 64 };
@@ -38,6 +43,10 @@ static const algo_type more_keys[] = {
 };
 static const algo_type more_ciphers[] = {
 	{ "aes192-ctr", 0, &aes192, 1, &dropbear_mode_ctr },
+#ifdef CIPHERS
+	{ "aes128-gcm@openssh.com", 0, &aes128_gcm, 1, &mode_gcm },
+	{ "aes256-gcm@openssh.com", 0, &aes256_gcm, 1, &mode_gcm },
+#endif
 	{ NULL, 0, NULL, 0, NULL }
 };
 static const algo_type more_hashes[] = {
@@ -70,8 +79,8 @@ static const char key_rest[] = "ssh-rsa,ssh-rsa-cert-v01@openssh.com,ssh-dss,"
 static const char key_gone[] = "ssh-rsa-cert-v00@openssh.com,ssh-dss-cert-v00@openssh.com,"
 	"webauthn-sk-ecdsa-sha2-nistp256@openssh.com,ssh-xmss@openssh.com,"
 	"ssh-xmss-cert-v01@openssh.com";
-static const char cipher_usual[] = "chacha20-poly1305@openssh.com,aes128-gcm@openssh.com,"
-	"aes256-gcm@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr";
+static const char cipher_usual[] = "chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,"
+	"aes256-ctr,aes128-gcm@openssh.com,aes256-gcm@openssh.com";
 static const char cipher_rest[] = "aes128-cbc,aes192-cbc,aes256-cbc,3des-cbc";
 static const char cipher_gone[] = "rijndael-cbc@lysator.liu.se,blowfish-cbc,cast128-cbc,"
 	"arcfour,arcfour128,arcfour256";
@@ -82,6 +91,15 @@ static const char mac_gone[] = "hmac-sha1-96,hmac-md5,hmac-md5-96,hmac-sha1-96-e
 	"hmac-md5-etm@openssh.com,hmac-md5-96-etm@openssh.com,hmac-ripemd160,"
 	"hmac-ripemd160@openssh.com,hmac-ripemd160-etm@openssh.com,hmac-sha2-256-96,"
 	"hmac-sha2-512-96";
+
+#ifdef CIPHERS
+/* The default where the CPU has instructions for AES, and where it has none: there
+ * GCM is slow, and only for servers that have nothing else. */
+static const char cipher_aes_first[] = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,"
+	"chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr";
+static const char cipher_aes256_first[] = "aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,"
+	"aes128-ctr,aes192-ctr,aes256-ctr,aes128-gcm@openssh.com";
+#endif
 
 /* By enum tp_algorithms.  Without a live table the agent decides what there is. */
 static const struct table {
@@ -137,6 +155,18 @@ static const algo_type *find(const struct table *t, const char *name, size_t len
 			if (strlen(a->name) == len && memcmp(a->name, name, len) == 0)
 				return a;
 	return NULL;
+}
+
+/* The names that are offered by default, best first. */
+static const char *usual(const struct table *t)
+{
+#ifdef CIPHERS
+	if (t->live != sshciphers || strcmp(ciphers_gcm_way(32), "plain") == 0)
+		return t->usual;
+	return strcmp(ciphers_gcm_way(16), "plain") == 0 ? cipher_aes256_first : cipher_aes_first;
+#else
+	return t->usual;
+#endif
 }
 
 static bool have(const struct table *t, const char *name, size_t len)
@@ -201,7 +231,7 @@ static bool add_word(struct list *l, const struct table *t, const char *word, si
 
 	snprintf(text, sizeof(text), "%.*s", (int)n, word);
 	if (strpbrk(text, "*?") != NULL) {
-		add_names(l, t, t->usual, text, NULL);
+		add_names(l, t, usual(t), text, NULL);
 		add_names(l, t, t->rest, text, NULL);
 	} else if (have(t, word, n)) {
 		add(l, word, n);
@@ -236,7 +266,7 @@ bool tp_algorithms(enum tp_algorithms kind, const char *spec, char *text, size_t
 	if (form == '^' && !add_words(&l, t, spec + 1))
 		return false;
 	if (form == '+' || form == '-' || form == '^')
-		add_names(&l, t, t->usual, NULL, form == '-' ? spec + 1 : NULL);
+		add_names(&l, t, usual(t), NULL, form == '-' ? spec + 1 : NULL);
 	if (spec != NULL && form == '+' && !add_words(&l, t, spec + 1))
 		return false;
 	if (form != '+' && form != '-' && form != '^' && !add_words(&l, t, spec))

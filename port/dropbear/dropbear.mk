@@ -15,11 +15,14 @@ TP_PORT := port/dropbear
 TP_SRC := $(or $(DROPBEAR_SRC),build/dropbear-$(DROPBEAR_VERSION))
 TP_O := $(O)/transport
 
+# SODIUM=0: dropbear's own ciphers alone, without libsodium and BearSSL.
+include port/dropbear/ciphers.mk
+
 # --- what is compiled ---------------------------------------------------------
 
-TP_OWN := transport session auth identity agent hostkey prompt algorithms signature arena glue
+TP_OWN := transport session auth identity agent hostkey prompt algorithms signature arena glue $(if $(CIPHERS),ciphers)
 
-TP_DROPBEAR := atomicio bignum buffer chachapoly cli-kex common-algo common-kex \
+TP_DROPBEAR := atomicio bignum buffer $(if $(CIPHERS),,chachapoly) cli-kex common-algo common-kex \
 	compat crypto_desc curve25519 dbctype dbhelpers dbrandom dbutil dh_groups \
 	ecc ecdsa ed25519 kex-dh kex-ecdh kex-pqhybrid kex-x25519 keyimport list \
 	ltc_prng mlkem768 netio packet process-packet queue rsa signkey \
@@ -68,18 +71,18 @@ TP_OWN_OBJS := $(TP_OWN:%=$(TP_O)/%.o)
 TP_DROPBEAR_OBJS := $(TP_DROPBEAR:%=$(TP_O)/dropbear/%.o)
 TP_TOMCRYPT_OBJS := $(TP_TOMCRYPT:%=$(TP_O)/tomcrypt/%.o)
 TP_TOMMATH_OBJS := $(TP_TOMMATH:%=$(TP_O)/tommath/bn_%.o)
-TP_OBJS := $(TP_OWN_OBJS) $(TP_DROPBEAR_OBJS) $(TP_TOMCRYPT_OBJS) $(TP_TOMMATH_OBJS)
+TP_OBJS := $(TP_OWN_OBJS) $(TP_DROPBEAR_OBJS) $(TP_TOMCRYPT_OBJS) $(TP_TOMMATH_OBJS) $(CI_OBJS)
 
 # --- how ----------------------------------------------------------------------
 
 TP_FLAGS = $(OPT) $(CFLAGS) $(SANITIZE) -ffunction-sections -fdata-sections
 TP_CPPFLAGS = -D_GNU_SOURCE -DDROPBEAR_CLIENT=1 -DLOCALOPTIONS_H_EXISTS \
-	$(PROFILE_CPPFLAGS) $(CPPFLAGS) -I$(TP_PORT) -I$(TP_O) -include $(TP_PORT)/guard.h
+	$(PROFILE_CPPFLAGS) $(CIPHERS) $(CPPFLAGS) -I$(TP_PORT) -I$(TP_O) -include $(TP_PORT)/guard.h
 # (Its messages name its files: the same wherever they were compiled.)
 TP_DROPBEAR_CC = $(CC) $(TP_FLAGS) -std=gnu99 -w -fmacro-prefix-map=$(TP_SRC)/= -I$(TP_PORT)/shim $(TP_CPPFLAGS) \
 	-I$(TP_SRC)/src -I$(TP_SRC)/libtomcrypt/src/headers -I$(TP_SRC)/libtommath
 TP_OWN_CC = $(CC) $(TP_FLAGS) -std=c11 -Wall -Wextra -Werror -DPORT_OWN_FILE \
-	$(TP_CPPFLAGS) -isystem $(TP_SRC)/src \
+	$(TP_CPPFLAGS) $(CI_INCLUDES) -isystem $(TP_SRC)/src \
 	-isystem $(TP_SRC)/libtomcrypt/src/headers -isystem $(TP_SRC)/libtommath
 TP_HEADERS := $(TP_PORT)/guard.h $(TP_PORT)/config.h $(TP_PORT)/localoptions.h \
 	$(TP_PORT)/shim/assert.h config.h
@@ -106,7 +109,7 @@ $(TP_GUARD): $(TP_O)/flags | $(TP_SRC)/src/packet.c
 	mv $@.new $@
 
 $(TP_OWN_OBJS): $(TP_O)/%.o: $(TP_PORT)/%.c $(TP_PORT)/port.h port/transport.h \
-		$(TP_HEADERS) $(TP_GUARD)
+		$(TP_HEADERS) $(TP_GUARD) $(CI_SOURCES)
 	@echo '  CC $<'
 	$(TP_AT)$(TP_OWN_CC) -c $< -o $@
 
@@ -118,7 +121,8 @@ $(TP_O)/dropbear/common-algo.o: TP_FILE = -Dsshkex=dropbear_kex -Dsigalgs=dropbe
 $(TP_O)/dropbear/rsa.o: TP_FILE = -Dbytes_to_mp=port_rsa_message
 
 # packet.c reads and writes the network through our buffer and counters.
-$(TP_O)/dropbear/packet.o: TP_FILE = -U_FORTIFY_SOURCE -Dread=port_read -Dwritev=port_writev
+$(TP_O)/dropbear/packet.o: TP_FILE = -U_FORTIFY_SOURCE -Dread=port_read -Dwritev=port_writev \
+	-Dgenrandom=port_padding
 
 # dbctype.c is missing from 2025.89: an empty object takes its place.
 $(TP_DROPBEAR_OBJS): $(TP_O)/dropbear/%.o: $(TP_HEADERS) $(TP_GUARD)

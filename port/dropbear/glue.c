@@ -7,6 +7,7 @@
 #include "port.h"
 #include <stdarg.h>
 #include "dbutil.h"
+#include "dbrandom.h"
 #include "session.h"
 #include "runopts.h"
 #include "keyimport.h"
@@ -233,6 +234,20 @@ void crypt_argchk(const char *v, const char *s, int d)
 	(void)s;
 	port_fail(TP_CAUSE_LOST, "%s: invalid argument in the cipher library (%s, %d)",
 		port.config->host, v, d);
+}
+
+/* Stands for genrandom() in packet.c, which fills a packet's padding: a few bytes for
+ * which that hashes at least one block, so they are made 32 at a time. */
+void port_padding(unsigned char *p, unsigned len)
+{
+	static unsigned char made[HASH_SIZE];
+	static unsigned left;
+
+	for (; len > 0; len--) {
+		if (left == 0)
+			genrandom(made, left = sizeof(made));
+		*p++ = made[--left];
+	}
 }
 
 /* Points dropbear's hooks here.  First thing of tp_init(). */

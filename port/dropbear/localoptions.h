@@ -45,7 +45,7 @@
 /* Fast tables rather than small ones: the cipher is 97 % of a transfer. */
 #define DROPBEAR_SMALL_CODE 0
 
-/* Never GCM: without hardware it is 20 to 40 times slower than chacha20. */
+/* Not dropbear's GCM, which takes 1,355 instructions a byte on MIPS: see ciphers.c. */
 #define DROPBEAR_ENABLE_GCM_MODE 0
 #define DROPBEAR_ENABLE_CBC_MODE 0
 #define DROPBEAR_CHACHA20POLY1305 1

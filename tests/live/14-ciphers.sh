@@ -1,0 +1,66 @@
+# Ciphers: the known answers, then each cipher alone, and each way to go it that this
+# CPU has, with 32 MiB each way through changes of keys.
+# shellcheck shell=sh disable=SC2013,SC2016,SC2086,SC2119,SC2120,SC2153
+. "$TESTDIR/lib.sh"
+if [ "$MASTER" = stock ] || [ -n "${EMULATED:-}" ]; then
+	skip "ciphers" "of this build for this CPU"
+	finish
+fi
+home
+answers=${UNIT%/*}/ciphers
+ways=${UNIT%/*}/sshmux-ways
+if ! [ -x "$answers" ]; then
+	skip "ciphers" "not built: SODIUM=0, or a binary of another build"
+	finish
+fi
+works "the known answers" sh -c '"$1" >"$2" 2>&1 || { grep "^not ok" "$2"; false; }' sh "$answers" "$T/answers"
+
+rekeys() { "$SSHMUX" -S "$CTL" -O conninfo x | sed -n 's/.*rekey count \([0-9]*\).*/\1/p'; }
+
+# both_ways NAME CIPHER: up and down, the connection with that cipher
+both_ways() {
+	name=$1 cipher=$2
+	if ! start_master -v -o RekeyLimit=12M -o "Ciphers=$cipher"; then
+		not_ok "$name: a master logs in"
+		stop_master
+		return
+	fi
+	like "$name: the cipher" "$("$SSHMUX" -S "$CTL" -O conninfo x)" "*cipher $cipher*"
+	is "$name: up" "$(mx 'sha256sum | cut -d" " -f1' <"$T/data")" "$SUM"
+	is "$name: down" "$(mx "cat $T/data" </dev/null | sum)" "$SUM"
+	works "$name: keys changed in the middle ($(rekeys))" test "$(rekeys)" -ge 3
+	stop_master
+}
+
+head -c 33554432 /dev/urandom >"$T/data"
+SUM=$(sum "$T/data")
+program=$SSHMUX
+start_sshd 'RekeyLimit 1G' "Ciphers $(ssh -Q cipher | tr '\n' ',' | sed 's/,$//')"
+for cipher in chacha20-poly1305@openssh.com aes128-gcm@openssh.com aes256-gcm@openssh.com aes256-ctr; do
+	both_ways "sshd, $cipher" $cipher
+done
+if [ -x "$ways" ]; then
+	SSHMUX=$ways
+	for way in $(sed -n 's/^ok [0-9]* - chosen, \([a-z0-9]*\), 0$/\1/p' "$T/answers"); do
+		export CIPHER_WAYS=$way
+		both_ways "sshd, chacha20-poly1305 by $way" chacha20-poly1305@openssh.com
+	done
+	for way in $(sed -n 's/^ok [0-9]* - chosen, \([a-z0-9]*\), 32$/\1/p' "$T/answers"); do
+		export CIPHER_WAYS=$way
+		for bits in 128 256; do
+			both_ways "sshd, aes$bits-gcm by $way" aes$bits-gcm@openssh.com
+		done
+	done
+	CIPHER_WAYS=none
+	like "without AES instructions GCM comes last" "$("$SSHMUX" -G x | grep '^ciphers')" \
+		'ciphers chacha20-*ctr,aes128-gcm*,aes256-gcm@openssh.com'
+	unset CIPHER_WAYS
+	SSHMUX=$program
+fi
+stop_server
+
+start_dropbear
+for cipher in chacha20-poly1305@openssh.com aes256-ctr; do
+	both_ways "dropbear, $cipher" $cipher
+done
+finish
