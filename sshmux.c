@@ -12318,6 +12318,10 @@ static void main_check_path(void)
 	us_serve(path);
 }
 
+/* In the environment of ProxyCommand: who serves a login must not wait for it,
+ * though it has the same ControlPath. */
+#define MAIN_LOGIN "SSHMUX_LOGIN"
+
 /* Logs in: as a master, or for ourselves alone. */
 static int main_connect(void)
 {
@@ -12338,6 +12342,8 @@ static int main_connect(void)
 	if (g.op.timeout > 0 && main_has_session())
 		alarm(left ? left : (unsigned)g.op.timeout);
 	cf_login();
+	if (g.op.proxy_command)
+		setenv(MAIN_LOGIN, "1", 1);
 	if (!tp_init(&g.op.tp))
 		op_die("%s", tp_error());
 	int status = lp_run();
@@ -12407,7 +12413,7 @@ static bool main_ride_along(int *status)
 {
 	const char *path = g.op.control_path;
 	struct stat st;
-	if (!us_claim(path)) {
+	if (!getenv(MAIN_LOGIN) && !us_claim(path)) {
 		cl_early = true;
 		bool rode = main_ride(status);
 		cl_early = false;

@@ -257,5 +257,5 @@ first_calls() {
 "$SSHMUX" -V >"$T/version" 2>&1
 start_sshd 'LogLevel DEBUG2' 'MaxSessions 300'
 start_link
-for part in ${PARTS:-queue refused leavers patience retries time_limit first_calls}; do $part; done
+for part in ${PARTS:-first_calls queue refused leavers patience retries time_limit}; do $part; done
 finish
