@@ -152,6 +152,7 @@ hostile_names() {
 # port NAME WANT CONFIGURATION WORD...: which port results
 port() {
 	port_name=$1 port_want=$2
+	# shellcheck disable=SC2059	# a format of its own
 	printf "$3" >"$T/configs/one.conf"
 	shift 3
 	is "$port_name" "$(at_home timeout 30 "$PROGRAM" -F "$T/configs/one.conf" -G "$@" 2>"$T/err" </dev/null | sed -n 's/^port //p')" "$port_want"
