@@ -3833,7 +3833,9 @@ static void in_print(struct buf *b, const char *format, ...)
 	va_end(ap);
 	if (n < 0 || (size_t)n >= sizeof line)
 		return;
-	end = n >= 2 && strcmp(line + n - 2, "\r\n") == 0 ? line + n - 2 : line + n;
+	end = line + n;			/* before the end of the line, which is ours */
+	end -= end > line && end[-1] == '\n';
+	end -= end > line && end[-1] == '\r';
 	size_t text = (size_t)(end - line), rest = strlen(end);
 	if (left <= rest || tp_clean(line, text, false, (char *)b->p + b->pos, left - rest) < text)
 		return;
