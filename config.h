@@ -424,7 +424,7 @@
 /* COMMAND_TEXT: bytes of a session's command that reports show, its end
  * included.  Costs 36 more a session. */
 #ifndef COMMAND_TEXT
-#define COMMAND_TEXT BY_PROFILE(72, 201)
+#define COMMAND_TEXT BY_PROFILE(47, 201)
 #endif
 
 /* Answer to one client that is being written.  A client that does not read

@@ -309,9 +309,9 @@ struct proxied {
 /* What is told of a session in reports; the channel's as long as it has a slot. */
 enum counted { IN_BYTES, OUT_BYTES, ERR_BYTES, COUNTED };
 struct record {
-	bool used;
 	uint32_t since, active;		/* seconds of ev_seconds(): opened, moved a byte last */
 	uint64_t bytes[COUNTED];	/* from its stdin, to its stdout and stderr */
+	bool used;
 	char command[COMMAND_TEXT];	/* the begin of it, terminated */
 };
 
@@ -409,8 +409,6 @@ struct client {
 	uint32_t answer_pos;
 	uint8_t report, part;		/* st_: which report, which part of it comes next */
 	bool comma;			/* st_: an element of this part was told */
-	uint16_t item;			/* st_: the next one of that part */
-	uint32_t seen;			/* st_: number of the next event to tell */
 	int8_t ask;			/* as_: who asks about the present request, -1 for nobody */
 	bool consent;			/* the user allowed the present request */
 	uint8_t n_fds;
@@ -426,9 +424,15 @@ struct client {
 	uint8_t tail_stream;
 	uint8_t reopening;		/* px_: how many of its channels are PX_REOPENED: so long it is not read */
 	int16_t tail_channel;
-	int16_t next_channel;		/* px_: which of its channels is heard next */
+	union {
+		int16_t next_channel;	/* px_: which of its channels is heard next */
+		uint16_t item;		/* st_: the next one of its report's part */
+	};
 	uint32_t tail;			/* px_: bytes of that channel's stream that follow `out` */
-	uint32_t word;			/* px_: what `verdict` says: a port, or the channel's number */
+	union {
+		uint32_t word;		/* px_: what `verdict` says: a port, or the channel's number */
+		uint32_t seen;		/* st_: number of the next event to tell */
+	};
 	struct sender sender;		/* sd_: in proxy mode */
 	uint16_t out_len, out_pos;
 	uint8_t out[REPLY_MAX];

@@ -19,6 +19,15 @@ void tp_log(enum tp_level level, const char *line)
 	fprintf(stderr, "%s\n", line);
 }
 
+/* Nothing is shown here; the library asks for it all the same. */
+size_t tp_clean(const char *text, size_t len, bool lines, char *to, size_t size)
+{
+	(void)text;
+	(void)lines;
+	to[0] = 0;
+	return size > 1 ? len : 0;
+}
+
 static void check(bool ok, const char *what, const char *way, size_t n)
 {
 	*(ok ? &passed : &failed) += 1;
