@@ -180,6 +180,7 @@ clean:
 	rm -rf build dist sshmux sshmux-static
 
 include port/dropbear/dropbear.mk
+WAYS = $(if $(CIPHERS),$(O)/ciphers $(O)/sshmux-ways)
 include port/cross/cross.mk
 include port/busybox/vm.mk
 
@@ -203,7 +204,6 @@ FUZZ_WORLD = mux ssh proxy socks options config
 FUZZ_TRANSPORT = hosts keys login
 FUZZ = $(FUZZ_WORLD) $(FUZZ_TRANSPORT)
 FUZZERS = $(FUZZ:%=$(O)/fuzz_%)
-WAYS = $(if $(CIPHERS),$(O)/ciphers $(O)/sshmux-ways)
 TEST_OBJECTS = $(O)/unit $(WAYS) $(TOOLS) $(HOMELIB) $(O)/herd $(FUZZERS)
 $(FUZZ_WORLD:%=$(O)/fuzz_%): %: %.o $(O)/fake.o
 	$(LINK) -o $@ $^
