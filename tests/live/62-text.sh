@@ -60,7 +60,7 @@ before_login() {
 	served "a line before the version" -v hop
 	{ printf 'SSH-2.0-x\r\n'; packet '\001\000\000\000\002'"$(string "$EVIL")$(string '')"; } >"$T/script"
 	served "disconnect" hop
-	served "disconnect of a jump host" -J hop target
+	emulated "" "disconnect of a jump host" "$NO_SELF" || served "disconnect of a jump host" -J hop target
 	{
 		printf 'SSH-2.0-x\r\n'
 		packet '\004\001'"$(string "$EVIL")$(string '')"
