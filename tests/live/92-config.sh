@@ -158,6 +158,19 @@ port() {
 	is "$port_name" "$(at_home timeout 30 "$PROGRAM" -F "$T/configs/one.conf" -G "$@" 2>"$T/err" </dev/null | sed -n 's/^port //p')" "$port_want"
 }
 
+# Match localnetwork, by the addresses of this machine
+local_networks() {
+	port "localnetwork" 7 'Match localnetwork 203.0.113.0/24,127.0.0.0/8\nPort 7' x
+	port "localnetwork, odd bits" 7 'Match localnetwork 126.0.0.0/7\nPort 7' x
+	port "localnetwork, another" 22 'Match localnetwork 203.0.113.0/24,2001:db8:ffff::/48\nPort 7' x
+	port "!localnetwork" 7 'Match !localnetwork 203.0.113.0/24\nPort 7' x
+	have_ipv6 && port "localnetwork, IPv6" 7 'Match localnetwork ::1\nPort 7' x
+	for bad in 127.0.0.1/8 127.0.0.0/33 127.0.0/8 x ::/129; do
+		port "localnetwork $bad" '' "Match localnetwork $bad\\nPort 7" x
+		like "localnetwork $bad: text" "$(cat "$T/err")" "*line 1: bad network*$bad*"
+	done
+}
+
 # Match's newer words, which not every ssh has
 newer_criteria() {
 	differs "Match's newer words" "older ones lack them" && return
@@ -179,15 +192,7 @@ newer_criteria() {
 	port "!sessiontype" 22 'Match !sessiontype exec\nPort 7' x true
 	port "version" 7 'Match version OpenSSH_1?.*\nPort 7' x
 	port "version, an old one" 22 'Match version OpenSSH_9.*\nPort 7' x
-	port "localnetwork" 7 'Match localnetwork 203.0.113.0/24,127.0.0.0/8\nPort 7' x
-	port "localnetwork, odd bits" 7 'Match localnetwork 126.0.0.0/7\nPort 7' x
-	port "localnetwork, another" 22 'Match localnetwork 203.0.113.0/24,2001:db8:ffff::/48\nPort 7' x
-	port "!localnetwork" 7 'Match !localnetwork 203.0.113.0/24\nPort 7' x
-	have_ipv6 && port "localnetwork, IPv6" 7 'Match localnetwork ::1\nPort 7' x
-	for bad in 127.0.0.1/8 127.0.0.0/33 127.0.0/8 x ::/129; do
-		port "localnetwork $bad" '' "Match localnetwork $bad\\nPort 7" x
-		like "localnetwork $bad: text" "$(cat "$T/err")" "*line 1: bad network*$bad*"
-	done
+	emulated "" "localnetwork" "this machine's addresses are not told" || local_networks
 	LABEL=
 	is "Match: a command after what has failed is not run" "$(ls "$T/ran" 2>/dev/null)" ""
 }
