@@ -1,6 +1,6 @@
 # README.md and sshmux.1: every shell example is run on a private server, or
-# parsed where it says so; options, keywords, commands and limits in the text
-# are those of the program.
+# parsed where it says so; options, keywords, commands, messages and limits in the
+# text are those of the program; README.md has at most 280 lines.
 #
 # In README.md a block is ```sh (run, line by line), ```sh parse (parsed; what it
 # makes is known to the Makefile), ```crontab (its commands are run) or ```ssh-config
@@ -309,30 +309,28 @@ commands() {
 	is "README: -O takes every command" "$unknown" ""
 }
 
-# Numbers of the README's table of limits: config.h, for both profiles
-limit() {
-	row=$(sed -n '/^## Limits/,$p' "$README" | grep "^| $1" | head -n 1 | tr -d ', ' | cut -d'|' -f"$2")
-	is "README: $1 ($3, column $2)" "$row" "$(sed -n "s/^#define $3 BY_PROFILE(\([0-9]*\), \([0-9]*\))/\\$(($2 - 2))/p" "$TOP/config.h")"
-}
-
+# The manual's limits: names and numbers of config.h, for both profiles
 limits() {
-	for column in 3 4; do
-		limit "sessions at once" $column SESSIONS
-		limit "channels:" $column CHANNELS
-		limit "clients at the control socket" $column CLIENTS
-		limit "forwards |" $column FORWARDS
-		limit "connections being made for forwards" $column CONNECTORS
-	done
+	sed -n '/^\.Sh LIMITS/,/^\.Sh PROTOCOL/s/^\.It \([A-Z_]*\) : /\1 /p' "$MANUAL" | tr -d , >"$T/limits"
+	is "manual: there are limits" "$(($(grep -c '' "$T/limits") > 10))" 1
+	while read -r name router large; do
+		for profile in "-DPROFILE_ROUTER $router" "-UPROFILE_ROUTER ${large:-$router}"; do
+			value=$(printf '#include "config.h"\n= %s\n' "$name" |
+				cc -E -P -I "$TOP" "${profile% *}" - | sed -n 's/^= //p')
+			is "manual: $name, ${profile% *}" "$(($value))" "${profile#* }"
+		done
+	done <"$T/limits"
 }
 
-# Every word about the protocol in the README that has a handler, and none too few
+# Every message that the master has a handler for is in the manual's list
 messages() {
 	sed -n '/^} mx_table/,/^};/s/.*MUX_\(C\|MSG\)_\([A-Z_]*\),.*/\2/p' "$SOURCE" >"$T/program"
+	sed -n '/^\.Sh PROTOCOL/,/^\.Sh PROFILES/s/^\.It //p' "$MANUAL" | tr -s ', ' '\n' >"$T/text"
 	unknown=
 	for m in $(cat "$T/program"); do
-		grep -q "^| $m" "$README" || unknown="$unknown $m"
+		grep -q -x "$m" "$T/text" || unknown="$unknown $m"
 	done
-	is "README: every message the master knows is in the table" "$unknown" ""
+	is "manual: every message the master knows is told" "$unknown" ""
 }
 
 manual_is_clean() {
@@ -340,10 +338,12 @@ manual_is_clean() {
 		skip "manual: mandoc -Tlint" "mandoc is not installed"
 		return
 	fi
-	is "manual: mandoc -Tlint" "$(mandoc -Tlint "$MANUAL" 2>&1 | grep -v 'outdated mandoc.db')" ""
+	is "manual: mandoc -Tlint" "$(mandoc -Tlint "$MANUAL" 2>&1 |
+		grep -v -e 'outdated mandoc.db' -e 'REPORTS instead of ERRORS' -e 'referenced manual not found')" ""
 }
 
 is "README: nothing is left to fill in" "$(grep -c -e '@[A-Z]*@' -e TODO -e XXX "$README" "$MANUAL" | grep -v ':0$')" ""
+is "README: at most 280 lines" "$(($(grep -c '' "$README") <= 280))" 1
 manual_is_clean
 options
 [ ! -r "$SOURCE" ] || { keywords; tokens; commands; messages; limits; }
@@ -356,13 +356,13 @@ blocks ssh-config >"$T/readme.config"
 configuration <"$T/readme.config"
 configured "ssh-config"
 blocks sh >"$T/readme.sh"
-each "sh" 40 <"$T/readme.sh"
+each "sh" 30 <"$T/readme.sh"
 crontab_lines
 LABEL="manual: "
 displays >"$T/manual.sh"
 awk '/^#block/ { getline; inside = /^Host / } inside' "$T/manual.sh" >"$T/manual.config"
 configuration <"$T/manual.config"
 configured "example"
-each "example" 16 <"$T/manual.sh"
+each "example" 24 <"$T/manual.sh"
 end_master
 finish
