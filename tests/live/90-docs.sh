@@ -258,12 +258,12 @@ rows() { sed -n "/^} $1\[\]/,/^};/s/^	{ \"\([A-Za-z0-9]*\)\"${2:+, $2}.*/\1/p" "
 # part TITLE: the lines of one of the manual's parts
 part() { awk -v title=".Ss $1" '/^\.S[sh]/ { inside = $0 == title } inside' "$MANUAL"; }
 
-# role TITLE ROLE: the keywords of one part
+# role WHERE ROLE: the keywords of one role in the manual's one list
 role() {
-	part "$1" | sed -n 's/^\.It Cm //p' | tr -s ', ' '\n' >"$T/text"
+	part Keywords | sed -n "s/^\.It Cm \(.*\) Pq $1\$/\1/p" | tr -s ', ' '\n' >"$T/text"
 	rows op_keywords "$2" >"$T/program"
 	cat "$T/text" >>"$T/keywords"
-	same "manual: $1 are those of the program"
+	same "manual: keywords of a $1 are those of the program"
 }
 
 # listed NAME FROM TO TABLE: names without an entry of their own, between two lines
@@ -277,9 +277,11 @@ listed() {
 
 keywords() {
 	rm -f "$T/keywords"
-	role "Keywords of the connection" OP_MASTER
-	role "Keywords of sessions" OP_CLIENT
-	role "Keywords of both" OP_BOTH
+	role connection OP_MASTER
+	role session OP_CLIENT
+	role both OP_BOTH
+	part Keywords | sed -n 's/^\.It Cm \([A-Za-z]*\).* Pq .*/\1/p' >"$T/text"
+	is "manual: keywords are in alphabetical order" "$(sort -f "$T/text" | cmp - "$T/text" && echo yes)" yes
 	listed "keywords without effect" "^They are" "^\.Pp" op_idle
 	listed "keywords that are refused" "^in a file they" "^\.Pp" op_unsafe
 	unknown=
