@@ -32,7 +32,7 @@
 /* SSH channels at once: sessions, forwarded connections, proxied channels.
  * Beyond it sessions wait (SESSION_WAIT_MS), forwarded connections are closed.
  * Cost: CHANNELS * (sizeof(struct channel) + WINDOW_MIN_BLOCKS *
- * WINDOW_BLOCK), about 216 + 384 bytes each. */
+ * WINDOW_BLOCK), about 152 + 384 bytes each. */
 #ifndef CHANNELS
 #define CHANNELS BY_PROFILE(96, 512)
 #endif

@@ -277,6 +277,7 @@ enum ch_request { CH_RQ_NONE, CH_RQ_PTY, CH_RQ_X11, CH_RQ_EXEC, CH_RQ_SHELL, CH_
 #define CH_REQUESTS 4
 
 enum stream { CH_OUT, CH_ERR, CH_STREAMS };
+enum ch_end { CH_IN = CH_STREAMS, CH_ENDS };	/* its descriptors: the streams and their input */
 
 /* px_: what a proxy client is still to hear of its channel, besides data. */
 enum px_owed {
@@ -340,7 +341,6 @@ struct channel {
 	uint8_t state;			/* enum ch_state */
 	uint8_t kind;			/* enum ch_kind */
 	uint8_t events;			/* enum ch_event */
-	uint8_t socks;			/* version of the SOCKS request that opened it, 0 for none */
 	uint16_t flags;			/* enum ch_flag */
 	int16_t forward;		/* fw_: index of its forward, -1 for none */
 	int16_t connector;		/* fw_: index of its connector, -1 for none */
@@ -353,15 +353,26 @@ struct channel {
 	uint32_t window;		/* bytes the peer may still send */
 	uint32_t window_target;		/* what `window` is filled up to */
 	uint32_t consumed;		/* bytes taken since the target last grew */
-	uint32_t status;
 	struct sender sender;		/* sd_ */
-	uint32_t escape;		/* escape character, above 0xff for none */
-	int64_t deadline;		/* fw_: of its SOCKS request, 0 for none */
-	uint8_t request[CH_REQUESTS];	/* enum ch_request, oldest first */
 	struct queue queue[CH_STREAMS];
-	struct passed in, out[CH_STREAMS];
-	struct winsize size;		/* last size told to the server */
-	struct proxied px;
+	union {				/* by kind */
+		struct proxied px;		/* CH_PROXY */
+		struct {
+			struct passed end[CH_ENDS];	/* fd_of() tells of any kind */
+			union {
+				struct {		/* CH_SESSION, CH_STDIO */
+					uint32_t status;
+					uint32_t escape;	/* escape character, above 0xff for none */
+					struct winsize size;	/* last size told to the server */
+					uint8_t request[CH_REQUESTS];	/* enum ch_request, oldest first */
+				};
+				struct {		/* CH_LOCAL, CH_REMOTE, CH_X11 */
+					int64_t deadline;	/* of connecting, SOCKS request, greeting */
+					uint8_t socks;		/* version of the request, 0 for none */
+				};
+			};
+		};
+	};
 };
 
 /* A frame is read in these steps.  From MX_ASK_WAIT on nothing is read: the
@@ -1402,6 +1413,12 @@ static int fd_idle(void)
 	return n;
 }
 
+/* A descriptor of channel c; -1 for one that it has not, or not any more. */
+static int fd_of(const struct channel *c, int end)
+{
+	return c->state == CH_FREE || c->kind == CH_PROXY ? -1 : c->end[end].fd;
+}
+
 /* What the tables hold, and clients that have begun are still to pass. */
 static int fd_used(void)
 {
@@ -1413,8 +1430,8 @@ static int fd_used(void)
 	}
 	for (int i = 0; i < g.ch.end; i++) {
 		const struct channel *c = &g.ch.slot[i];
-		if (c->state != CH_FREE)
-			n += (c->in.fd >= 0) + (c->out[CH_OUT].fd >= 0 && c->out[CH_OUT].fd != c->in.fd) + (c->out[CH_ERR].fd >= 0);
+		int in = fd_of(c, CH_IN), out = fd_of(c, CH_OUT);
+		n += (in >= 0) + (out >= 0 && out != in) + (fd_of(c, CH_ERR) >= 0);
 	}
 	for (int i = 0; i < FORWARDS; i++)
 		for (int k = 0; g.fw.slot[i].state != FW_FREE && k < FW_SOCKETS; k++)
@@ -1530,11 +1547,10 @@ static ssize_t fd_give(const struct passed *d, const struct iovec *iov, int piec
  * description sees it gone: the first one sets it again and inherits the debt. */
 static void fd_inherit(const struct passed *d)
 {
-	for (int i = 0; i < g.ch.end; i++) {
-		struct passed *lent[] = { &g.ch.slot[i].in, &g.ch.slot[i].out[CH_OUT], &g.ch.slot[i].out[CH_ERR] };
-		for (size_t k = 0; k < sizeof lent / sizeof lent[0]; k++) {
-			struct passed *o = lent[k];
-			if (g.ch.slot[i].state == CH_FREE || o == d || o->fd < 0 || !o->nonblock || o->inode != d->inode)
+	for (int i = 0; i < g.ch.end; i++)
+		for (int k = 0; k < CH_ENDS; k++) {
+			struct passed *o = &g.ch.slot[i].end[k];
+			if (fd_of(&g.ch.slot[i], k) < 0 || o == d || !o->nonblock || o->inode != d->inode)
 				continue;
 			int flags = fcntl(o->fd, F_GETFL);
 			if (flags < 0 || flags & O_NONBLOCK)
@@ -1542,7 +1558,6 @@ static void fd_inherit(const struct passed *d)
 			o->restore = fcntl(o->fd, F_SETFL, flags | O_NONBLOCK) == 0;
 			return;
 		}
-	}
 }
 
 /* Gives a lent descriptor back: its flags as they were, our copy closed. */
@@ -1589,11 +1604,9 @@ static void fd_close_others(int keep, int also)
 static void fd_give_all_back(void)
 {
 	for (int i = 0; i < g.ch.end; i++)
-		if (g.ch.slot[i].state != CH_FREE) {
-			fd_give_back(&g.ch.slot[i].in);
-			fd_give_back(&g.ch.slot[i].out[CH_OUT]);
-			fd_give_back(&g.ch.slot[i].out[CH_ERR]);
-		}
+		for (int k = 0; k < CH_ENDS; k++)
+			if (fd_of(&g.ch.slot[i], k) >= 0)
+				fd_give_back(&g.ch.slot[i].end[k]);
 }
 
 /* One message of one byte with one descriptor, as PROTOCOL.mux passes them.
@@ -2239,8 +2252,8 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	c->kind = (uint8_t)kind;
 	c->client = c->forward = c->connector = -1;
 	c->record = kind == CH_SESSION ? ch_record() : -1;
-	c->escape = NO_ESCAPE;
-	c->in.fd = c->out[CH_OUT].fd = c->out[CH_ERR].fd = -1;
+	for (int k = 0; k < CH_ENDS && kind != CH_PROXY; k++)
+		c->end[k].fd = -1;
 	c->window = c->window_target = pool_start(c);
 	pool_account(c);
 	g.ch.sessions += kind == CH_SESSION;
@@ -2264,14 +2277,17 @@ static bool ch_is_socket(const struct channel *c)
 
 /* Gives one direction up: a lent descriptor is given back, a socket is shut
  * down and closed with its second direction. */
-static void ch_release(const struct channel *c, struct passed *d, const struct passed *other, int how)
+static void ch_release(struct channel *c, int end)
 {
-	if (ch_is_socket(c) && d->fd >= 0) {
-		shutdown(d->fd, how);
-		if (other->fd >= 0)
-			d->fd = -1;
+	int fd = fd_of(c, end);
+	if (fd < 0)
+		return;
+	if (ch_is_socket(c)) {
+		shutdown(fd, end == CH_IN ? SHUT_RD : SHUT_WR);
+		if (fd_of(c, end == CH_IN ? CH_OUT : CH_IN) >= 0)
+			c->end[end].fd = -1;
 	}
-	fd_give_back(d);
+	fd_give_back(&c->end[end]);
 }
 
 /* The reaper's part. */
@@ -2279,9 +2295,9 @@ static void ch_free(struct channel *c)
 {
 	if (c->connector >= 0)		/* it was still connecting */
 		cn_stop(&g.cn.slot[c->connector]);
-	ch_release(c, &c->in, &c->out[CH_OUT], SHUT_RD);
+	ch_release(c, CH_IN);
 	for (int s = 0; s < CH_STREAMS; s++) {
-		ch_release(c, &c->out[s], &c->in, SHUT_WR);
+		ch_release(c, s);
 		pool_drop(&c->queue[s], c->queue[s].len);
 	}
 	if (c->kind == CH_SESSION) {
@@ -2306,13 +2322,13 @@ static bool ch_empty(const struct channel *c)
 static void ch_end_output(struct channel *c, enum stream s)
 {
 	pool_drop(&c->queue[s], c->queue[s].len);
-	ch_release(c, &c->out[s], &c->in, SHUT_WR);
+	ch_release(c, s);
 	pool_account(c);
 }
 
 static void ch_end_input(struct channel *c)
 {
-	ch_release(c, &c->in, &c->out[CH_OUT], SHUT_RD);
+	ch_release(c, CH_IN);
 	c->sender.input = SD_NONE;
 }
 
@@ -2365,7 +2381,7 @@ static enum ch_request ch_answered(struct channel *c)
 static void ch_write(struct channel *c, enum stream s)
 {
 	struct iovec iov[64];
-	struct passed *d = &c->out[s];
+	struct passed *d = &c->end[s];
 	int pieces = pool_iov(&c->queue[s], iov, 64);
 	if (d->tty) {
 		pieces = 1;
@@ -2385,16 +2401,15 @@ static void ch_write(struct channel *c, enum stream s)
  * the window: to the descriptor at once, the rest into the pool. */
 static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint32_t len)
 {
-	struct passed *d = &c->out[s];
 	ssize_t n = 0;
 	ch_count(c, s == CH_OUT ? OUT_BYTES : ERR_BYTES, len);
 	bool first = c->events & CH_EV_CONFIRMED;	/* a SOCKS grant goes before it, or no descriptor is lent yet */
 	struct iovec iov = { (void *)(uintptr_t)p, len };
-	if (d->fd >= 0 && c->queue[s].len == 0 && d->nonblock && !first)
-		n = fd_give(d, &iov, 1);
+	if (fd_of(c, s) >= 0 && c->queue[s].len == 0 && c->end[s].nonblock && !first)
+		n = fd_give(&c->end[s], &iov, 1);
 	if (n == FD_ERROR)
 		ch_end_output(c, s);
-	bool nobody = d->fd < 0 && !first && !(c->flags & CH_SOCKS_PENDING) && !ch_is_proxied(c);
+	bool nobody = fd_of(c, s) < 0 && !first && !(c->flags & CH_SOCKS_PENDING) && !ch_is_proxied(c);
 	uint32_t taken = nobody ? len : n > 0 ? (uint32_t)n : 0;
 	c->consumed += taken;
 	if (taken < len)
@@ -2406,7 +2421,7 @@ static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint3
  * once nor the pool has room for is dropped. */
 static void ch_tell(struct channel *c, const char *text)
 {
-	struct passed *d = &c->out[CH_ERR];
+	struct passed *d = &c->end[CH_ERR];
 	uint32_t len = (uint32_t)strlen(text);
 	if ((d->fd >= 0 || c->events & CH_EV_CONFIRMED) && pool_room(c) >= len)
 		ch_deliver(c, CH_ERR, (const uint8_t *)text, len);
@@ -2416,7 +2431,7 @@ static void ch_tell(struct channel *c, const char *text)
 
 static bool ch_wants_write(const struct channel *c, enum stream s)
 {
-	return c->queue[s].len > 0 && c->out[s].fd >= 0;
+	return c->queue[s].len > 0 && fd_of(c, s) >= 0;
 }
 
 /* Bytes that may be read: the server's window, less the one that is held back. */
@@ -2430,7 +2445,7 @@ static uint32_t ch_window(const struct channel *c)
  * is asked once by the caller. */
 static bool ch_wants_read(const struct channel *c)
 {
-	return c->state == CH_OPEN && c->in.fd >= 0 && ch_window(c) > 0 && c->sender.input == SD_NONE &&
+	return c->state == CH_OPEN && fd_of(c, CH_IN) >= 0 && ch_window(c) > 0 && c->sender.input == SD_NONE &&
 	       !(c->flags & (CH_EOF_SENT | CH_CLOSE_SENT | CH_SUSPENDED));
 }
 
@@ -2458,12 +2473,12 @@ static uint32_t ch_most(const struct channel *c, uint32_t max)
 /* Reads at most `max` bytes of input; 0 if there are none now, or no more. */
 static uint32_t ch_input(struct channel *c, uint8_t *to, uint32_t max)
 {
-	ssize_t n = fd_take(&c->in, to, max);
+	ssize_t n = fd_take(&c->end[CH_IN], to, max);
 	if (n == FD_END || n == FD_ERROR)
 		ch_end_input(c);
 	if (n == FD_ERROR && ch_is_socket(c))		/* reset: the other direction is dead too */
 		ch_end_output(c, CH_OUT);
-	if (n < (ssize_t)max || c->in.tty)	/* a terminal blocks: never twice after one poll() */
+	if (n < (ssize_t)max || c->end[CH_IN].tty)	/* a terminal blocks: never twice after one poll() */
 		c->sender.input = SD_NONE;
 	return n > 0 ? (uint32_t)n : 0;
 }
@@ -2529,7 +2544,7 @@ static void ch_credit(struct channel *c)
  * remote program gets SIGPIPE ("eow@openssh.com"). */
 static void ch_tell_eow(struct channel *c)
 {
-	if (c->kind != CH_SESSION || c->out[CH_OUT].fd >= 0 ||
+	if (c->kind != CH_SESSION || fd_of(c, CH_OUT) >= 0 ||
 	    c->flags & (CH_EOF_RCVD | CH_CLOSE_SENT | CH_EOW_SENT))
 		return;
 	c->flags |= CH_EOW_SENT;
@@ -2546,7 +2561,7 @@ static bool ch_is_over(const struct channel *c)
 		return true;
 	if (c->kind == CH_STDIO && c->flags & CH_EOF_RCVD)
 		return ch_empty(c);
-	return c->kind != CH_SESSION && c->in.fd < 0 && c->out[CH_OUT].fd < 0;
+	return c->kind != CH_SESSION && fd_of(c, CH_IN) < 0 && fd_of(c, CH_OUT) < 0;
 }
 
 /* Whatever the channel's state asks to be sent or closed now. */
@@ -2554,13 +2569,13 @@ static void ch_settle(struct channel *c)
 {
 	if (c->state != CH_OPEN || c->events & CH_EV_CONFIRMED || c->flags & CH_SOCKS_PENDING || ch_is_proxied(c))
 		return;
-	if (c->flags & (CH_EOF_RCVD | CH_CLOSE_RCVD) && ch_empty(c) && c->out[CH_OUT].fd >= 0)
+	if (c->flags & (CH_EOF_RCVD | CH_CLOSE_RCVD) && ch_empty(c))
 		ch_end_output(c, CH_OUT);
 	if (c->flags & CH_CLOSE_RCVD)
 		ch_end_input(c);
 	if (!(c->flags & CH_CLOSE_SENT)) {
 		ch_tell_eow(c);
-		if (c->in.fd < 0 && !(c->flags & CH_EOF_SENT)) {
+		if (fd_of(c, CH_IN) < 0 && !(c->flags & CH_EOF_SENT)) {
 			c->flags |= CH_EOF_SENT;
 			tx_channel(SSH_CHANNEL_EOF, c);
 		}
@@ -2683,7 +2698,7 @@ static void tt_request_pty(struct channel *c, int tty, struct str term)
 
 static bool tt_is_open(const struct channel *c)
 {
-	return c->state == CH_OPEN && c->flags & CH_TTY && !(c->flags & CH_CLOSE_SENT) && c->in.fd >= 0;
+	return c->state == CH_OPEN && c->flags & CH_TTY && !(c->flags & CH_CLOSE_SENT) && fd_of(c, CH_IN) >= 0;
 }
 
 static bool tt_any(void)
@@ -2703,7 +2718,7 @@ static void tt_resize(void)
 		struct winsize w;
 		if (!tt_is_open(c) || c->events & CH_EV_CONFIRMED)
 			continue;
-		if (ioctl(c->in.fd, TIOCGWINSZ, &w) != 0 || memcmp(&w, &c->size, sizeof w) == 0)
+		if (ioctl(c->end[CH_IN].fd, TIOCGWINSZ, &w) != 0 || memcmp(&w, &c->size, sizeof w) == 0)
 			continue;
 		c->size = w;
 		struct buf *b = tx_request(c, "window-change", false);
@@ -3370,7 +3385,7 @@ static void fw_use_socket(struct channel *c, int fd)
 {
 	int on = 1;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	c->in = c->out[CH_OUT] = (struct passed){ .fd = fd, .nonblock = true };
+	c->end[CH_IN] = c->end[CH_OUT] = (struct passed){ .fd = fd, .nonblock = true };
 }
 
 /* Asks the server to connect to `to` for channel c. */
@@ -3398,7 +3413,7 @@ static void fw_open_for(struct channel *c, const struct endpoint *to)
 	socklen_t len = sizeof a;
 	char ip[INET6_ADDRSTRLEN] = "127.0.0.1";
 	uint16_t port = 0;
-	if (getpeername(c->in.fd, (struct sockaddr *)&a, &len) == 0 && a.ss_family == AF_INET6) {
+	if (getpeername(c->end[CH_IN].fd, (struct sockaddr *)&a, &len) == 0 && a.ss_family == AF_INET6) {
 		const struct sockaddr_in6 *v6 = (const void *)&a;
 		inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip);
 		port = ntohs(v6->sin6_port);
@@ -3511,16 +3526,16 @@ static void fw_socks_local(struct channel *c, bool ended)
 	struct endpoint to;
 	bool done = false;
 	for (int i = 0; i < 2 && !done; i++) {		/* greeting and request may come together */
-		ssize_t n = recv(c->in.fd, g.scratch, SOCKS_MAX, MSG_PEEK);
+		ssize_t n = recv(c->end[CH_IN].fd, g.scratch, SOCKS_MAX, MSG_PEEK);
 		if (fd_result(n) == FD_AGAIN)
 			return;
 		int used = n > 0 ? fw_socks_step(c, g.scratch, (size_t)n, &to, &done) : -1;
 		int more = used == 0 ? (int)n + 1 : 1;
-		setsockopt(c->in.fd, SOL_SOCKET, SO_RCVLOWAT, &more, sizeof more);
+		setsockopt(c->end[CH_IN].fd, SOL_SOCKET, SO_RCVLOWAT, &more, sizeof more);
 		if (used == 0 && n < SOCKS_MAX && !ended)
 			return;
-		if (used <= 0 || fd_read(c->in.fd, g.scratch, (size_t)used) != used ||
-		    (!done && fd_write(c->in.fd, fw_socks_method, sizeof fw_socks_method) < 2)) {
+		if (used <= 0 || fd_read(c->end[CH_IN].fd, g.scratch, (size_t)used) != used ||
+		    (!done && fd_write(c->end[CH_IN].fd, fw_socks_method, sizeof fw_socks_method) < 2)) {
 			c->state = CH_DEAD;
 			return;
 		}
@@ -3538,7 +3553,7 @@ static void fw_local_events(struct channel *c)
 	g.fw.accepted += (c->events & CH_EV_CONFIRMED) != 0;
 	if (c->events & CH_EV_CONFIRMED && c->socks) {
 		size_t n = fw_socks_grant(c, grant);
-		if (fd_write(c->out[CH_OUT].fd, grant, n) != (ssize_t)n)
+		if (fd_write(c->end[CH_OUT].fd, grant, n) != (ssize_t)n)
 			ch_end_output(c, CH_OUT);
 	}
 	c->events = 0;
@@ -5308,7 +5323,8 @@ static void rx_channel_open_confirmation(struct buf *b)
 		return;
 	}
 	c->state = CH_OPEN;
-	c->px.adjust += c->remote_window;	/* px_reopen() */
+	if (c->kind == CH_PROXY)
+		c->px.adjust += c->remote_window;	/* px_reopen() */
 	if (!(c->flags & CH_ABANDONED))
 		c->events |= CH_EV_CONFIRMED;
 }
@@ -5341,7 +5357,7 @@ static void rx_channel_window_adjust(struct buf *b)
 		rx_bad("window beyond 2^32-1");
 	else {
 		c->remote_window += more;
-		c->px.adjust += more;
+		c->px.adjust += c->kind == CH_PROXY ? more : 0;
 	}
 }
 
@@ -5385,7 +5401,7 @@ static void rx_channel_eof(struct buf *b)
 	if (!c)
 		return;
 	c->flags |= CH_EOF_RCVD;
-	c->px.owed |= PX_EOF;
+	c->px.owed |= c->kind == CH_PROXY ? PX_EOF : 0;
 }
 
 static void rx_channel_close(struct buf *b)
@@ -5394,14 +5410,16 @@ static void rx_channel_close(struct buf *b)
 	if (!c)
 		return;
 	c->flags |= CH_EOF_RCVD | CH_CLOSE_RCVD;
-	c->px.owed |= PX_CLOSE;
+	c->px.owed |= c->kind == CH_PROXY ? PX_CLOSE : 0;
 }
 
 static void rx_exit_status(struct channel *c, struct buf *b)
 {
-	c->status = buf_get_u32(b);
-	if (!b->bad)
-		c->flags |= CH_STATUS;
+	uint32_t status = buf_get_u32(b);
+	if (b->bad || (c->kind != CH_SESSION && c->kind != CH_STDIO))
+		return;
+	c->status = status;
+	c->flags |= CH_STATUS;
 }
 
 /* No EXIT_MESSAGE for a signal: the client's exit status is 255. */
@@ -5479,7 +5497,7 @@ static void rx_channel_reply(struct buf *b, bool success)
 			rx_bad("answer to a channel request that was not made");
 		return;
 	}
-	enum ch_request what = ch_answered(c);
+	enum ch_request what = c->kind == CH_SESSION ? ch_answered(c) : CH_RQ_NONE;
 	if (what == CH_RQ_NONE)
 		rx_bad("answer to a channel request that was not made");
 	else if (!success)
@@ -7566,10 +7584,10 @@ static void mx_request_session(struct client *c, struct channel *ch)
 static void mx_start(struct client *c, struct channel *ch)
 {
 	uint32_t sid = (uint32_t)ch_index(ch);
-	fd_lend(&ch->in, c->fds[0]);
-	fd_lend(&ch->out[CH_OUT], c->fds[1]);
+	fd_lend(&ch->end[CH_IN], c->fds[0]);
+	fd_lend(&ch->end[CH_OUT], c->fds[1]);
 	if (ch->kind == CH_SESSION)
-		fd_lend(&ch->out[CH_ERR], c->fds[2]);
+		fd_lend(&ch->end[CH_ERR], c->fds[2]);
 	c->n_fds = 0;
 	if (ch->flags & CH_REFUSED)	/* nobody will read it */
 		ch_end_input(ch);
@@ -8006,7 +8024,7 @@ static uint32_t sd_move(int i, uint32_t max)
 	if (i >= CHANNELS)
 		return px_read(&g.mx.slot[i - CHANNELS], max);
 	struct channel *c = &g.ch.slot[i];
-	return c->escape <= 0xff ? es_read(c, max) : ch_read(c, max);
+	return c->kind == CH_SESSION && c->escape <= 0xff ? es_read(c, max) : ch_read(c, max);
 }
 
 /* One sender's turn; true if it sent.  Ended by the want of room, it goes on
@@ -8879,7 +8897,8 @@ static void lp_add_channel(int i, bool room, int *timeout)
 {
 	const struct channel *c = &g.ch.slot[i];
 	short in = 0, out = ch_wants_write(c, CH_OUT) ? POLLOUT : 0;
-	bool one = c->in.fd == c->out[CH_OUT].fd;
+	int input = fd_of(c, CH_IN);
+	bool one = input == fd_of(c, CH_OUT);
 	if (room && c->state == CH_SOCKS)
 		in = POLLIN | POLLRDHUP;
 	else if (room && ch_wants_send(c))
@@ -8887,11 +8906,11 @@ static void lp_add_channel(int i, bool room, int *timeout)
 	else if (room && ch_wants_read(c))
 		in = POLLIN;
 	if (in || (one && out))
-		lp_add(LP_INPUT, i, 0, c->in.fd, (short)(in | (one ? out : 0)));
+		lp_add(LP_INPUT, i, 0, input, (short)(in | (one ? out : 0)));
 	if (out && !one)
-		lp_add(LP_OUTPUT, i, CH_OUT, c->out[CH_OUT].fd, POLLOUT);
+		lp_add(LP_OUTPUT, i, CH_OUT, c->end[CH_OUT].fd, POLLOUT);
 	if (ch_wants_write(c, CH_ERR))
-		lp_add(LP_OUTPUT, i, CH_ERR, c->out[CH_ERR].fd, POLLOUT);
+		lp_add(LP_OUTPUT, i, CH_ERR, c->end[CH_ERR].fd, POLLOUT);
 }
 
 static void lp_add_channels(int *timeout)
@@ -8901,7 +8920,7 @@ static void lp_add_channels(int *timeout)
 		const struct channel *c = &g.ch.slot[i];
 		if (c->state == CH_FREE)
 			continue;
-		if (c->connector < 0 && (c->state == CH_SOCKS || c->state == CH_CONNECTING || c->flags & CH_SOCKS_PENDING))
+		if (ch_is_socket(c) && c->connector < 0 && (c->state == CH_SOCKS || c->state == CH_CONNECTING || c->flags & CH_SOCKS_PENDING))
 			lp_earlier(timeout, c->deadline);
 		lp_add_channel(i, room, timeout);
 	}
@@ -9033,8 +9052,8 @@ static void lp_serve_input(struct channel *c, short events, short revents)
 	if (events & POLLIN && revents & ~POLLOUT) {
 		if (c->state == CH_SOCKS)
 			fw_socks_local(c, revents & (POLLRDHUP | POLLHUP | POLLERR));
-		else if (c->in.fd >= 0)
-			sd_announce(ch_index(c), c->in.fd, c->flags & CH_TTY);
+		else if (fd_of(c, CH_IN) >= 0)
+			sd_announce(ch_index(c), c->end[CH_IN].fd, c->flags & CH_TTY);
 	}
 	if (events & POLLOUT && revents & ~POLLIN && ch_wants_write(c, CH_OUT))
 		ch_write(c, CH_OUT);

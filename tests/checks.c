@@ -211,8 +211,8 @@ static const char *fd_wrong(void)
 		const struct channel *c = &g.ch.slot[i];
 		if (c->state == CH_FREE)
 			continue;
-		bool one = ch_is_socket(c) && c->in.fd == c->out[CH_OUT].fd;	/* both directions */
-		ok = check_own(c->in.fd) && (one || check_own(c->out[CH_OUT].fd)) && check_own(c->out[CH_ERR].fd);
+		bool one = ch_is_socket(c) && fd_of(c, CH_IN) == fd_of(c, CH_OUT);	/* both directions */
+		ok = check_own(fd_of(c, CH_IN)) && (one || check_own(fd_of(c, CH_OUT))) && check_own(fd_of(c, CH_ERR));
 	}
 	if (!ok)
 		return "a channel's descriptor is closed, or another's too";

@@ -171,8 +171,8 @@ static void unit_flow_upload(void)
 static void flow_endless_input(struct session *s)
 {
 	struct channel *c = &g.ch.slot[s->id];
-	fd_give_back(&c->in);
-	fd_lend(&c->in, open("/dev/zero", O_RDONLY | O_CLOEXEC));
+	fd_give_back(&c->end[CH_IN]);
+	fd_lend(&c->end[CH_IN], open("/dev/zero", O_RDONLY | O_CLOEXEC));
 }
 
 /* What the transport must have room for so that n bytes of data may go: a part

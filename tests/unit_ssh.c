@@ -424,7 +424,7 @@ static void unit_ssh_requests(void)
 	check(refused && g.ch.end == 1, "ssh: channels that nobody asked the server for are refused");
 	fake_put(SSH_CHANNEL_REQUEST, "usb", (uint32_t)s.id, "eow@openssh.com", 0);
 	world_run();
-	check(!fake_take() && g.ch.slot[s.id].in.fd < 0 && write(s.in, "x", 1) < 0 && errno == EPIPE, "ssh: eow closes stdin and no EOF is sent");
+	check(!fake_take() && g.ch.slot[s.id].end[CH_IN].fd < 0 && write(s.in, "x", 1) < 0 && errno == EPIPE, "ssh: eow closes stdin and no EOF is sent");
 	fake_put(SSH_CHANNEL_REQUEST, "usbu", (uint32_t)s.id, "exit-status", 1, 3);
 	world_run();
 	check(fake_expect(SSH_CHANNEL_SUCCESS, "u", s.remote) && peer_quiet(&s.p), "ssh: exit-status answered if so wished, and kept");
