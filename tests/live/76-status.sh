@@ -65,7 +65,6 @@ the_status() {
 	is "-O kill: done" $? 0
 	ended
 	is "-O kill: its client" "$RC" 255
-	board 'trap "echo got; exit 7" TERM; echo up; n=0; while [ $n -lt 200 ]; do sleep 0.1; n=$((n+1)); done'
 }
 
 # ended_by WORD STATUS NAME
