@@ -103,7 +103,7 @@ help:
 
 check:
 	$(SETUP) build check
-	@+$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(NOMALLOC) $(TEST_OBJECTS) $(CONFORM)
+	@+$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(TEST_OBJECTS)
 	@$(RUN) tests/run $(TESTS)
 
 check-stock:
@@ -204,7 +204,12 @@ FUZZ_WORLD = mux ssh proxy socks options config
 FUZZ_TRANSPORT = hosts keys login
 FUZZ = $(FUZZ_WORLD) $(FUZZ_TRANSPORT)
 FUZZERS = $(FUZZ:%=$(O)/fuzz_%)
-TEST_OBJECTS = $(O)/unit $(WAYS) $(TOOLS) $(HOMELIB) $(O)/herd $(FUZZERS)
+
+# The programs of the tests; those of one test alone are built only for it.
+for = $(if $(strip $(TESTS)),$(if $(filter $1,$(TESTS)),$2),$2)
+TEST_OBJECTS = $(TOOLS) $(HOMELIB) $(call for,unit,$(O)/unit) $(call for,07-fuzz,$(FUZZERS)) \
+	$(call for,14-ciphers,$(WAYS)) $(call for,14-conform,$(CONFORM)) \
+	$(call for,87-nomalloc,$(NOMALLOC)) $(call for,88-herd,$(O)/herd)
 $(FUZZ_WORLD:%=$(O)/fuzz_%): %: %.o $(O)/fake.o
 	$(LINK) -o $@ $^
 

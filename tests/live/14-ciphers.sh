@@ -1,5 +1,5 @@
 # Ciphers: the known answers, then each cipher alone, and each way to go it that this
-# CPU has, with 32 MiB each way through changes of keys.
+# CPU has, with 8 MiB each way through changes of keys.
 # shellcheck shell=sh disable=SC2013,SC2016,SC2086,SC2119,SC2120,SC2153
 . "$TESTDIR/lib.sh"
 if [ "$MASTER" = stock ] || [ -n "${EMULATED:-}" ]; then
@@ -20,7 +20,7 @@ rekeys() { "$SSHMUX" -S "$CTL" -O conninfo x | sed -n 's/.*rekey count \([0-9]*\
 # both_ways NAME CIPHER: up and down, the connection with that cipher
 both_ways() {
 	name=$1 cipher=$2
-	if ! start_master -v -o RekeyLimit=12M -o "Ciphers=$cipher"; then
+	if ! start_master -v -o RekeyLimit=3M -o "Ciphers=$cipher"; then
 		not_ok "$name: a master logs in"
 		stop_master
 		return
@@ -32,7 +32,7 @@ both_ways() {
 	stop_master
 }
 
-head -c 33554432 /dev/urandom >"$T/data"
+head -c 8388608 /dev/urandom >"$T/data"
 SUM=$(sum "$T/data")
 program=$SSHMUX
 start_sshd 'RekeyLimit 1G' "Ciphers $(ssh -Q cipher | tr '\n' ',' | sed 's/,$//')"
