@@ -536,11 +536,12 @@ struct forward {
 	ino_t ino;
 	bool permanent;			/* was set up once, or from an option: tried again for ever */
 	uint8_t tries;			/* failures since it last stood */
+	bool told;			/* the last connection failed, and `why` was said */
 	uint32_t since;			/* ev_seconds() of its last change of state */
-	uint32_t connections;		/* in all */
+	uint32_t connections, failed;	/* in all; of them, not made */
 	uint64_t bytes[2];		/* IN_BYTES to the server, OUT_BYTES from it */
 	int64_t retry_at;
-	char why[96];			/* what went wrong last; "" for nothing */
+	char why[96];			/* what went wrong last, with it or a connection; "" for nothing */
 };
 
 /* ControlMaster: ASK asks the user about every request; AUTO becomes the one or
@@ -3134,6 +3135,25 @@ static bool fw_parse(const char *text, enum fw_type type, struct forward *f)
 		fw_host_port(&f->listen, at ? &field[0] : &none, &field[at], type == FW_REMOTE ? 0 : 1));
 }
 
+/* c's connection was made, or was not: its forward counts that, and what is wrong is
+ * said once until another thing is, or none. */
+static void fw_tried(struct channel *c, const char *why)
+{
+	struct forward *f = c->forward >= 0 ? &g.fw.slot[c->forward] : NULL;
+	char text[sizeof f->why] = "";
+	if (why)
+		snprintf(text, sizeof text, "%s", why);
+	bool known = why && f && f->told && strcmp(f->why, text) == 0;
+	if (why)
+		log_at(known ? TP_VERBOSE : TP_INFO, "channel %d: open failed: %s", ch_index(c), text);
+	if (!f)
+		return;
+	f->told = why != NULL;
+	f->failed += why != NULL;
+	if (why)
+		memcpy(f->why, text, sizeof text);
+}
+
 /* --- connectors: a few, shared by all that must resolve or connect --------- */
 
 static int fw_connector(void)
@@ -3550,7 +3570,10 @@ static void fw_local_events(struct channel *c)
 	uint8_t grant[10];
 	if (c->events & CH_EV_REFUSED)
 		c->state = CH_DEAD;
-	g.fw.accepted += (c->events & CH_EV_CONFIRMED) != 0;
+	if (c->events & CH_EV_CONFIRMED) {
+		g.fw.accepted++;
+		fw_tried(c, NULL);
+	}
 	if (c->events & CH_EV_CONFIRMED && c->socks) {
 		size_t n = fw_socks_grant(c, grant);
 		if (fd_write(c->end[CH_OUT].fd, grant, n) != (ssize_t)n)
@@ -3561,11 +3584,16 @@ static void fw_local_events(struct channel *c)
 
 /* --- connections that the server opens --------------------------------------- */
 
+/* `why`: of a connection that was not made; "" where no target was named. */
 static void fw_refuse(struct channel *c, const char *why)
 {
+	char text[200];
+	snprintf(text, sizeof text, "connect failed: %s", why);
+	if (*why)
+		fw_tried(c, text);
 	fw_release_connector(&c->connector);
 	if (c->state == CH_CONNECTING) {
-		tx_channel_open_failure(c->remote_id, SSH_OPEN_CONNECT_FAILED, why);
+		tx_channel_open_failure(c->remote_id, SSH_OPEN_CONNECT_FAILED, *why ? why : "connect failed");
 		c->state = CH_DEAD;
 	} else {			/* opened for SOCKS */
 		c->flags &= (uint16_t)~CH_SOCKS_PENDING;
@@ -3603,6 +3631,7 @@ static void fw_connected(struct channel *c, int fd)
 {
 	uint8_t grant[10];
 	fw_use_socket(c, fd);
+	fw_tried(c, NULL);
 	g.fw.accepted++;
 	if (c->state == CH_CONNECTING)
 		fw_confirm(c);
@@ -3622,8 +3651,9 @@ static void fw_connect_path(struct channel *c, const char *path)
 	if (ok)
 		fw_connected(c, fd);
 	else {
+		const char *why = strerror(errno);
 		fd_close(&fd);
-		fw_refuse(c, "connect failed");
+		fw_refuse(c, why);
 	}
 }
 
@@ -3645,7 +3675,7 @@ static void fw_connecting(struct channel *c)
 {
 	if (c->connector < 0) {
 		if (c->forward < 0 || g.now >= c->deadline)
-			fw_refuse(c, "connect failed");
+			fw_refuse(c, "Connection timed out");
 		else
 			fw_connect(c, &g.fw.slot[c->forward].connect);
 		return;
@@ -3656,10 +3686,8 @@ static void fw_connecting(struct channel *c)
 		k->fd = -1;
 		fw_release_connector(&c->connector);
 		fw_connected(c, fd);
-	} else if (k->state == CN_FAILED) {
-		log_at(TP_VERBOSE, "channel %d: connect: %s", ch_index(c), k->why);
-		fw_refuse(c, "connect failed");
-	}
+	} else if (k->state == CN_FAILED)
+		fw_refuse(c, k->why);
 }
 
 /* The window that c began with may be shorter than its request, of which nothing
@@ -3921,8 +3949,9 @@ static void in_channels(struct buf *b)
 	for (int i = 0; i < FORWARDS; i++) {
 		const struct forward *f = &g.fw.slot[i];
 		if (f->state != FW_FREE)
-			in_print(b, "  forward %s: %s%s%s\r\n", fw_name(f), f->state == FW_ACTIVE ? "active" : "waiting",
-				 f->why[0] ? ", " : "", f->why);
+			in_print(b, "  forward %s: %s, %u of %u connections failed%s%s\r\n", fw_name(f),
+				 f->state == FW_ACTIVE ? "active" : "waiting", (unsigned)f->failed, (unsigned)f->connections,
+				 f->why[0] ? ", last: " : "", f->why);
 	}
 }
 
@@ -5334,11 +5363,19 @@ static void rx_channel_open_failure(struct buf *b)
 	struct channel *c = rx_opening(b);
 	if (!c)
 		return;
+	static const char *const reasons[] = {	/* RFC 4254, 5.1 */
+		"unknown reason", "administratively prohibited", "connect failed", "unknown channel type", "resource shortage"
+	};
 	uint32_t code = buf_get_u32(b);
 	struct str text = buf_get_str(b);
-	bool own = c->client >= 0 && g.mx.slot[c->client].own;	/* the user of -W, of a jump, hears it from nobody else */
-	log_at(own ? TP_ERROR : TP_VERBOSE, "channel %d: open refused by the server (%u): %.*s",
-	       ch_index(c), (unsigned)code, (int)(text.len > 100 ? 100 : text.len), (const char *)text.p);
+	char why[160];
+	snprintf(why, sizeof why, "%s%s%.*s", reasons[code < sizeof reasons / sizeof reasons[0] ? code : 0], text.len ? ": " : "",
+		 (int)(text.len > 100 ? 100 : text.len), (const char *)text.p);
+	bool own = c->client >= 0 && g.mx.slot[c->client].own;
+	if ((c->kind == CH_SESSION && !own) || ch_is_proxied(c))	/* its client is told */
+		log_at(TP_VERBOSE, "channel %d: open failed: %s", ch_index(c), why);
+	else
+		fw_tried(c, why);
 	if (c->flags & CH_ABANDONED)
 		c->state = CH_DEAD;
 	else
@@ -6065,6 +6102,7 @@ static void st_json_forward(struct buf *b, int i)
 	st_number(b, "age", ev_seconds() - f->since);
 	st_number(b, "connections", st_connections(f));
 	st_number(b, "connections_total", f->connections);
+	st_number(b, "connections_failed", f->failed);
 	st_number(b, "sent_bytes", (int64_t)f->bytes[IN_BYTES]);
 	st_number(b, "received_bytes", (int64_t)f->bytes[OUT_BYTES]);
 	st_text(b, "last_error", f->why[0] ? f->why : NULL);
@@ -6167,8 +6205,8 @@ static void st_people_session(struct buf *b, int i)
 static void st_people_forward(struct buf *b, int i)
 {
 	const struct forward *f = &g.fw.slot[i];
-	in_print(b, "  %-8s %6s %4d of %-6u %6s %6s  %s%s%s\n", st_forward_state(f), st_span(ev_seconds() - f->since),
-		 st_connections(f), (unsigned)f->connections, st_size(f->bytes[IN_BYTES]), st_size(f->bytes[OUT_BYTES]),
+	in_print(b, "  %-8s %6s %4d of %-6u %6u %6s %6s  %s%s%s\n", st_forward_state(f), st_span(ev_seconds() - f->since),
+		 st_connections(f), (unsigned)f->connections, (unsigned)f->failed, st_size(f->bytes[IN_BYTES]), st_size(f->bytes[OUT_BYTES]),
 		 fw_name(f), f->why[0] ? ": " : "", f->why);
 }
 
@@ -6205,7 +6243,7 @@ static const struct st_part {
 	{ CLIENTS, st_has_session, st_json_session, st_people_session, ",\"sessions\":[",
 	  "    ID STATE        PID PROGRAM       AGE   IDLE     IN    OUT  COMMAND\n" },
 	{ FORWARDS, st_has_forward, st_json_forward, st_people_forward, "],\"forwards\":[",
-	  "forwards     AGE NOW AND TOTAL    SENT    RCVD\n" },
+	  "forwards     AGE NOW AND TOTAL  FAILED   SENT   RCVD\n" },
 	{ CLIENTS, st_has_proxy, st_json_proxy, st_people_proxy, "],\"proxies\":[", "proxies\n" },
 	{ TABLES, st_always, st_json_table, st_people_table, "],\"tables\":[", "" },
 };

@@ -310,27 +310,56 @@ pipelined() {
 	server_closes $p
 }
 
+# told COUNT NAME: so many lines more of the master say that a connection failed
+told() {
+	[ "$MASTER" != stock ] || return 0
+	now=$(grep -c 'channel [0-9]*: open failed: connect failed' "$T/master.log")
+	is "FWD-tell: $2" $((now - said)) "$1"
+	said=$now
+}
+
+# tally NAME TEXT: what -O channels says of the forward
+tally() {
+	[ "$MASTER" = stock ] || like "FWD-tell: $1: -O channels" "$("$SSHMUX" -S "$CTL" -O channels)" "*$2*"
+}
+
 # A target that refuses closes that connection only.
 refused_targets() {
 	closed_port
 	free_port; p=$FREE; TAKEN=$p
 	forward -L $p:127.0.0.1:$CLOSED
+	said=$(grep -c 'open failed: connect failed' "$T/master.log")
 	closes "FWD-refused-target: local" 127.0.0.1:$p
+	told 1 "-L, once"
 	"$NET" call 127.0.0.1:$q <"$T/hold" >"$T/held" 9>&- &
 	held=$!
 	ends_later $held
 	printf 'one\n' >&9
 	wait_for 20 has "$T/held" one
 	closes "FWD-refused-target: local, again" 127.0.0.1:$p
+	told 0 "-L, not again"
+	tally -L "active, 2 of 2 connections failed, last: connect failed"
 	cancel -L $p:127.0.0.1:$CLOSED
 	forward -R $p:127.0.0.1:$CLOSED
 	closes "FWD-refused-target: remote" 127.0.0.1:$p
+	told 1 -R
+	tally -R "active, 1 of 1 connections failed, last: connect failed: Connection refused"
 	cancel -R $p:127.0.0.1:$CLOSED
 	server_closes $p
 	free_port; p=$FREE
 	forward -R $p:"$T/nobody.s"
 	closes "FWD-refused-target: remote to a path" 127.0.0.1:$p
+	told 1 "-R to a path"
+	tally "-R to a path" "last: connect failed: No such file or directory"
 	cancel -R $p:"$T/nobody.s"
+	free_port; p=$FREE
+	forward -D $p
+	"$NET" -s4 127.0.0.1:$CLOSED call 127.0.0.1:$p </dev/null >/dev/null 2>&1
+	told 1 -D
+	tally -D "active, 1 of 1 connections failed, last: connect failed"
+	cancel -D $p
+	(exec_client -W 127.0.0.1:$CLOSED x) >/dev/null 2>&1 </dev/null
+	told 1 -W
 	printf 'two\n' >&9
 	wait_for 20 has "$T/held" two
 	is "FWD-refused-target: the other connection goes on" "$(cat "$T/held")" "one
