@@ -2597,7 +2597,7 @@ static void ch_settle(struct channel *c)
 /* ===== tt_ ================================================================
  * Terminals: the modes and the size that a pty request carries (RFC 4254, 6.2
  * and 8).  Modes are never changed here; the client does that.
- * Calls buf_, tx_, ch_. */
+ * Calls buf_, fd_, tx_, ch_. */
 
 static const struct tt_mode {
 	uint8_t opcode;
