@@ -8,13 +8,22 @@ static uint16_t forward_port(void)
 	return port;
 }
 
+static int forward_listener(uint16_t port)
+{
+	struct sockaddr_in a = { 0 };
+	socklen_t len = sizeof a;
+	for (int i = 0; i < FORWARDS; i++)
+		for (int k = 0; k < FW_SOCKETS; k++)
+			if (g.fw.slot[i].state && getsockname(g.fw.slot[i].socket[k], (struct sockaddr *)&a, &len) == 0 &&
+			    ntohs(a.sin_port) == port)
+				return g.fw.slot[i].socket[k];
+	return -1;
+}
+
 static int forward_connect(uint16_t port)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0)
-		fd_close(&fd);
-	else
+	int fd = tcp_connect(port, forward_listener(port));
+	if (fd >= 0)
 		fd_nonblock(fd);
 	return fd;
 }
