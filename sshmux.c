@@ -69,6 +69,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <ifaddrs.h>
 #include <limits.h>
 #include <netdb.h>
@@ -541,7 +542,8 @@ struct forward {
 	uint32_t connections, failed;	/* in all; of them, not made */
 	uint64_t bytes[2];		/* IN_BYTES to the server, OUT_BYTES from it */
 	int64_t retry_at;
-	char why[96];			/* what went wrong last, with it or a connection; "" for nothing */
+	uid_t uid;			/* whose client asked for it; 0 for an option */
+	char why[92];			/* what went wrong last, with it or a connection; "" for nothing */
 };
 
 /* ControlMaster: ASK asks the user about every request; AUTO becomes the one or
@@ -555,6 +557,9 @@ enum rn_stop { RN_RUN, RN_WHEN_IDLE, RN_NOW };
 /* After the first login a process may become two: the master, and the client
  * that the user sees, or who just goes. */
 enum lp_split { LP_STAYS, LP_SERVES_ITSELF, LP_DETACHES };
+
+/* What a server or a client can make happen again and again: said once a connection. */
+enum log_often { LOG_UNASKED, LOG_COOKIE, LOG_NOT_OPENED, LOG_STRANGER, LOG_CROWD, LOG_DENIED, LOG_OFTEN = LOG_DENIED + 6 };
 
 static const char *const default_env[] = { "LANG", "LC_*" };
 
@@ -592,6 +597,9 @@ static struct {
 		const char *xauth;
 		const char *stdio_forward;
 		int64_t foreign_master, watch_network;
+		const char *control_group;
+		int64_t max_per_user;		/* 0 for as many as there is room for */
+		struct list allow;		/* ControlAllow: words, a line each */
 		const char *user, *host_key_alias, *bind_address, *bind_interface, *tag;
 		bool final, wants_final;	/* cf_: the files are read again; are to be */
 		struct tp_config tp;
@@ -600,6 +608,7 @@ static struct {
 	struct {
 		int64_t level;		/* enum tp_level: the finest that is said */
 		uint32_t lost;		/* lines that could not be written */
+		uint16_t often[LOG_OFTEN];	/* how often on this connection */
 		int fd;			/* -E, 0 for stderr */
 		bool syslog;		/* -y */
 		int64_t facility;
@@ -658,6 +667,7 @@ static struct {
 		int64_t look_at;	/* when to look whether it is */
 		dev_t dev;
 		ino_t ino;
+		gid_t group;		/* ControlGroup */
 	} us;
 
 	struct {
@@ -667,7 +677,6 @@ static struct {
 	} fw;
 
 	struct {
-		uint32_t unasked;	/* channels that no session asked for, on this connection */
 		bool faked, known;		/* `fake`, `real` hold a cookie */
 		uint8_t fake[XF_COOKIE], real[XF_COOKIE];
 	} xf;
@@ -712,7 +721,7 @@ static struct {
 		uint32_t logins, tries;	/* in all; that failed since the last one that held */
 		uint32_t since;		/* ev_seconds() of the last change of state */
 		uint32_t key_exchanges;	/* that were told as events */
-		char last[200];		/* the last `why`, kept after a login */
+		char last[160];		/* the last `why`, kept after a login */
 		struct tp_traffic { uint64_t packets_in, packets_out, bytes_in, bytes_out; } gone;	/* of connections before */
 		uint32_t failures;	/* logins that failed one after the other */
 		uint32_t used;		/* lk_uses() as the login stood */
@@ -727,8 +736,8 @@ static struct {
 		int64_t look_at;	/* when to look what has become of it, 0 for never */
 		int net_fd;		/* the transport's socket, for its DSCP; not ours to close */
 		int tos;		/* set on it, -1 for none yet */
-		char error[200];	/* a protocol error found by rx_ */
-		char why[200];		/* why the last try failed */
+		char error[160];	/* a protocol error found by rx_ */
+		char why[160];		/* why the last try failed */
 		char local[INET6_ADDRSTRLEN + 8], remote[INET6_ADDRSTRLEN + 8];	/* "1.2.3.4:22" */
 	} lk;
 
@@ -880,6 +889,27 @@ static void log_at(enum tp_level level, const char *format, ...)
 	vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
 	log_line(level, text);
+}
+
+/* The level of a line about `what`: an error the first time on a connection. */
+static enum tp_level log_once(enum log_often what)
+{
+	g.log.often[what] += g.log.often[what] < UINT16_MAX;
+	return g.log.often[what] == 1 ? TP_ERROR : TP_DEBUG;
+}
+
+/* A connection has ended: how often it was. */
+static void log_counts(void)
+{
+	static const char *const names[] = {
+		"agent or X11 forwarding that no session asked for", "X11 connections with wrong authentication",
+		"channels that the server refused", "connections of other users", "connections beyond MaxPerUser",
+		"requests that ControlAllow refused"
+	};
+	for (int i = 0; i < LOG_OFTEN; i++)
+		if (g.log.often[i] > 1)
+			log_at(TP_ERROR, "%s: %u on this connection", names[i < LOG_DENIED ? i : LOG_DENIED], (unsigned)g.log.often[i]);
+	memset(g.log.often, 0, sizeof g.log.often);
 }
 
 /* The transport speaks through here (port/transport.h).  What it says about a
@@ -2730,8 +2760,9 @@ static void tt_resize(void)
 
 /* ===== us_ ================================================================
  * The control socket: created under a temporary name and linked into place, so
- * that the final name never exists unlistened; removed only if still ours.
- * Calls log_, ev_, fd_. */
+ * that the final name never exists unlistened; removed only if still ours.  Who
+ * may connect, and ask for what.
+ * Calls log_, ev_, buf_, fd_. */
 
 #define US_SUFFIX 17			/* "." and sixteen random characters */
 
@@ -2827,8 +2858,10 @@ static const char *us_check(const char *path)
 	struct stat st;
 	if (strlen(path) + US_SUFFIX >= US_PATH)
 		return "path is too long";
-	if (access(us_directory(path), W_OK | X_OK) != 0)
+	if (access(us_directory(path), W_OK | X_OK) != 0 || stat(us_directory(path), &st) != 0)
 		return strerror(errno);
+	if ((st.st_mode & (S_IWOTH | S_ISVTX)) == S_IWOTH)
+		return "everybody may write to its directory, which is not sticky: chmod o-w";
 	switch (us_look(path, &st)) {
 	case US_LIVE:		return "a master is already running there";
 	case US_FOREIGN:	return "exists and is not a socket";
@@ -2879,6 +2912,12 @@ static void us_serve(const char *path)
 	g.us.path = path;
 }
 
+/* ControlGroup: who is in it may connect. */
+static void us_let_in(gid_t group)
+{
+	g.us.group = group;
+}
+
 /* Whether the master stays when those for whom it logged in have gone. */
 static bool us_persists(void)
 {
@@ -2910,6 +2949,8 @@ static int us_listen(const char *path)
 	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) != 0)
 		error = errno;
 	umask(mask);
+	if (error == 0 && g.op.control_group && (chown(temp, (uid_t)-1, g.us.group) != 0 || chmod(temp, 0660) != 0))
+		error = errno;
 	if (error == 0 && (listen(fd, LISTEN_BACKLOG) != 0 || lstat(temp, &st) != 0))
 		error = errno;
 	if (error == 0)
@@ -2960,18 +3001,150 @@ static void us_remove(void)
 	g.us.bound = false;
 }
 
-/* A connection of somebody who may use the master, or -1. */
+/* Who is at the other end; nobody (uid -1) if that cannot be told. */
+static struct ucred us_peer(int fd)
+{
+	struct ucred peer = { .uid = (uid_t)-1, .gid = (gid_t)-1 };
+	socklen_t len = sizeof peer;
+	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len);
+	return peer;
+}
+
+/* The master's own user, and root, may do everything. */
+static bool us_is_own(uid_t uid)
+{
+	return uid == 0 || uid == getuid();
+}
+
+/* Whether the peer is in a group, by its first one or by another. */
+static bool us_in_group(int fd, gid_t group)
+{
+	gid_t groups[64];
+	socklen_t len = sizeof groups;
+	if (us_peer(fd).gid == group)
+		return true;
+#ifdef SO_PEERGROUPS
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) == 0)
+		for (size_t i = 0; i < len / sizeof groups[0]; i++)
+			if (groups[i] == group)
+				return true;
+#endif
+	return false;
+}
+
+/* What ControlAllow can allow.  "command" and "subsystem" may have a pattern. */
+#define COMMAND_PATTERN 256	/* bytes of one, its end included */
+enum us_right { US_SESSION, US_COMMAND, US_SUBSYSTEM, US_FORWARD, US_CONTROL, US_PROXY, US_RIGHTS };
+static const char *const us_rights[] = { "session", "command", "subsystem", "forward", "control", "proxy" };
+_Static_assert(LOG_DENIED + US_RIGHTS == LOG_OFTEN, "one line for each right");
+
+/* A word of a rule: its right, US_RIGHTS for "all", -1 if it is none; *pattern is NULL
+ * without one. */
+static int us_right(const char *word, size_t len, const char **pattern)
+{
+	size_t n = 0;
+	while (n < len && word[n] != '=')
+		n++;
+	*pattern = n < len ? word + n + 1 : NULL;
+	for (int i = 0; i < US_RIGHTS; i++)
+		if (strlen(us_rights[i]) == n && memcmp(word, us_rights[i], n) == 0)
+			return i == US_COMMAND ? (*pattern ? i : -1) : !*pattern || i == US_SUBSYSTEM ? i : -1;
+	return n == 3 && len == 3 && memcmp(word, "all", 3) == 0 ? US_RIGHTS : -1;
+}
+
+/* Whether `text` is what a pattern allows: where a pattern leaves something open, no
+ * character that a shell knows may stand in the text. */
+static bool us_fits(struct str text, const char *pattern)
+{
+	static const char shell[] = ";&|<>`$(){}\\'\"\n!#~";
+	for (uint32_t i = 0; strpbrk(pattern, "*?") && i < text.len; i++)
+		if (!text.p[i] || strchr(shell, text.p[i]))
+			return false;
+	return str_matches(text, pattern);
+}
+
+/* Whether a rule's words, behind who it is about, allow it. */
+static bool us_allows(const char *words, enum us_right right, struct str text)
+{
+	for (const char *next; *words; words = next) {
+		const char *pattern;
+		char own[COMMAND_PATTERN];
+		size_t n = strcspn(words, "\n");
+		next = words + n + (words[n] == '\n');
+		int allowed = us_right(words, n, &pattern);
+		if (pattern)
+			snprintf(own, sizeof own, "%.*s", (int)(words + n - pattern), pattern);
+		if (allowed == US_RIGHTS || (allowed == (int)right && (!pattern || us_fits(text, own))) ||
+		    (allowed == US_SESSION && right == US_COMMAND))
+			return true;
+	}
+	return false;
+}
+
+/* Whether a rule is about the peer: "1001", "@100", "*". */
+static bool us_is_about(const char *who, int fd)
+{
+	if (*who == '*')
+		return true;
+	return *who == '@' ? us_in_group(fd, (gid_t)strtoul(who + 1, NULL, 10)) : us_peer(fd).uid == strtoul(who, NULL, 10);
+}
+
+/* Whether the peer may; who may not is heard of once for each right. */
+static bool us_may(int fd, enum us_right right, struct str text)
+{
+	struct ucred peer = us_peer(fd);
+	if (us_is_own(peer.uid) || g.op.allow.n == 0)
+		return true;
+	for (size_t i = 0; i < g.op.allow.n; i++) {
+		const char *rule = g.op.allow.at[i], *words = strchr(rule, '\n');
+		if (words && us_is_about(rule, fd) && us_allows(words + 1, right, text))
+			return true;
+	}
+	if (!g.log.often[LOG_DENIED + right])
+		ev_add((struct event){ .kind = EV_REFUSED, .n = { peer.pid, (int32_t)peer.uid } }, us_rights[right]);
+	log_at(log_once(LOG_DENIED + right), "user %u may not: %s %.*s", (unsigned)peer.uid, us_rights[right],
+	       (int)(text.len > 100 ? 100 : text.len), text.len ? (const char *)text.p : "");
+	return false;
+}
+
+/* Whether one more is too many for a user: clients, channels of proxy mode, forwards
+ * and their connections count. */
+static bool us_is_crowded(uid_t uid)
+{
+	int64_t n = 0;
+	if (g.op.max_per_user == 0 || us_is_own(uid))
+		return false;
+	for (int i = 0; i < g.mx.end; i++)
+		n += g.mx.slot[i].phase != MX_FREE && us_peer(g.mx.slot[i].fd).uid == uid;
+	for (int i = 0; i < FORWARDS; i++)
+		n += g.fw.slot[i].state != FW_FREE && g.fw.slot[i].uid == uid;
+	for (int i = 0; i < g.ch.end; i++) {
+		const struct channel *c = &g.ch.slot[i];
+		bool proxied = c->kind == CH_PROXY && c->client >= 0;
+		if (c->state != CH_FREE && (proxied ? us_peer(g.mx.slot[c->client].fd).uid == uid : c->forward >= 0 && g.fw.slot[c->forward].uid == uid))
+			n++;
+	}
+	if (n >= g.op.max_per_user)
+		log_at(log_once(LOG_CROWD), "user %u has %d connections and forwards (MaxPerUser)", (unsigned)uid, (int)n);
+	return n >= g.op.max_per_user;
+}
+
+/* A connection of somebody who may use the master, or -1.  (Whom ControlGroup lets in
+ * the kernel decides: by the socket's mode.) */
 static int us_accept(int listener)
 {
 	int fd = fd_accept(listener, &g.us.accept_after);
 	if (fd < 0)
 		return -1;
-	struct ucred peer;
-	socklen_t len = sizeof peer;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && (peer.uid == 0 || peer.uid == getuid()))
+	struct ucred peer = us_peer(fd);
+	bool may = us_is_own(peer.uid) || (peer.uid != (uid_t)-1 && g.op.control_group);
+	if (may && !us_is_crowded(peer.uid))
 		return fd;
-	ev_add((struct event){ .kind = EV_REFUSED, .n = { peer.pid, (int32_t)peer.uid } }, "another user's");
-	log_at(TP_ERROR, "multiplex uid mismatch: peer euid %u != uid %u", (unsigned)peer.uid, (unsigned)getuid());
+	if (!may) {
+		if (!g.log.often[LOG_STRANGER])
+			ev_add((struct event){ .kind = EV_REFUSED, .n = { peer.pid, (int32_t)peer.uid } }, "another user's");
+		log_at(log_once(LOG_STRANGER), "multiplex uid mismatch: peer euid %u != uid %u", (unsigned)peer.uid, (unsigned)getuid());
+	}
 	close(fd);
 	return -1;
 }
@@ -3145,7 +3318,7 @@ static void fw_tried(struct channel *c, const char *why)
 		snprintf(text, sizeof text, "%s", why);
 	bool known = why && f && f->told && strcmp(f->why, text) == 0;
 	if (why)
-		log_at(known ? TP_VERBOSE : TP_INFO, "channel %d: open failed: %s", ch_index(c), text);
+		log_at(known ? TP_VERBOSE : f ? TP_INFO : log_once(LOG_NOT_OPENED), "channel %d: open failed: %s", ch_index(c), text);
 	if (!f)
 		return;
 	f->told = why != NULL;
@@ -3451,7 +3624,9 @@ static void fw_accept(struct forward *f, int listener)
 	if (fd < 0)
 		return;
 	struct channel *c = g.lk.state == LK_UP ? ch_alloc(CH_LOCAL, CH_SOCKS) : NULL;
-	if (!c) {			/* the link may have gone since poll() */
+	if (!c || us_is_crowded(f->uid)) {	/* the link may have gone since poll() */
+		if (c)
+			c->state = CH_DEAD;
 		close(fd);
 		return;
 	}
@@ -4082,7 +4257,7 @@ static uint32_t es_read(struct channel *c, uint32_t max)
  * Output is `out`, whole frames and perhaps the beginning of one, whose rest
  * are the `tail` oldest bytes of one channel's queue.  While there is a tail
  * no other frame begins.
- * Calls log_, buf_, pool_, req_, fd_, tx_, ch_, fw_. */
+ * Calls log_, buf_, pool_, req_, fd_, tx_, ch_, us_, fw_. */
 
 #define PX_HEADER 6
 #define PX_FRAME_MAX (PROXY_STORE + 28)	/* longest frame without a tail */
@@ -4626,7 +4801,7 @@ static void px_channel_open(struct client *c, struct buf *b)
 	buf_get_u32(b);
 	buf_get_u32(b);
 	px_check(b, type, px_opens);
-	struct channel *ch = b->bad ? NULL : ch_alloc(CH_PROXY, CH_OPENING);
+	struct channel *ch = b->bad || us_is_crowded(us_peer(c->fd).uid) ? NULL : ch_alloc(CH_PROXY, CH_OPENING);
 	if (!ch) {
 		c->verdict = PX_NO_CHANNEL;
 		c->word = id;
@@ -5215,7 +5390,7 @@ static void xf_greeting(struct channel *c)
 	int right = xf_check(first.iov_base, first.iov_len);
 	if (right < 0 || (right == 0 && c->flags & CH_EOF_RCVD)) {
 		if (first.iov_len > 0)
-			log_at(TP_ERROR, "X11 connection rejected because of wrong authentication.");
+			log_at(log_once(LOG_COOKIE), "X11 connection rejected because of wrong authentication.");
 		fw_refuse(c, "");
 	}
 	if (right <= 0 || g.ex.slot[EX_XAUTH].state != EX_IDLE || fw_connector() < 0)
@@ -5246,7 +5421,7 @@ static bool xf_server_open(struct str type, uint32_t id, uint32_t window, uint32
 	if (!x11 && !str_is(type, "auth-agent@openssh.com") && !str_is(type, "agent-connect"))
 		return false;
 	if (!xf_wanted(wish)) {		/* said once a connection, and counted */
-		log_at(g.xf.unasked++ ? TP_DEBUG : TP_ERROR, "the server tried %s forwarding, which no session asked for", x11 ? "X11" : "agent");
+		log_at(log_once(LOG_UNASKED), "the server tried %s forwarding, which no session asked for", x11 ? "X11" : "agent");
 		return false;
 	}
 	struct channel *c = fw_server_channel(x11 ? CH_X11 : CH_REMOTE, id, window, packet);
@@ -5259,13 +5434,6 @@ static bool xf_server_open(struct str type, uint32_t id, uint32_t window, uint32
 	} else if (c)
 		fw_connect_path(c, xf_agent());
 	return true;
-}
-
-static void xf_link_lost(void)
-{
-	if (g.xf.unasked > 1)
-		log_at(TP_ERROR, "the server tried agent or X11 forwarding %u times that no session asked for", (unsigned)g.xf.unasked);
-	g.xf.unasked = 0;
 }
 
 static void xf_settle(void)
@@ -6650,6 +6818,12 @@ static void mx_failure(struct client *c, const char *why)
 	mx_reply(c, MUX_S_FAILURE, c->rid, NULL, why);
 }
 
+/* As with ssh, the connection of a client that was refused lives on. */
+static void mx_denied(struct client *c)
+{
+	mx_reply(c, MUX_S_PERMISSION_DENIED, c->rid, NULL, "Permission denied");
+}
+
 /* The present request is over; the next one may come. */
 static void mx_next(struct client *c)
 {
@@ -6865,6 +7039,7 @@ static bool mx_parse_forward(struct client *c, struct buf *b, struct forward *f)
 		mx_drop(c);
 		return false;
 	}
+	f->uid = us_peer(c->fd).uid;
 	bool dynamic = type == FW_DYNAMIC || (type == FW_REMOTE && connect_port == 0);
 	bool ok = !c->too_long && type >= FW_LOCAL && type <= FW_DYNAMIC &&
 		mx_endpoint(&f->listen, listen, listen_port) && mx_endpoint(&f->connect, connect, connect_port) &&
@@ -6912,11 +7087,24 @@ static bool mx_consent_forward(struct client *c, const struct forward *f)
 			  socks ? "*" : f->connect.host, to, g.op.host_name);
 }
 
+/* A forward opens what the master's user may open: to other users not his sockets, and
+ * from root no port that only root may have. */
+static bool mx_may_forward(const struct forward *f)
+{
+	bool remote = f->type == FW_REMOTE;
+	const struct endpoint *here = remote ? &f->connect : &f->listen;
+	return us_is_own(f->uid) || (!fw_is_path(here) && !fw_is_remote_dynamic(f) && (remote || here->port >= 1024));
+}
+
 static void mx_open_fwd(struct client *c, struct buf *b)
 {
 	struct forward like, *f;
 	if (!mx_parse_forward(c, b, &like))
 		return;
+	if (!mx_may_forward(&like) || us_is_crowded(like.uid)) {
+		mx_denied(c);
+		return;
+	}
 	if ((f = fw_find(&like)) && f->state == FW_ACTIVE) {
 		mx_forward_done(c, f);
 		return;
@@ -6932,6 +7120,7 @@ static void mx_open_fwd(struct client *c, struct buf *b)
 	if (g.lk.state != LK_UP)
 		c->deadline = g.now + c->wait + 1;
 	f->client = (int16_t)(c - g.mx.slot);
+	f->uid = like.uid;
 	fw_start(f);
 }
 
@@ -6941,7 +7130,7 @@ static void mx_close_fwd(struct client *c, struct buf *b)
 	if (!mx_parse_forward(c, b, &like))
 		return;
 	f = fw_find(&like);
-	if (!f || f->client >= 0 || f->state == FW_ASKED) {
+	if (!f || f->client >= 0 || f->state == FW_ASKED || (!us_is_own(like.uid) && like.uid != f->uid)) {
 		mx_failure(c, "port not forwarded");
 		return;
 	}
@@ -7258,25 +7447,26 @@ static const struct mx_handler {
 	uint32_t type;
 	uint8_t fds;			/* descriptors that follow the frame */
 	bool body;			/* it has one that matters; else it is skipped */
+	uint8_t right;			/* enum us_right that it takes, US_RIGHTS for none */
 	void (*run)(struct client *, struct buf *);
 } mx_table[] = {
-	{ MUX_MSG_HELLO, 0, true, mx_hello },
-	{ MUX_C_NEW_SESSION, 3, true, mx_new_session },
-	{ MUX_C_ALIVE_CHECK, 0, false, mx_alive_check },
-	{ MUX_C_TERMINATE, 0, false, mx_terminate },
-	{ MUX_C_OPEN_FWD, 0, true, mx_open_fwd },
-	{ MUX_C_CLOSE_FWD, 0, true, mx_close_fwd },
-	{ MUX_C_NEW_STDIO_FWD, 2, true, mx_new_stdio_fwd },
-	{ MUX_C_STOP_LISTENING, 0, false, mx_stop_listening },
-	{ MUX_C_EXT_INFO, 0, true, mx_ext_info },
-	{ MUX_X_C_RESUME, 0, false, mx_resume },
-	{ MUX_X_C_WAIT, 0, true, mx_wait },
-	{ MUX_X_C_STATE, 0, true, mx_state },
-	{ MUX_X_C_KILL, 0, false, mx_kill },
-	{ MUX_X_C_REPORT, 0, true, mx_report },
-	{ MUX_X_C_CONTROL, 0, true, mx_control },
-	{ MUX_X_C_SIGNAL, 0, true, mx_signal },
-	{ MUX_C_PROXY, 0, false, mx_proxy },
+	{ MUX_MSG_HELLO, 0, true, US_RIGHTS, mx_hello },
+	{ MUX_C_NEW_SESSION, 3, true, US_SESSION, mx_new_session },
+	{ MUX_C_ALIVE_CHECK, 0, false, US_RIGHTS, mx_alive_check },
+	{ MUX_C_TERMINATE, 0, false, US_CONTROL, mx_terminate },
+	{ MUX_C_OPEN_FWD, 0, true, US_FORWARD, mx_open_fwd },
+	{ MUX_C_CLOSE_FWD, 0, true, US_FORWARD, mx_close_fwd },
+	{ MUX_C_NEW_STDIO_FWD, 2, true, US_FORWARD, mx_new_stdio_fwd },
+	{ MUX_C_STOP_LISTENING, 0, false, US_CONTROL, mx_stop_listening },
+	{ MUX_C_EXT_INFO, 0, true, US_CONTROL, mx_ext_info },
+	{ MUX_X_C_RESUME, 0, false, US_RIGHTS, mx_resume },
+	{ MUX_X_C_WAIT, 0, true, US_RIGHTS, mx_wait },
+	{ MUX_X_C_STATE, 0, true, US_RIGHTS, mx_state },
+	{ MUX_X_C_KILL, 0, false, US_RIGHTS, mx_kill },
+	{ MUX_X_C_REPORT, 0, true, US_CONTROL, mx_report },
+	{ MUX_X_C_CONTROL, 0, true, US_CONTROL, mx_control },
+	{ MUX_X_C_SIGNAL, 0, true, US_RIGHTS, mx_signal },
+	{ MUX_C_PROXY, 0, false, US_PROXY, mx_proxy },
 };
 
 static const struct mx_handler *mx_handler(uint32_t type)
@@ -7287,6 +7477,16 @@ static const struct mx_handler *mx_handler(uint32_t type)
 	return NULL;
 }
 
+/* Whether c may ask for that. */
+static bool mx_permitted(const struct client *c, const struct mx_handler *h, struct buf b)
+{
+	struct mx_session s = { .command = { .len = 0 } };
+	enum us_right right = (enum us_right)h->right;
+	if (h->run == mx_new_session && mx_parse_session(&b, &s))
+		right = s.subsystem ? US_SUBSYSTEM : s.command.len ? US_COMMAND : US_SESSION;
+	return right == US_RIGHTS || us_may(c->fd, right, s.command);
+}
+
 /* The frame and its descriptors are here: answer it. */
 static void mx_dispatch(struct client *c)
 {
@@ -7294,7 +7494,9 @@ static void mx_dispatch(struct client *c)
 	struct buf b = mx_body(c);
 	c->phase = MX_HEADER;
 	c->deadline = 0;
-	if (h)
+	if (h && !mx_permitted(c, h, b))
+		mx_denied(c);
+	else if (h)
 		h->run(c, &b);
 	else
 		mx_failure(c, "unsupported request");
@@ -7304,8 +7506,7 @@ static void mx_dispatch(struct client *c)
 		mx_next(c);
 }
 
-/* The user has answered, or cannot be asked.  As with ssh, the connection of a
- * client that was refused lives on. */
+/* The user has answered, or cannot be asked. */
 static void mx_ask_events(struct client *c)
 {
 	enum as_answer answer = as_answer(c->ask);
@@ -7318,7 +7519,7 @@ static void mx_ask_events(struct client *c)
 		return;
 	}
 	log_at(TP_VERBOSE, "the user refused request 0x%08x of a client", (unsigned)c->type);
-	mx_reply(c, MUX_S_PERMISSION_DENIED, c->rid, NULL, "Permission denied");
+	mx_denied(c);
 	mx_next(c);
 }
 
@@ -7593,9 +7794,10 @@ static void mx_request_session(struct client *c, struct channel *ch)
 	ch_name(ch, s.command);
 	ch->escape = s.want_tty ? s.escape : NO_ESCAPE;
 	ch->flags |= CH_LINE_START | CH_REQUESTED;
-	if (s.want_x11)
+	bool own = us_is_own(us_peer(c->fd).uid);	/* agent and display are its user's */
+	if (s.want_x11 && own)
 		xf_request_x11(ch);
-	if (s.want_agent)
+	if (s.want_agent && own)
 		xf_request_agent(ch);
 	if (s.want_tty)
 		tt_request_pty(ch, c->fds[0], s.term);
@@ -8139,7 +8341,7 @@ static void sd_send(void)
 /* ===== lk_ ================================================================
  * The link: connect, log in, keep alive, notice the loss.  The transport does
  * the cryptography; what a loss means to clients is decided here.
- * Calls log_, rn_, ev_, fd_, cn_, tx_, ch_, tt_, us_, fw_, px_, xf_, mx_, sd_. */
+ * Calls log_, rn_, ev_, fd_, cn_, tx_, ch_, tt_, us_, fw_, px_, mx_, sd_. */
 
 /* Whether another try may follow (-o Reconnect). */
 static bool lk_comes_back(void)
@@ -8240,7 +8442,7 @@ static void lk_hasten(void)
 static void lk_remember(const char *why, bool was_up)
 {
 	const struct tp_info *i = tp_info();
-	snprintf(g.lk.why, sizeof g.lk.why, "%.199s", why);
+	snprintf(g.lk.why, sizeof g.lk.why, "%.159s", why);
 	memcpy(g.lk.last, g.lk.why, sizeof g.lk.last);
 	g.lk.failed_at = g.now;
 	if (g.lk.net_fd >= 0) {
@@ -8266,7 +8468,7 @@ static void lk_lost(const char *why)
 	lk_remember(why, was_up);
 	lk_leave();
 	fw_link_lost();
-	xf_link_lost();
+	log_counts();
 	if (was_up)
 		px_link_lost();
 	if (!again) {
@@ -10386,7 +10588,7 @@ static int cl_main(void)
  * Options: one table of letters, one of ssh_config's keywords.  Usage, -G and
  * the configuration files (cf_) work from them.  As in ssh the first value of
  * an option wins, so the command line is read before the files.
- * Calls log_, buf_, fw_, cl_. */
+ * Calls log_, buf_, us_, fw_, cl_. */
 
 static struct {
 	const char *file;		/* being read, NULL for the command line */
@@ -10406,12 +10608,12 @@ static void op_die(const char *format, ...)
 	exit(255);
 }
 
-/* OP_APPEND, OP_ADD_WORDS and OP_FORWARD gather all values that are given, the
+/* OP_APPEND, OP_ADD_WORDS, OP_ALLOW and OP_FORWARD gather all values that are given, the
  * others take the first. */
 enum op_kind {
 	OP_NUMBER, OP_PORT, OP_TIME, OP_CHOICE, OP_PERSIST,	/* to an int64_t */
 	OP_TEXT, OP_REST, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD, OP_ESCAPE, OP_QOS,
-	OP_ALGORITHMS
+	OP_ALGORITHMS, OP_ALLOW
 };
 
 #define ALGORITHMS_TEXT 1024		/* a list of algorithms written out */
@@ -10478,6 +10680,8 @@ static const struct op_keyword {
 	{ "ClearAllForwardings", OP_BOTH, OP_CHOICE, &g.op.clear_forwards, 0, 0, op_yes_no },
 	{ "ConnectionAttempts", OP_MASTER, OP_NUMBER, &g.op.attempts, 1, INT32_MAX, NULL },
 	{ "ConnectTimeout", OP_MASTER, OP_TIME, &g.op.connect_timeout, 0, INT32_MAX, NULL },
+	{ "ControlAllow", OP_MASTER, OP_ALLOW, &g.op.allow, 0, 0, NULL },
+	{ "ControlGroup", OP_MASTER, OP_TEXT, &g.op.control_group, 0, 0, NULL },
 	{ "ControlMaster", OP_BOTH, OP_CHOICE, &g.op.master, 0, 0, op_masters },
 	{ "ControlPath", OP_BOTH, OP_TEXT, &g.op.control_path, 0, 0, NULL },
 	{ "ControlPersist", OP_MASTER, OP_PERSIST, &g.op.persist, 0, INT32_MAX, op_yes_no },
@@ -10508,6 +10712,7 @@ static const struct op_keyword {
 	{ "LocalForward", OP_BOTH, OP_FORWARD, NULL, FW_LOCAL, 0, NULL },
 	{ "LogLevel", OP_BOTH, OP_CHOICE, &g.op.level, 0, 0, log_levels },
 	{ "MACs", OP_MASTER, OP_ALGORITHMS, &g.op.tp.macs, TP_MACS, 0, NULL },
+	{ "MaxPerUser", OP_MASTER, OP_NUMBER, &g.op.max_per_user, 0, INT32_MAX, NULL },
 	{ "NumberOfPasswordPrompts", OP_MASTER, OP_NUMBER, &g.op.prompts, 1, INT32_MAX, NULL },
 	{ "PasswordAuthentication", OP_MASTER, OP_CHOICE, &g.op.password_auth, 0, 0, op_yes_no },
 	{ "PermitLocalCommand", OP_MASTER, OP_CHOICE, &g.op.permit_local, 0, 0, op_yes_no },
@@ -10992,6 +11197,21 @@ static bool op_forward(enum fw_type type, const char *value, const char *rest)
 	return true;
 }
 
+/* ControlAllow: who, then what he may.  The words stand one behind the other in
+ * op_store: they become the lines of one text, which us_may() reads. */
+static bool op_rule(const struct op_keyword *k, const char *who, struct op_text *t)
+{
+	const char *word, *pattern;
+	int n = 0;
+	for (; (word = op_word(t)); n++) {
+		if (us_right(word, strlen(word), &pattern) < 0 || strlen(word) >= COMMAND_PATTERN || strchr(word, '\n'))
+			return false;
+		op_store.text[word - op_store.text - 1] = '\n';
+	}
+	op_append(k, who);
+	return n > 0;
+}
+
 /* One value, or two, of the kinds that take one word, or two. */
 static bool op_take_word(const struct op_keyword *k, const char *word, struct op_text *t)
 {
@@ -11006,6 +11226,7 @@ static bool op_take_word(const struct op_keyword *k, const char *word, struct op
 	case OP_ESCAPE:	return op_escape(word);
 	case OP_PERSIST: return op_persist(k, word);
 	case OP_ALGORITHMS: return op_algorithms(k, word);
+	case OP_ALLOW:	return op_rule(k, word, t);
 	case OP_FORWARD: return op_forward((enum fw_type)k->min, word, op_word(t));
 	default:	*(const char **)k->to = word; return true;
 	}
@@ -11064,7 +11285,7 @@ static bool op_is_taken(const struct op_keyword *k)
 		return true;
 	if (k->to == &g.op.proxy_command && g.op.proxy_jump && strcasecmp(g.op.proxy_jump, "none") != 0)
 		return true;
-	return op_set[k - op_keywords] && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS && k->kind != OP_FORWARD;
+	return op_set[k - op_keywords] && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS && k->kind != OP_FORWARD && k->kind != OP_ALLOW;
 }
 
 static void op_assign(const struct op_keyword *k, struct op_text t)
@@ -11443,7 +11664,7 @@ static void op_parse(char **argv)
 /* ===== cf_ ================================================================
  * Configuration files in ssh_config's words, what follows from all options
  * together, and -G.
- * Calls log_, buf_, fd_, cn_, st_, cl_, op_. */
+ * Calls log_, buf_, fd_, cn_, us_, st_, cl_, op_. */
 
 /* --- tokens ------------------------------------------------------------------- */
 
@@ -12142,10 +12363,45 @@ static void cf_transport(void)
 	t->cancel_fd = g.lp.cancel_pipe[0];
 }
 
+/* The number of a user or group. */
+static unsigned long cf_id(const char *name, size_t len, bool group)
+{
+	const char *text = op_keep(name, len);
+	char *end;
+	unsigned long id = strtoul(text, &end, 10);
+	if (*text && !*end)
+		return id;
+	const struct passwd *u = group ? NULL : getpwnam(text);
+	const struct group *of = group ? getgrnam(text) : NULL;
+	if (!u && !of)
+		op_die("there is no %s \"%s\"", group ? "group" : "user", text);
+	return u ? u->pw_uid : of->gr_gid;
+}
+
+/* Who else may connect, and what they may: names become numbers once. */
+static void cf_access(void)
+{
+	char id[24];
+	if (g.op.control_group)
+		us_let_in((gid_t)cf_id(g.op.control_group, strlen(g.op.control_group), true));
+	else if (g.op.allow.n > 0)
+		op_die("ControlAllow without ControlGroup: nobody else may connect");
+	for (size_t i = 0; i < g.op.allow.n; i++) {
+		const char *rule = g.op.allow.at[i];
+		size_t n = strcspn(rule, "\n");
+		bool group = *rule == '@';
+		if (*rule == '*')
+			continue;
+		snprintf(id, sizeof id, "%s%lu", group ? "@" : "", cf_id(rule + group, n - group, group));
+		g.op.allow.at[i] = op_join(id, rule + n);
+	}
+}
+
 /* Fills in what no option gave, for who logs in. */
 static void cf_login(void)
 {
 	cf_paths();
+	cf_access();
 	if (cf_is_none(g.op.forward_agent))
 		g.op.forward_agent = NULL;
 	else
@@ -12262,6 +12518,20 @@ static void cf_print_list(const char *name, const struct list *l, bool in_one)
 		printf("%s %s%s", in_one && i > 0 ? "" : name, l->at[i], in_one && i + 1 < l->n ? "" : "\n");
 }
 
+/* As they were written: a word with a blank in it has quotes around it. */
+static void cf_print_rules(const char *name, const struct list *l)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		printf("%s", name);
+		for (const char *word = l->at[i], *end; *word; word = *end ? end + 1 : end) {
+			end = word + strcspn(word, "\n");
+			const char *quote = memchr(word, ' ', (size_t)(end - word)) ? "\"" : "";
+			printf(" %s%.*s%s", quote, (int)(end - word), word, quote);
+		}
+		putchar('\n');
+	}
+}
+
 static void cf_print_escape(const char *name)
 {
 	if (g.op.escape == NO_ESCAPE)
@@ -12320,6 +12590,7 @@ static void cf_print(const struct op_keyword *k)
 	case OP_ESCAPE:		cf_print_escape(name); break;
 	case OP_QOS:		cf_print_qos(name); break;
 	case OP_ALGORITHMS:	cf_print_algorithms(name, k); break;
+	case OP_ALLOW:		cf_print_rules(name, k->to); break;
 	}
 }
 
