@@ -145,7 +145,7 @@ stopped() {
 }
 
 killed() {
-	for way in "cat $T/data" 'cat >/dev/null' 'sleep 3'; do
+	for way in "cat $T/data" 'cat >/dev/null' "exec sleep 3"; do
 		(exec_proxy x "echo up; $way") </dev/zero >"$T/up" 2>/dev/null &
 		pid=$!
 		wait_for 20 has "$T/up" up
@@ -215,20 +215,24 @@ after"
 
 # says NAME FORMAT WANT: a global request for the copying client; the answer in hex
 says() {
-	is "$1" "$({
+	: >"$T/answer"
+	{
 		# shellcheck disable=SC2059	# escapes on purpose
 		printf "$2"
-		sleep 0.5
-	} | "$SSHMUX" -S "$CTL" -O proxy x | od -An -tx1 | tr -d ' \n')" "$3"
+		wait_for 20 answered ${#3}
+	} | "$SSHMUX" -S "$CTL" -O proxy x >"$T/answer"
+	is "$1" "$(od -An -tx1 "$T/answer" | tr -d ' \n')" "$3"
 }
+answered() { [ $(($(size "$T/answer") * 2)) -ge "$1" ]; }
 
 globals() {
 	says "keepalive is answered, not shorter than five" \
 		'\0\0\0\034\0\120\0\0\0\025keepalive@openssh.com\1' 00000006005200000000
 	says "a cancel of what it has not asked for is refused" \
 		'\0\0\0\052\0\120\0\0\0\024cancel-tcpip-forward\1\0\0\0\07localho\0\0\0\1' 00000006005200000000
-	says "no-more-sessions is kept here" \
-		'\0\0\0\043\0\120\0\0\0\034no-more-sessions@openssh.com\0' ''
+	says "no-more-sessions is kept here, what follows is answered" \
+		"\\0\\0\\0\\043\\0\\120\\0\\0\\0\\034no-more-sessions@openssh.com\\0$(
+		)\\0\\0\\0\\034\\0\\120\\0\\0\\0\\025keepalive@openssh.com\\1" 00000006005200000000
 	alive "and sessions still open"
 	before_port=$(random_port)
 	hex=$(printf '\\%03o\\%03o' $((before_port / 256)) $((before_port % 256)))
@@ -254,14 +258,19 @@ for server in sshd dropbear; do
 	globals
 	[ $SERVER != sshd ] || fuzzed	# (a dropbear of 2022 ends by itself: "sent_close")
 	same_fds "nothing is left of all that" "$before"
-	(exec_proxy x "echo up; sleep 3") </dev/null >"$T/up" 2>/dev/null &
+	exec 9<>"$T/hold"
+	(exec 9>&-; exec_proxy x "echo up; exec cat") <"$T/hold" >"$T/up" 2>/dev/null &
 	pid=$!
 	wait_for 20 has "$T/up" up
 	for p in $(connection_processes); do kill -9 "$p"; done
 	wait $pid
 	is "the connection is cut: status" $? 255
+	exec 9>&-
 	stop_master
 	stop_server
 done
-sleep 3			# what was running there has ended, too
+# What was running there has ended, too: each takes three seconds.
+sleepers() { grep -lz "^HOME=$T/" /proc/[0-9]*/environ 2>/dev/null | sed 's/environ/comm/' | xargs cat 2>/dev/null | grep -cx sleep; }
+nothing_sleeps() { [ "$(sleepers)" = 0 ]; }
+wait_for 20 nothing_sleeps
 finish
