@@ -103,6 +103,7 @@ help:
 
 check:
 	$(SETUP) build check
+	@$(if $(filter 91-luci,$(or $(TESTS),91-luci)),tests/setup browser || :,:)
 	@+$(AGAIN) $(if $(SSHMUX),,$(PROGRAM)) $(TEST_OBJECTS)
 	@$(RUN) tests/run $(TESTS)
 
