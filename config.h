@@ -214,6 +214,12 @@
 #define FAST_MS 5
 #endif
 
+/* RateLimit: so much as its rate moves in this time may go at once.
+ * Costs nothing. */
+#ifndef RATE_MS
+#define RATE_MS 50
+#endif
+
 /* So long after short input of another channel, bulk goes in small pieces. */
 #ifndef QUIET_MS
 #define QUIET_MS 1000
@@ -476,6 +482,7 @@
 	LIMIT(FAST_QUANTUM, 512, 1048576) \
 	LIMIT(FAST_MS, 1, 100) \
 	LIMIT(QUIET_MS, 0, 60000) \
+	LIMIT(RATE_MS, 1, 1000) \
 	LIMIT(KNOWN_HOSTS_LINE, 1024, 16384) \
 	LIMIT(REQUEST_MS, 100, 86400000) \
 	LIMIT(HELLO_MS, 100, 86400000) \

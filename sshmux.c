@@ -13,6 +13,7 @@
  *   log_       messages for people
  *   rn_        the run: its clock, chance, whether a turn follows at once, how it ends
  *   ev_        what has happened: a ring of events, and which limits were reached
+ *   rl_        RateLimit: how much bulk may go and come
  *   buf_       bounds-checked cursors over messages
  *   pool_      the window pool: blocks of received bytes, and their account
  *   req_       request bodies that wait for their channel
@@ -145,6 +146,7 @@ enum mux_type {
 	MUX_X_C_REPORT = 0x20736d05,	/* rid, string what, uint32 since: a report, in pieces */
 	MUX_X_C_CONTROL = 0x20736d06,	/* rid, string verb, string, string: OK or FAILURE */
 	MUX_X_C_SIGNAL = 0x20736d07,	/* 0, string name: our user sent us this signal */
+	MUX_X_C_WEIGHT = 0x20736d08,	/* enum sd_weight: what my session is */
 	MUX_X_S_SUSPEND = 0x90736d01,	/* session id: the user typed ~^Z */
 	MUX_X_S_TRY_LATER = 0x90736d02,	/* rid, reason: not started, for want of a session in time */
 	MUX_X_S_STATE = 0x90736d03,	/* rid, uint32 up, string state: the answer to C_STATE */
@@ -215,9 +217,13 @@ struct passed {
  * until a read comes back short.  Short input goes before bulk (sd_). */
 enum sd_input { SD_NONE, SD_BULK, SD_SHORT };
 
+/* What its user says of it (--bulk, --interactive, a terminal), or what its input says. */
+enum sd_weight { SD_GUESSED, SD_IS_BULK, SD_INTERACTIVE };
+
 struct sender {
 	uint32_t quantum;		/* bytes it may still send in its turn */
 	uint8_t input;			/* enum sd_input */
+	uint8_t weight;			/* enum sd_weight */
 };
 
 /* Senders are numbered: the channels, then the clients, of which those in proxy
@@ -552,6 +558,7 @@ enum op_master { OP_MASTER_NO, OP_MASTER_YES, OP_MASTER_ASK, OP_MASTER_AUTO, OP_
 
 enum lk_state { LK_DOWN, LK_WAITING, LK_CONNECTING, LK_LOGIN, LK_UP };
 enum lk_reconnect { LK_NO, LK_YES, LK_ALWAYS };
+enum rl_way { RL_UP, RL_DOWN, RL_WAYS };
 enum rn_stop { RN_RUN, RN_WHEN_IDLE, RN_NOW };
 
 /* After the first login a process may become two: the master, and the client
@@ -591,6 +598,8 @@ static struct {
 		int64_t json, since;		/* --json; --since: count */
 		int64_t notify_fd, event_delay;	/* --notify-fd; s */
 		const char *event_command;
+		int64_t weight;			/* --bulk, --interactive: enum sd_weight */
+		int64_t rate[RL_WAYS];		/* RateLimit: bits a second by enum rl_way, 0 for any */
 		int64_t request_tty, escape;	/* enum cl_tty; a character or NO_ESCAPE */
 		int64_t forward_x11, x11_trusted;	/* no, yes; 0 not said, 1 no, 2 yes */
 		const char *forward_agent;	/* "yes", "no", a path, "$" and a variable's name */
@@ -632,6 +641,12 @@ static struct {
 	} ev;
 
 	struct {
+		int64_t level[RL_WAYS];	/* by enum rl_way: thousandths of a bit that may move at once, or debt */
+		int64_t at;		/* when they were filled up */
+		bool denied[RL_WAYS];		/* somebody waits for more */
+	} rl;
+
+	struct {
 		struct program slot[PROGRAMS];
 	} ex;
 
@@ -651,6 +666,7 @@ static struct {
 		struct channel slot[CHANNELS];
 		struct record record[SESSIONS];
 		int end;		/* all slots from here on are free */
+		int next;		/* whose turn it is to be settled first */
 		int sessions;
 		int session_limit;	/* the server's, learned from its refusals */
 		int64_t limit_until;	/* when to doubt it */
@@ -1060,6 +1076,75 @@ static void ev_full(enum table which, const char *name)
 {
 	if (g.ev.refused[which]++ == 0)
 		ev_add((struct event){ .kind = EV_LIMIT }, name);
+}
+
+/* ===== rl_ ================================================================
+ * RateLimit: a bucket each for what we send and for the windows we promise, which
+ * is what the server may send.  It fills with the time, up to RATE_MS of the rate;
+ * whoever is interactive takes nothing from it.
+ * Calls nobody. */
+
+#define RL_BYTE 8000			/* of the buckets' unit: what one bit a second moves in a ms */
+#define RL_LEAST 512			/* bytes, less than that are not worth a message */
+
+/* Bytes that the rate moves in so many ms; enough for a message or two. */
+static int64_t rl_bytes(enum rl_way way, int64_t ms)
+{
+	int64_t n = g.op.rate[way] * ms / RL_BYTE;
+	return n > 4 * RL_LEAST ? n : 4 * RL_LEAST;
+}
+
+/* A turn begins. */
+static void rl_fill(void)
+{
+	int64_t ms = g.now - g.rl.at;
+	g.rl.at = g.now;
+	for (int way = 0; way < RL_WAYS; way++) {
+		int64_t most = rl_bytes((enum rl_way)way, RATE_MS) * RL_BYTE;
+		int64_t filled = ms < 60000 ? g.rl.level[way] + g.op.rate[way] * ms : most;
+		g.rl.level[way] = filled < most ? filled : most;
+		g.rl.denied[way] = false;
+	}
+}
+
+static bool rl_is_limited(enum rl_way way, const struct sender *s)
+{
+	return g.op.rate[way] > 0 && s->weight != SD_INTERACTIVE;
+}
+
+/* Bytes that s may move now, of n.  Short input may run into debt. */
+static uint32_t rl_room(enum rl_way way, const struct sender *s, uint32_t n)
+{
+	if (!rl_is_limited(way, s))
+		return n;
+	int64_t room = g.rl.level[way] / RL_BYTE;
+	if (way == RL_UP && s->input == SD_SHORT)
+		room += rl_bytes(way, RATE_MS);
+	if (room >= RL_LEAST || room >= n)
+		return room < n ? (uint32_t)room : n;
+	g.rl.denied[way] = true;
+	return 0;
+}
+
+/* s has moved n bytes; fewer than none give some back. */
+static void rl_take(enum rl_way way, const struct sender *s, int64_t n)
+{
+	if (rl_is_limited(way, s))
+		g.rl.level[way] -= n * RL_BYTE;
+}
+
+/* When who was denied may try again; 0 for nobody. */
+static int64_t rl_due(void)
+{
+	int64_t due = 0;
+	for (int way = 0; way < RL_WAYS; way++) {
+		int64_t lacks = rl_bytes((enum rl_way)way, RATE_MS) / 2 * RL_BYTE - g.rl.level[way];
+		if (!g.rl.denied[way])
+			continue;
+		int64_t at = g.now + (lacks > 0 ? lacks / g.op.rate[way] + 1 : 1);
+		due = due && due < at ? due : at;
+	}
+	return due;
 }
 
 /* ===== buf_ ===============================================================
@@ -2218,7 +2303,7 @@ static void tx_keepalive_answered(void)
  * program.  Output goes from the packet straight to the descriptor, and into
  * the window pool only when that takes no more; input is read straight into
  * the outgoing packet.
- * Calls log_, ev_, buf_, pool_, fd_, cn_, tx_. */
+ * Calls log_, ev_, rl_, buf_, pool_, fd_, cn_, tx_. */
 
 static int ch_index(const struct channel *c)
 {
@@ -2265,6 +2350,18 @@ static void ch_count(const struct channel *c, enum counted what, uint32_t n)
 		g.fw.slot[c->forward].bytes[what] += n;
 }
 
+/* A second's worth at the most: what a channel holds, the server may send at once. */
+static uint32_t ch_held_back(uint32_t window)
+{
+	int64_t most = rl_bytes(RL_DOWN, 1000);
+	return g.op.rate[RL_DOWN] && window > most ? (uint32_t)most : window;
+}
+
+static uint32_t ch_first_window(const struct channel *c)
+{
+	return ch_held_back(pool_start(c));
+}
+
 /* A fresh slot in `state`, its window promised and accounted; NULL if all are
  * taken. */
 static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
@@ -2285,7 +2382,7 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	c->record = kind == CH_SESSION ? ch_record() : -1;
 	for (int k = 0; k < CH_ENDS && kind != CH_PROXY; k++)
 		c->end[k].fd = -1;
-	c->window = c->window_target = pool_start(c);
+	c->window = c->window_target = ch_first_window(c);
 	pool_account(c);
 	g.ch.sessions += kind == CH_SESSION;
 	ev_used(TABLE_SESSIONS, (uint32_t)g.ch.sessions);
@@ -2337,6 +2434,8 @@ static void ch_free(struct channel *c)
 	}
 	if (c->record >= 0)
 		g.ch.record[c->record].used = false;
+	if (c->remote_packet > 0)	/* it was open: its first window was given for nothing */
+		rl_take(RL_DOWN, &c->sender, (int64_t)ch_first_window(c) - c->window);
 	c->state = CH_FREE;
 	pool_account(c);
 	while (g.ch.end > 0 && g.ch.slot[g.ch.end - 1].state == CH_FREE)
@@ -2557,15 +2656,19 @@ static void ch_credit(struct channel *c)
 		c->consumed = 0;
 		c->window_target = c->window_target < limit / 4 ? c->window_target * 4 : limit;
 	}
-	uint32_t target = c->window_target, room = pool_room(c);
+	bool limited = rl_is_limited(RL_DOWN, &c->sender);
+	uint32_t target = limited ? ch_held_back(c->window_target) : c->window_target, room = pool_room(c);
 	uint32_t held = c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
 	if (ch_is_proxied(c) && target > c->px.window)
 		target = c->px.window;
 	if (room > target || held + room > target)
 		room = target > held ? target - held : 0;
 	uint32_t step = target / 8 < PACKET_MAX ? target / 8 : PACKET_MAX;
-	if (room == 0 || (room < step && c->window > step))
+	if (room == 0 || (room < step && c->window > step) || (room = rl_room(RL_DOWN, &c->sender, room)) == 0)
 		return;
+	if (limited)
+		g.ch.next = ch_index(c) + 1;
+	rl_take(RL_DOWN, &c->sender, room);
 	c->window += room;
 	pool_account(c);
 	tx_window_adjust(c, room);
@@ -2622,6 +2725,13 @@ static void ch_settle(struct channel *c)
 		else
 			c->events |= CH_EV_ENDED;
 	}
+}
+
+/* All of them, in turn: the first ones may take what RateLimit has left. */
+static void ch_settle_all(void)
+{
+	for (int i = 0, first = g.ch.next; i < g.ch.end; i++)
+		ch_settle(&g.ch.slot[(first + i) % g.ch.end]);
 }
 
 /* ===== tt_ ================================================================
@@ -7221,6 +7331,14 @@ static void mx_wait(struct client *c, struct buf *b)
 	c->tell_place = b->len >= 4 && buf_get_u32(b);
 }
 
+/* What it moves is bulk, or somebody waits for it, whatever it looks like. */
+static void mx_weight(struct client *c, struct buf *b)
+{
+	(void)b;
+	if (c->rid <= SD_INTERACTIVE)
+		c->sender.weight = (uint8_t)c->rid;
+}
+
 static void mx_tell_state(struct client *c, bool up, const char *text)
 {
 	uint32_t flag = up;
@@ -7461,6 +7579,7 @@ static const struct mx_handler {
 	{ MUX_C_EXT_INFO, 0, true, US_CONTROL, mx_ext_info },
 	{ MUX_X_C_RESUME, 0, false, US_RIGHTS, mx_resume },
 	{ MUX_X_C_WAIT, 0, true, US_RIGHTS, mx_wait },
+	{ MUX_X_C_WEIGHT, 0, false, US_RIGHTS, mx_weight },
 	{ MUX_X_C_STATE, 0, true, US_RIGHTS, mx_state },
 	{ MUX_X_C_KILL, 0, false, US_RIGHTS, mx_kill },
 	{ MUX_X_C_REPORT, 0, true, US_CONTROL, mx_report },
@@ -7799,8 +7918,10 @@ static void mx_request_session(struct client *c, struct channel *ch)
 		xf_request_x11(ch);
 	if (s.want_agent && own)
 		xf_request_agent(ch);
-	if (s.want_tty)
+	if (s.want_tty) {
 		tt_request_pty(ch, c->fds[0], s.term);
+		ch->sender.weight = c->sender.weight ? c->sender.weight : SD_INTERACTIVE;
+	}
 	int n = 0;
 	for (size_t i = 0; i < g.op.set_env.n; i++, n++)
 		mx_send_env(ch, str_of(g.op.set_env.at[i]));
@@ -7990,6 +8111,7 @@ static void mx_open(struct client *c, struct channel *ch)
 	struct buf b = mx_body(c);
 	struct endpoint to;
 	ch->client = (int16_t)(c - g.mx.slot);
+	ch->sender.weight = c->sender.weight;
 	c->channel = (int16_t)ch_index(ch);
 	c->phase = MX_OPENING;
 	c->deadline = 0;
@@ -8089,7 +8211,7 @@ static void mx_expire(struct client *c)
 
 /* ===== sd_ ================================================================
  * The scheduler: which channel or proxy client sends next, and how much.
- * Calls ch_, tt_, es_, px_. */
+ * Calls rl_, ch_, tt_, es_, px_. */
 
 #define PACE_MS 20		/* the network's pace is measured over so long a time */
 #define ROUNDS 8		/* in one turn of the loop */
@@ -8211,18 +8333,26 @@ static size_t sd_room(enum sd_input input)
 	return room > kept && !g.sd.backlogged ? room - kept : 0;
 }
 
+/* The same for one sender, of n bytes. */
+static uint32_t sd_may(const struct sender *s, uint32_t n)
+{
+	return sd_room(s->input) > 0 ? rl_room(RL_UP, s, n) : 0;
+}
+
 static struct sender *sd_sender(int i)
 {
 	return i < CHANNELS ? &g.ch.slot[i].sender : &g.mx.slot[i - CHANNELS].sender;
 }
 
 /* poll() has found input of sender i at fd.  Terminals, and whatever has little to
- * say, go before bulk. */
-static void sd_announce(int i, int fd, bool terminal)
+ * say, go before bulk, unless their user says what they are. */
+static void sd_announce(int i, int fd)
 {
-	int waiting = 0;
-	bool is_short = terminal || (ioctl(fd, FIONREAD, &waiting) == 0 && waiting <= SHORT_INPUT);
-	sd_sender(i)->input = is_short ? SD_SHORT : SD_BULK;
+	struct sender *s = sd_sender(i);
+	int waiting = s->weight != SD_GUESSED;
+	bool is_short = s->weight == SD_INTERACTIVE || (s->weight == SD_GUESSED &&
+			ioctl(fd, FIONREAD, &waiting) == 0 && waiting <= SHORT_INPUT);
+	s->input = is_short ? SD_SHORT : SD_BULK;
 	g.sd.ready[i / 32] |= 1u << i % 32;
 	if (is_short && waiting > 0)
 		g.sd.short_at = g.now;
@@ -8236,13 +8366,13 @@ static void sd_turn_begins(void)
 }
 
 /* s has input whose turn has not come yet: at once, or when the kernel has sent
- * enough. */
+ * enough, or when rl_ lets it. */
 static void sd_wait(const struct sender *s, int *timeout)
 {
-	if (sd_room(s->input) > 0)
+	if (sd_may(s, 1) > 0)
 		*timeout = 0;
 	else
-		g.sd.held = true;
+		g.sd.held |= sd_room(s->input) == 0;
 }
 
 /* Whether the kernel's having sent enough is worth a turn. */
@@ -8275,8 +8405,10 @@ static bool sd_turn(int i)
 	bool sent = false;
 	if (s->quantum == 0)
 		s->quantum = g.sd.quantum;
-	while (s->quantum > 0 && sd_wants_send(i) && sd_room(s->input) > 0) {
-		uint32_t n = sd_move(i, s->quantum < g.sd.packet ? s->quantum : g.sd.packet);
+	uint32_t may;
+	while (s->quantum > 0 && sd_wants_send(i) && (may = sd_may(s, s->quantum)) > 0) {
+		uint32_t n = sd_move(i, may < g.sd.packet ? may : g.sd.packet);
+		rl_take(RL_UP, s, n);
 		s->quantum -= n < s->quantum ? n : s->quantum;
 		g.sd.burst += n;
 		sent |= n > 0;
@@ -8987,7 +9119,7 @@ static void hk_settle(void)
 /* ===== lp_ ================================================================
  * The loop: build the poll set from the state, poll, serve the transport, the
  * clients and the channels, settle what follows, reap.
- * Calls log_, rn_, ev_, fd_, cn_, ex_, ch_, tt_, us_, fw_, px_, xf_, rx_, mx_, sd_, lk_,
+ * Calls log_, rn_, ev_, rl_, fd_, cn_, ex_, ch_, tt_, us_, fw_, px_, xf_, rx_, mx_, sd_, lk_,
  * hk_. */
 
 enum lp_kind {
@@ -9242,6 +9374,7 @@ static int lp_build(void)
 	lp_add_clients(&timeout);
 	lp_add_channels(&timeout);
 	lp_add_forwards(&timeout);
+	lp_earlier(&timeout, rl_due());
 	if (sd_waits_for_network())
 		lp_add_network();
 	return timeout;
@@ -9276,7 +9409,7 @@ static void lp_serve_client(struct client *c, short revents)
 		if (revents & POLLOUT)
 			px_pump(c);
 		if (revents & (POLLIN | POLLHUP | POLLERR))
-			sd_announce(CHANNELS + (int)(c - g.mx.slot), c->fd, false);
+			sd_announce(CHANNELS + (int)(c - g.mx.slot), c->fd);
 		return;
 	}
 	if (revents & POLLOUT)
@@ -9293,7 +9426,7 @@ static void lp_serve_input(struct channel *c, short events, short revents)
 		if (c->state == CH_SOCKS)
 			fw_socks_local(c, revents & (POLLRDHUP | POLLHUP | POLLERR));
 		else if (fd_of(c, CH_IN) >= 0)
-			sd_announce(ch_index(c), c->end[CH_IN].fd, c->flags & CH_TTY);
+			sd_announce(ch_index(c), c->end[CH_IN].fd);
 	}
 	if (events & POLLOUT && revents & ~POLLIN && ch_wants_write(c, CH_OUT))
 		ch_write(c, CH_OUT);
@@ -9356,9 +9489,8 @@ static void lp_settle(void)
 		g.lp.resize_at = g.now + TT_RESIZE_MS;
 		tt_resize();
 	}
-	for (int i = 0; i < g.ch.end; i++)
-		if (g.lk.state != LK_UP || !tp_info()->exchanging)
-			ch_settle(&g.ch.slot[i]);
+	if (g.lk.state != LK_UP || !tp_info()->exchanging)
+		ch_settle_all();
 	for (int i = 0; i < g.mx.end; i++) {
 		struct client *c = &g.mx.slot[i];
 		if (c->phase == MX_FREE || c->dead)
@@ -9465,6 +9597,7 @@ static void lp_turn(void)
 {
 	lp_poll(lp_build());
 	g.now = rn_clock();
+	rl_fill();
 	short uplink = 0;
 	for (int i = 0; i < g.lp.n_poll; i++)
 		if (g.lp.owner[i].kind == LP_UPLINK)
@@ -9850,6 +9983,21 @@ static bool cl_put_wait(void)
 		buf_put_u32(&cl.out, MUX_X_C_WAIT);
 		buf_put_u32(&cl.out, g.op.wait < 0 ? MX_KEEP_WAIT : (uint32_t)g.op.wait);
 		buf_put_u32(&cl.out, g.log.level >= TP_VERBOSE);
+	}
+	return true;
+}
+
+/* --bulk, --interactive, likewise. */
+static bool cl_put_weight(void)
+{
+	if (!g.op.weight)
+		return true;
+	if (!cl_hello())
+		return false;
+	if (cl.ours) {
+		buf_put_u32(&cl.out, 8);
+		buf_put_u32(&cl.out, MUX_X_C_WEIGHT);
+		buf_put_u32(&cl.out, (uint32_t)g.op.weight);
 	}
 	return true;
 }
@@ -10531,7 +10679,7 @@ static int cl_stdio(void)
 /* One try at what we were called for. */
 static int cl_once(void)
 {
-	if (!cl_connect() || (cl_early && !cl_hello()) || !cl_put_wait() || !cl_forwards(MUX_C_OPEN_FWD, false))
+	if (!cl_connect() || (cl_early && !cl_hello()) || !cl_put_wait() || !cl_put_weight() || !cl_forwards(MUX_C_OPEN_FWD, false))
 		return cl.late ? EX_TEMPFAIL : 255;
 	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
 	if (!cl.open && (cl.late || cl_signal == SIGALRM))
@@ -10560,7 +10708,7 @@ static int cl_own(void)
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
+	int status = !cl_put_weight() ? 255 : g.op.stdio_forward ? cl_stdio() : cl_session();
 	fd_close(&cl.fd);
 	if (g.op.background || (us_persists() && g.us.bound))
 		return status;
@@ -10612,10 +10760,12 @@ static void op_die(const char *format, ...)
  * others take the first. */
 enum op_kind {
 	OP_NUMBER, OP_PORT, OP_TIME, OP_CHOICE, OP_PERSIST,	/* to an int64_t */
-	OP_TEXT, OP_REST, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD, OP_ESCAPE, OP_QOS,
+	OP_TEXT, OP_REST, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD, OP_ESCAPE, OP_QOS, OP_RATE,
 	OP_ALGORITHMS, OP_ALLOW
 };
 
+#define RATE_LEAST 8000			/* RateLimit, bits a second */
+#define RATE_MOST 1000000000000
 #define ALGORITHMS_TEXT 1024		/* a list of algorithms written out */
 
 /* Whom an option is for. */
@@ -10722,6 +10872,7 @@ static const struct op_keyword {
 	{ "ProxyJump", OP_MASTER, OP_TEXT, &g.op.proxy_jump, 0, 0, NULL },
 	{ "PubkeyAcceptedAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.user_key_algorithms, TP_USER_KEYS, 0, NULL },
 	{ "PubkeyAuthentication", OP_MASTER, OP_CHOICE, &g.op.pubkey_auth, 0, 0, op_pubkey },
+	{ "RateLimit", OP_MASTER, OP_RATE, NULL, 0, 0, NULL },
 	{ "Reconnect", OP_MASTER, OP_CHOICE, &g.op.reconnect, 0, 0, op_reconnect },
 	{ "ReconnectMax", OP_MASTER, OP_TIME, &g.op.reconnect_max, 1, 86400, NULL },
 	{ "ReconnectMin", OP_MASTER, OP_TIME, &g.op.reconnect_min, 1, 3600, NULL },
@@ -11169,6 +11320,27 @@ static bool op_class(const char *word, int64_t *to)
 }
 
 /* IPQoS: one class for all, or one for terminals and one for the rest. */
+/* Bits a second, K, M, G for thousands of them; "none" for no limit. */
+static bool op_rate(const char *value, int64_t *rate)
+{
+	const char *p = value;
+	*rate = 0;
+	if (strcasecmp(value, "none") == 0)
+		return true;
+	int64_t n = op_digits(&p);
+	const char *units = "KMG", *unit = *p ? strchr(units, toupper((unsigned char)*p)) : NULL;
+	for (int i = 0; unit && i <= unit - units && n <= RATE_MOST; i++)
+		n *= 1000;
+	*rate = n;
+	return !p[unit != NULL] && n >= RATE_LEAST && n <= RATE_MOST;
+}
+
+/* One for both ways, or what we send and what we receive. */
+static bool op_rates(const char *up, const char *down)
+{
+	return op_rate(up, &g.op.rate[RL_UP]) && op_rate(down ? down : up, &g.op.rate[RL_DOWN]);
+}
+
 static bool op_qos(const char *value, const char *rest)
 {
 	return op_class(value, &g.op.dscp_interactive) && op_class(rest ? rest : value, &g.op.dscp_bulk);
@@ -11223,6 +11395,7 @@ static bool op_take_word(const struct op_keyword *k, const char *word, struct op
 	case OP_APPEND:	op_append(k, op_path(word)); return true;
 	case OP_REKEY:	return op_rekey(word, op_word(t));
 	case OP_QOS:	return op_qos(word, op_word(t));
+	case OP_RATE:	return op_rates(word, op_word(t));
 	case OP_ESCAPE:	return op_escape(word);
 	case OP_PERSIST: return op_persist(k, word);
 	case OP_ALGORITHMS: return op_algorithms(k, word);
@@ -11371,15 +11544,18 @@ static void op_option(const char *text)
 static const struct op_long {
 	const char *name, *argument, *help;
 	int64_t *to;
+	int64_t value;			/* without an argument, 0 for 1 */
 } op_longs[] = {
-	{ "wait", "SECONDS", "wait so long for a master and for a session (exit status 75)", &g.op.wait },
-	{ "timeout", "SECONDS", "end the command after so long (exit status 124)", &g.op.timeout },
-	{ "retry", "COUNT", "try again if the command certainly did not start", &g.op.retry },
-	{ "idempotent", NULL, "with --retry: also if it may have started", &g.op.idempotent },
-	{ "probe", NULL, "with -O check: ask the server too", &g.op.probe },
-	{ "json", NULL, "with -O status, log, list: JSON", &g.op.json },
-	{ "notify-fd", "FD", "write a newline to FD when the control socket is there", &g.op.notify_fd },
-	{ "since", "COUNT", "with -O watch: so many of the last events come first", &g.op.since },
+	{ "wait", "SECONDS", "wait so long for a master and for a session (exit status 75)", &g.op.wait, 0 },
+	{ "timeout", "SECONDS", "end the command after so long (exit status 124)", &g.op.timeout, 0 },
+	{ "retry", "COUNT", "try again if the command certainly did not start", &g.op.retry, 0 },
+	{ "idempotent", NULL, "with --retry: also if it may have started", &g.op.idempotent, 0 },
+	{ "probe", NULL, "with -O check: ask the server too", &g.op.probe, 0 },
+	{ "json", NULL, "with -O status, log, list: JSON", &g.op.json, 0 },
+	{ "notify-fd", "FD", "write a newline to FD when the control socket is there", &g.op.notify_fd, 0 },
+	{ "since", "COUNT", "with -O watch: so many of the last events come first", &g.op.since, 0 },
+	{ "bulk", NULL, "what the session moves is bulk: it gives way, RateLimit holds for it", &g.op.weight, SD_IS_BULK },
+	{ "interactive", NULL, "somebody waits for what it moves: it goes first, without a limit", &g.op.weight, SD_INTERACTIVE },
 };
 
 static void op_usage(void)
@@ -11610,7 +11786,7 @@ static void op_long(const char *word)
 		const struct op_long *l = &op_longs[i];
 		if (!op_is(word, n, l->name))
 			continue;
-		int64_t number = value ? op_time(value) : 1;
+		int64_t number = value ? op_time(value) : l->value ? l->value : 1;
 		if (!value != !l->argument || number < 0 || number > 86400 * 7)
 			op_die("bad value for --%s", l->name);
 		*l->to = number;
@@ -12540,6 +12716,17 @@ static void cf_print_escape(const char *name)
 		printf("%s %s%c\n", name, g.op.escape < ' ' ? "^" : "", (int)(g.op.escape < ' ' ? g.op.escape + '@' : g.op.escape));
 }
 
+static void cf_print_rates(const char *name)
+{
+	printf("%s", name);
+	for (int way = 0; way < RL_WAYS; way++)
+		if (g.op.rate[way])
+			printf(" %lld", (long long)g.op.rate[way]);
+		else
+			printf(" none");
+	puts("");
+}
+
 static void cf_print_qos(const char *name)
 {
 	printf("%s %s %s\n", name, cf_choice(op_dscp, g.op.dscp_interactive), cf_choice(op_dscp, g.op.dscp_bulk));
@@ -12589,6 +12776,7 @@ static void cf_print(const struct op_keyword *k)
 	case OP_FORWARD:	cf_print_forwards(name, (enum fw_type)k->min); break;
 	case OP_ESCAPE:		cf_print_escape(name); break;
 	case OP_QOS:		cf_print_qos(name); break;
+	case OP_RATE:		cf_print_rates(name); break;
 	case OP_ALGORITHMS:	cf_print_algorithms(name, k); break;
 	case OP_ALLOW:		cf_print_rules(name, k->to); break;
 	}
