@@ -802,20 +802,16 @@ static struct {
  * chance.  Anybody may call it.
  * Calls nobody. */
 
-/* -y: a datagram as syslog(3) sends it (RFC 3164), but one that never waits.
- * False if nobody takes it. */
+/* -y: a datagram as syslog(3) sends it (RFC 3164), but one that never waits.  It has
+ * no time: the one who takes it adds that, by a clock that we do not look at.  False
+ * if nobody takes it. */
 static bool log_to_syslog(enum tp_level level, const char *text)
 {
 	static const uint8_t severity[] = { LOG_ERR, LOG_NOTICE, LOG_INFO, LOG_DEBUG };
-	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 	const struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
 	char line[600];
-	time_t now = time(NULL);	/* for the reader's eyes alone */
-	struct tm t;
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	gmtime_r(&now, &t);
-	int n = snprintf(line, sizeof line, "<%d>%.3s %2d %02d:%02d:%02d sshmux[%d]: %s", (int)g.log.facility | severity[level],
-			 months + 3 * t.tm_mon, t.tm_mday, t.tm_hour, t.tm_min, t.tm_sec, (int)getpid(), text);
+	int n = snprintf(line, sizeof line, "<%d>sshmux[%d]: %s", (int)g.log.facility | severity[level], (int)getpid(), text);
 	n = n < (int)sizeof line ? n : (int)sizeof line - 1;
 	bool sent = sendto(fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&to, sizeof to) == n;
 	if (fd >= 0)
@@ -11640,13 +11636,6 @@ static void op_tty(bool wanted)
 	g.op.request_tty = !wanted ? CL_TTY_NO : before == CL_TTY_YES ? CL_TTY_FORCE : CL_TTY_YES;
 }
 
-/* -y.  What the C library allocates to read the time zone it does now, once. */
-static void op_log_to_system(void)
-{
-	log_use_syslog();
-	tzset();
-}
-
 /* The letters that are no keyword. */
 static void op_special(const struct op_letter *l, const char *argument)
 {
@@ -11685,7 +11674,7 @@ static void op_special(const struct op_letter *l, const char *argument)
 	case 't':
 	case 'T':	op_tty(l->letter == 't'); break;
 	case 'o':	op_option(argument); break;
-	case 'y':	op_log_to_system(); break;
+	case 'y':	log_use_syslog(); break;
 	case 'v':
 		op_set_word("LogLevel", "VERBOSE");
 		log_upto(g.op.level > 4 ? TP_DEBUG : TP_VERBOSE);
