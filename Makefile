@@ -18,7 +18,8 @@ endif
 PROGRAM = sshmux-static
 VARIANT_FLAGS = -fno-asynchronous-unwind-tables -fno-unwind-tables \
 	-fno-stack-protector -fno-pie
-LINK_FLAGS = -static -no-pie -s -Wl,-z,noseparate-code,-z,norelro,--build-id=none
+# (The small "common" page: no padding in the file before the data.)
+LINK_FLAGS = -static -no-pie -s -Wl,-z,noseparate-code,-z,norelro,--build-id=none,-z,common-page-size=64
 else
 ifeq ($(origin CC),default)
 CC = gcc
@@ -44,6 +45,7 @@ O := build/$(DROPBEAR_VERSION)-$(if $(TARGET),musl,$(subst $(space),_,$(subst /,
 	$(SANITIZE),-sanitize)$(if $(CHECKS),-checks)$(patsubst %,-%,$(TARGET))
 
 OWN = $(CC) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE $(OPT) $(SANITIZE) \
+	$(if $(STATIC),-fno-inline-functions-called-once) \
 	$(PROFILE_CPPFLAGS) $(if $(CHECKS),-DCHECKS) $(CPPFLAGS) $(CFLAGS) -MMD -MP
 LINK = $(CC) $(OPT) $(SANITIZE) $(CFLAGS) -Wl,--gc-sections $(LINK_FLAGS) $(LDFLAGS)
 
@@ -188,8 +190,13 @@ include port/busybox/vm.mk
 $(PROGRAM): $(O)/sshmux FORCE
 	@cmp -s $< $@ || { cp $< $@.new && mv $@.new $@; }
 
-$(O)/sshmux: $(O)/sshmux.o $(O)/libtransport.a
+# A static binary brings its own printf and malloc: see there.
+SMALL := $(if $(STATIC),$(O)/small.o)
+$(O)/sshmux: $(O)/sshmux.o $(SMALL) $(O)/libtransport.a
 	$(LINK) -o $@ $^
+
+$(O)/small.o: port/static/small.c $(O)/flags
+	$(OWN) -fno-builtin -c -o $@ $<
 
 # Changes only when the command line does: then our objects are made again.
 $(O)/flags: FORCE | $(O)
