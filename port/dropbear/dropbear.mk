@@ -140,9 +140,10 @@ ifneq ($(SANITIZE),)
 $(TP_TOMCRYPT_OBJS): TP_CPPFLAGS += -DLTC_NO_FAST
 endif
 
-# AES stands behind chacha20: on small devices its tables may be computed.
+# AES and HMAC stand behind chacha20 with Poly1305: on small devices the tables of
+# the one may be computed, and the rounds of the other be a loop.
 ifneq ($(findstring PROFILE_ROUTER,$(PROFILE_CPPFLAGS)),)
-$(TP_O)/tomcrypt/ciphers/aes/aes.o: TP_FILE = -DLTC_SMALL_CODE
+$(TP_O)/tomcrypt/ciphers/aes/aes.o $(TP_O)/tomcrypt/hashes/sha2/sha256.o: TP_FILE = -DLTC_SMALL_CODE
 endif
 
 $(TP_TOMCRYPT_OBJS): $(TP_O)/tomcrypt/%.o: $(TP_HEADERS) $(TP_GUARD)
