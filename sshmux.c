@@ -240,12 +240,27 @@ enum ch_kind {
 	CH_REMOTE,		/* a socket that we connected for the server */
 	CH_X11,			/* the same, for a program that wants the display */
 	CH_PROXY,		/* a channel of a proxy client's own */
+	CH_KINDS
 };
 
-/* CH_SOCKS: a local socket whose SOCKS request is awaited.  CH_CONNECTING: the
- * server opened the channel and we connect its socket, or a proxy client is to
- * confirm it. */
-enum ch_state { CH_FREE, CH_SOCKS, CH_CONNECTING, CH_OPENING, CH_OPEN, CH_DEAD };
+/* In order of a channel's life; what may follow what stands in ch_states. */
+enum ch_state {
+	CH_FREE,
+	CH_SOCKS_LOCAL,		/* a local socket whose SOCKS request is awaited */
+	CH_CONNECTING,		/* the server opened it: its socket connects, or its proxy client decides */
+	CH_OPENING,		/* we opened it: the server's answer is awaited */
+	CH_REFUSED,		/* the server, or the link's loss, refused; its client is to hear it */
+	/* the server counts it as open: */
+	CH_CONFIRMED,		/* its client is to hear it, or a session's requests wait for room */
+	CH_STARTING,		/* a session's requests were sent, and its client waits for the answers */
+	CH_SOCKS_REMOTE,	/* the SOCKS request is awaited as its data */
+	CH_GREETING,		/* an X11 program's greeting is awaited as its data */
+	CH_OPEN,		/* data flows, or what ends it */
+	/* no more: */
+	CH_ENDED,		/* its client is to hear it */
+	CH_DEAD,		/* to be reaped */
+	CH_STATES
+};
 
 enum ch_flag {
 	CH_EOF_SENT = 1 << 0,
@@ -257,23 +272,18 @@ enum ch_flag {
 	CH_ABANDONED = 1 << 6,	/* its client left: close as soon as possible */
 	CH_TTY = 1 << 7,	/* a pty was asked for */
 	CH_AGENT = 1 << 8,	/* xf_: a session that asked for the agent, or a connection to it */
-	CH_REFUSED = 1 << 9,	/* the server refused to start the command */
-	CH_SOCKS_PENDING = 1 << 10,	/* its SOCKS request, or X11 greeting, comes as channel data */
+	CH_FAILED = 1 << 9,	/* nothing stands at its other end: close as soon as possible */
 	CH_SUSPENDED = 1 << 11,	/* its client is stopped: the terminal is not ours to read */
 	CH_LINE_START = 1 << 12,	/* es_: the next byte typed may be the escape character */
 	CH_ESCAPED = 1 << 13,	/* es_: the escape character is held back */
 	CH_DISPLAY = 1 << 14,	/* the same for the display */
-	CH_REQUESTED = 1 << 15,	/* the server was asked to start the command */
 };
 
 /* What has happened to a channel and its client has not seen yet. */
 enum ch_event {
-	CH_EV_CONFIRMED = 1 << 0,
-	CH_EV_REFUSED = 1 << 1,
-	CH_EV_TTY_FAILED = 1 << 2,
-	CH_EV_ENDED = 1 << 3,
-	CH_EV_HANG_UP = 1 << 4,	/* the user typed ~. */
-	CH_EV_SUSPEND = 1 << 5,	/* the user typed ~^Z */
+	CH_EV_TTY_FAILED = 1 << 0,
+	CH_EV_HANG_UP = 1 << 1,	/* the user typed ~. */
+	CH_EV_SUSPEND = 1 << 2,	/* the user typed ~^Z */
 };
 #define NO_ESCAPE 0xffffffffu
 #define MX_KEEP_WAIT 0xffffffffu
@@ -569,6 +579,12 @@ enum lp_split { LP_STAYS, LP_SERVES_ITSELF, LP_DETACHES };
 enum log_often { LOG_UNASKED, LOG_COOKIE, LOG_NOT_OPENED, LOG_STRANGER, LOG_CROWD, LOG_DENIED, LOG_OFTEN = LOG_DENIED + 6 };
 
 static const char *const default_env[] = { "LANG", "LC_*" };
+
+#ifdef CHECKS
+#define CHECKING true
+#else
+#define CHECKING false			/* tests/checks.c */
+#endif
 
 static struct {
 	/* op_ */
@@ -2301,6 +2317,67 @@ static void tx_keepalive_answered(void)
  * the outgoing packet.
  * Calls log_, ev_, rl_, buf_, pool_, fd_, cn_, tx_. */
 
+#define OF(what) (1u << (what))
+
+/* What a channel of each kind may be marked with. */
+static const struct {
+	const char *name;		/* for people */
+	uint16_t flags;			/* enum ch_flag, besides those of every kind's end */
+} ch_kinds[CH_KINDS] = {
+	[CH_SESSION] = { "client-session", CH_STATUS | CH_TTY | CH_AGENT | CH_DISPLAY | CH_EOW_SENT | CH_FAILED |
+			 CH_SUSPENDED | CH_LINE_START | CH_ESCAPED },
+	[CH_STDIO] = { "stdio-forward", CH_STATUS },
+	[CH_LOCAL] = { "direct", 0 },
+	[CH_REMOTE] = { "forwarded", CH_AGENT | CH_FAILED },
+	[CH_X11] = { "x11", CH_DISPLAY | CH_FAILED },
+	[CH_PROXY] = { "proxied", CH_TTY },
+};
+
+/* The life of a channel: which kinds are ever in a state, and what may follow it. */
+static const struct {
+	const char *name;		/* for people */
+	uint8_t kinds;			/* OF(enum ch_kind) */
+	uint16_t next;			/* OF(enum ch_state) */
+} ch_states[CH_STATES] = {
+	[CH_FREE] = { "free", 0xff, OF(CH_SOCKS_LOCAL) | OF(CH_CONNECTING) | OF(CH_OPENING) },
+	/* the request came: OPENING; it is none, or too late: DEAD */
+	[CH_SOCKS_LOCAL] = { "socks", OF(CH_LOCAL), OF(CH_OPENING) | OF(CH_DEAD) },
+	/* connected, or the client says yes: OPEN; its target comes as data: SOCKS_REMOTE, GREETING */
+	[CH_CONNECTING] = { "connecting", OF(CH_REMOTE) | OF(CH_X11) | OF(CH_PROXY),
+		OF(CH_SOCKS_REMOTE) | OF(CH_GREETING) | OF(CH_OPEN) | OF(CH_DEAD) },
+	/* the server says yes or no; without a client: OPEN, to be closed, or DEAD */
+	[CH_OPENING] = { "opening", OF(CH_SESSION) | OF(CH_STDIO) | OF(CH_LOCAL) | OF(CH_PROXY),
+		OF(CH_CONFIRMED) | OF(CH_REFUSED) | OF(CH_OPEN) | OF(CH_DEAD) },
+	[CH_REFUSED] = { "refused", OF(CH_SESSION) | OF(CH_STDIO) | OF(CH_PROXY), OF(CH_DEAD) },
+	/* a session: STARTING; the others' ends have heard of it: OPEN; the link is lost before: REFUSED,
+	 * DEAD; a server closed it unused and is asked again (SES-stillborn): OPENING */
+	[CH_CONFIRMED] = { "open", OF(CH_SESSION) | OF(CH_STDIO) | OF(CH_LOCAL) | OF(CH_PROXY),
+		OF(CH_STARTING) | OF(CH_OPEN) | OF(CH_REFUSED) | OF(CH_OPENING) | OF(CH_DEAD) },
+	/* the command runs, or does not; or its client leaves */
+	[CH_STARTING] = { "open", OF(CH_SESSION), OF(CH_OPEN) },
+	/* connected, or refused and to be closed: OPEN; the link is lost: DEAD */
+	[CH_SOCKS_REMOTE] = { "open", OF(CH_REMOTE), OF(CH_OPEN) | OF(CH_DEAD) },
+	[CH_GREETING] = { "open", OF(CH_X11), OF(CH_OPEN) | OF(CH_DEAD) },
+	/* closed by both sides, and all was delivered: ENDED, or DEAD where no client is to hear it */
+	[CH_OPEN] = { "open", 0xff, OF(CH_ENDED) | OF(CH_DEAD) | OF(CH_OPENING) },
+	[CH_ENDED] = { "closed", OF(CH_SESSION) | OF(CH_STDIO), OF(CH_DEAD) },
+	[CH_DEAD] = { "closed", 0xff, OF(CH_FREE) | OF(CH_DEAD) },
+};
+
+/* The one way from state to state. */
+static void ch_become(struct channel *c, enum ch_state next)
+{
+	if (CHECKING && !(ch_states[c->state].next & OF(next) && ch_states[next].kinds & OF(c->kind)))
+		log_abort("a channel's step that is none");
+	c->state = (uint8_t)next;
+}
+
+/* Whether the server counts it as open. */
+static bool ch_is_open(const struct channel *c)
+{
+	return c->state >= CH_CONFIRMED && c->state <= CH_OPEN;
+}
+
 static int ch_index(const struct channel *c)
 {
 	return (int)(c - g.ch.slot);
@@ -2372,8 +2449,8 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	}
 	struct channel *c = &g.ch.slot[i];
 	memset(c, 0, sizeof *c);
-	c->state = (uint8_t)state;
 	c->kind = (uint8_t)kind;
+	ch_become(c, state);
 	c->client = c->forward = c->connector = -1;
 	c->record = kind == CH_SESSION ? ch_record() : -1;
 	for (int k = 0; k < CH_ENDS && kind != CH_PROXY; k++)
@@ -2432,7 +2509,7 @@ static void ch_free(struct channel *c)
 		g.ch.record[c->record].used = false;
 	if (c->remote_packet > 0)	/* it was open: its first window was given for nothing */
 		rl_take(RL_DOWN, &c->sender, (int64_t)ch_first_window(c) - c->window);
-	c->state = CH_FREE;
+	ch_become(c, CH_FREE);
 	pool_account(c);
 	while (g.ch.end > 0 && g.ch.slot[g.ch.end - 1].state == CH_FREE)
 		g.ch.end--;
@@ -2461,8 +2538,10 @@ static void ch_end_input(struct channel *c)
 /* Its local program is gone: nobody reads or writes any more. */
 static void ch_abandon(struct channel *c)
 {
-	if (c->events & CH_EV_REFUSED)
-		c->state = CH_DEAD;
+	if (c->state == CH_REFUSED || c->state == CH_ENDED)
+		ch_become(c, CH_DEAD);
+	else if (c->state == CH_CONFIRMED || c->state == CH_STARTING)
+		ch_become(c, CH_OPEN);
 	c->client = -1;
 	c->flags |= CH_ABANDONED;
 	c->events = 0;
@@ -2475,12 +2554,12 @@ static void ch_abandon(struct channel *c)
  * still delivered. */
 static void ch_lose(struct channel *c)
 {
-	if (c->state == CH_OPENING || (c->events & CH_EV_CONFIRMED && !(c->flags & CH_REQUESTED)))
-		c->events = CH_EV_REFUSED;
+	if (c->state != CH_OPEN && c->client < 0)
+		ch_become(c, CH_DEAD);
+	else if (c->state == CH_OPENING || c->state == CH_CONFIRMED)
+		ch_become(c, CH_REFUSED);
 	ch_end_input(c);
 	c->flags |= CH_EOF_SENT | CH_EOF_RCVD | CH_CLOSE_SENT | CH_CLOSE_RCVD;
-	if (c->state != CH_OPEN && c->client < 0)
-		c->state = CH_DEAD;
 }
 
 /* Remembers a request that wants a reply. */
@@ -2529,13 +2608,13 @@ static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint3
 {
 	ssize_t n = 0;
 	ch_count(c, s == CH_OUT ? OUT_BYTES : ERR_BYTES, len);
-	bool first = c->events & CH_EV_CONFIRMED;	/* a SOCKS grant goes before it, or no descriptor is lent yet */
+	bool open = c->state == CH_OPEN;	/* before, something else goes first, or no descriptor is lent yet */
 	struct iovec iov = { (void *)(uintptr_t)p, len };
-	if (fd_of(c, s) >= 0 && c->queue[s].len == 0 && c->end[s].nonblock && !first)
+	if (open && fd_of(c, s) >= 0 && c->queue[s].len == 0 && c->end[s].nonblock)
 		n = fd_give(&c->end[s], &iov, 1);
 	if (n == FD_ERROR)
 		ch_end_output(c, s);
-	bool nobody = fd_of(c, s) < 0 && !first && !(c->flags & CH_SOCKS_PENDING) && !ch_is_proxied(c);
+	bool nobody = open && fd_of(c, s) < 0 && !ch_is_proxied(c);
 	uint32_t taken = nobody ? len : n > 0 ? (uint32_t)n : 0;
 	c->consumed += taken;
 	if (taken < len)
@@ -2549,7 +2628,7 @@ static void ch_tell(struct channel *c, const char *text)
 {
 	struct passed *d = &c->end[CH_ERR];
 	uint32_t len = (uint32_t)strlen(text);
-	if ((d->fd >= 0 || c->events & CH_EV_CONFIRMED) && pool_room(c) >= len)
+	if ((d->fd >= 0 || c->state != CH_OPEN) && pool_room(c) >= len)
 		ch_deliver(c, CH_ERR, (const uint8_t *)text, len);
 	else if (d->fd >= 0 && d->nonblock && c->queue[CH_ERR].len == 0)
 		(void)fd_give(d, &(struct iovec){ (void *)(uintptr_t)text, len }, 1);
@@ -2687,7 +2766,7 @@ static void ch_tell_eow(struct channel *c)
  * a stdio forward with the server's EOF (STDIO-eof). */
 static bool ch_is_over(const struct channel *c)
 {
-	if (c->flags & (CH_CLOSE_RCVD | CH_ABANDONED | CH_REFUSED))
+	if (c->flags & (CH_CLOSE_RCVD | CH_ABANDONED | CH_FAILED))
 		return true;
 	if (c->kind == CH_STDIO && c->flags & CH_EOF_RCVD)
 		return ch_empty(c);
@@ -2697,7 +2776,7 @@ static bool ch_is_over(const struct channel *c)
 /* Whatever the channel's state asks to be sent or closed now. */
 static void ch_settle(struct channel *c)
 {
-	if (c->state != CH_OPEN || c->events & CH_EV_CONFIRMED || c->flags & CH_SOCKS_PENDING || ch_is_proxied(c))
+	if (c->state != CH_OPEN || ch_is_proxied(c))
 		return;
 	if (c->flags & (CH_EOF_RCVD | CH_CLOSE_RCVD) && ch_empty(c))
 		ch_end_output(c, CH_OUT);
@@ -2715,12 +2794,8 @@ static void ch_settle(struct channel *c)
 		}
 		ch_credit(c);
 	}
-	if (c->flags & CH_CLOSE_SENT && c->flags & CH_CLOSE_RCVD && ch_empty(c)) {
-		if (c->client < 0)
-			c->state = CH_DEAD;
-		else
-			c->events |= CH_EV_ENDED;
-	}
+	if (c->flags & CH_CLOSE_SENT && c->flags & CH_CLOSE_RCVD && ch_empty(c))
+		ch_become(c, c->client < 0 ? CH_DEAD : CH_ENDED);
 }
 
 /* All of them, in turn: the first ones may take what RateLimit has left. */
@@ -2853,9 +2928,7 @@ static void tt_resize(void)
 	for (int i = 0; i < g.ch.end; i++) {
 		struct channel *c = &g.ch.slot[i];
 		struct winsize w;
-		if (!tt_is_open(c) || c->events & CH_EV_CONFIRMED)
-			continue;
-		if (ioctl(c->end[CH_IN].fd, TIOCGWINSZ, &w) != 0 || memcmp(&w, &c->size, sizeof w) == 0)
+		if (!tt_is_open(c) || ioctl(c->end[CH_IN].fd, TIOCGWINSZ, &w) != 0 || memcmp(&w, &c->size, sizeof w) == 0)
 			continue;
 		c->size = w;
 		struct buf *b = tx_request(c, "window-change", false);
@@ -3702,7 +3775,6 @@ static void fw_open(struct channel *c, const struct endpoint *to, const char *fr
 	buf_put_text(b, path ? "" : from_ip);
 	buf_put_u32(b, path ? 0 : from_port);
 	tx_end(b);
-	c->state = CH_OPENING;
 }
 
 /* The same for a socket that somebody connected to one of our listeners. */
@@ -3722,6 +3794,8 @@ static void fw_open_for(struct channel *c, const struct endpoint *to)
 		port = ntohs(v4->sin_port);
 	}
 	fw_open(c, to, ip, port);
+	ch_become(c, CH_OPENING);
+	c->deadline = 0;		/* it waits for the server as long as the link stands */
 }
 
 static void fw_accept(struct forward *f, int listener)
@@ -3729,10 +3803,10 @@ static void fw_accept(struct forward *f, int listener)
 	int fd = fd_accept(listener, &g.fw.accept_after);
 	if (fd < 0)
 		return;
-	struct channel *c = g.lk.state == LK_UP ? ch_alloc(CH_LOCAL, CH_SOCKS) : NULL;
+	struct channel *c = g.lk.state == LK_UP ? ch_alloc(CH_LOCAL, CH_SOCKS_LOCAL) : NULL;
 	if (!c || us_is_crowded(f->uid)) {	/* the link may have gone since poll() */
 		if (c)
-			c->state = CH_DEAD;
+			ch_become(c, CH_DEAD);
 		close(fd);
 		return;
 	}
@@ -3820,7 +3894,7 @@ static size_t fw_socks_grant(const struct channel *c, uint8_t to[10])
 	return c->socks == 4 ? sizeof v4 : sizeof v5;
 }
 
-/* A local socket in CH_SOCKS is readable: its bytes are looked at in place and
+/* A local socket in CH_SOCKS_LOCAL is readable: its bytes are looked at in place and
  * taken once they make a step.  `ended`: no more will come. */
 static void fw_socks_local(struct channel *c, bool ended)
 {
@@ -3837,7 +3911,7 @@ static void fw_socks_local(struct channel *c, bool ended)
 			return;
 		if (used <= 0 || fd_read(c->end[CH_IN].fd, g.scratch, (size_t)used) != used ||
 		    (!done && fd_write(c->end[CH_IN].fd, fw_socks_method, sizeof fw_socks_method) < 2)) {
-			c->state = CH_DEAD;
+			ch_become(c, CH_DEAD);
 			return;
 		}
 	}
@@ -3845,22 +3919,18 @@ static void fw_socks_local(struct channel *c, bool ended)
 		fw_open_for(c, &to);
 }
 
-/* What the server said to the opening of a local socket's channel. */
-static void fw_local_events(struct channel *c)
+/* The server has opened a local socket's channel. */
+static void fw_local_opened(struct channel *c)
 {
 	uint8_t grant[10];
-	if (c->events & CH_EV_REFUSED)
-		c->state = CH_DEAD;
-	if (c->events & CH_EV_CONFIRMED) {
-		g.fw.accepted++;
-		fw_tried(c, NULL);
-	}
-	if (c->events & CH_EV_CONFIRMED && c->socks) {
+	ch_become(c, CH_OPEN);
+	g.fw.accepted++;
+	fw_tried(c, NULL);
+	if (c->socks) {
 		size_t n = fw_socks_grant(c, grant);
 		if (fd_write(c->end[CH_OUT].fd, grant, n) != (ssize_t)n)
 			ch_end_output(c, CH_OUT);
 	}
-	c->events = 0;
 }
 
 /* --- connections that the server opens --------------------------------------- */
@@ -3875,15 +3945,15 @@ static void fw_refuse(struct channel *c, const char *why)
 	fw_release_connector(&c->connector);
 	if (c->state == CH_CONNECTING) {
 		tx_channel_open_failure(c->remote_id, SSH_OPEN_CONNECT_FAILED, *why ? why : "connect failed");
-		c->state = CH_DEAD;
-	} else {			/* opened for SOCKS */
-		c->flags &= (uint16_t)~CH_SOCKS_PENDING;
-		c->flags |= CH_REFUSED;
+		ch_become(c, CH_DEAD);
+	} else {
+		ch_become(c, CH_OPEN);
+		c->flags |= CH_FAILED;
 		ch_end_output(c, CH_OUT);
 	}
 }
 
-static void fw_confirm(struct channel *c)
+static void fw_confirm(struct channel *c, enum ch_state next)
 {
 	struct buf *b = tx_begin(SSH_CHANNEL_OPEN_CONFIRMATION);
 	buf_put_u32(b, c->remote_id);
@@ -3891,7 +3961,7 @@ static void fw_confirm(struct channel *c)
 	buf_put_u32(b, c->window);
 	buf_put_u32(b, PACKET_MAX);
 	tx_end(b);
-	c->state = CH_OPEN;
+	ch_become(c, next);
 }
 
 /* A few words of ours to the server's side; false if its window is too small. */
@@ -3915,11 +3985,11 @@ static void fw_connected(struct channel *c, int fd)
 	fw_tried(c, NULL);
 	g.fw.accepted++;
 	if (c->state == CH_CONNECTING)
-		fw_confirm(c);
+		fw_confirm(c, CH_OPEN);
 	else {
-		c->flags &= (uint16_t)~CH_SOCKS_PENDING;
+		ch_become(c, CH_OPEN);
 		if (c->kind == CH_REMOTE && !fw_send_data(c, grant, fw_socks_grant(c, grant)))
-			c->flags |= CH_REFUSED;
+			c->flags |= CH_FAILED;
 	}
 }
 
@@ -4058,9 +4128,8 @@ static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint
 		fw_connect(c, &f->connect);
 		return;
 	}
-	c->flags |= CH_SOCKS_PENDING;
 	c->deadline = g.now + SOCKS_MS;
-	fw_confirm(c);
+	fw_confirm(c, CH_SOCKS_REMOTE);
 }
 
 /* --- the link ------------------------------------------------------------------- */
@@ -4115,20 +4184,17 @@ static const struct forward *fw_failed(void)
 
 static void fw_settle_channel(struct channel *c)
 {
-	if (c->flags & CH_SOCKS_PENDING && c->flags & CH_CLOSE_RCVD)
-		fw_refuse(c, "");	/* the server, or the link, is gone */
+	bool speaks = c->state == CH_SOCKS_REMOTE || c->state == CH_GREETING;
+	if (speaks && (c->flags & CH_CLOSE_RCVD || g.now >= c->deadline))
+		fw_refuse(c, "");
 	else if (c->connector >= 0 || c->state == CH_CONNECTING)
 		fw_connecting(c);
-	else if (c->flags & CH_SOCKS_PENDING && c->state == CH_OPEN && c->kind == CH_REMOTE)
+	else if (c->state == CH_SOCKS_REMOTE)
 		fw_socks_remote(c);
-	if (c->kind == CH_LOCAL && c->events)
-		fw_local_events(c);
-	if (g.now < c->deadline)
-		return;
-	if (c->flags & CH_SOCKS_PENDING)
-		fw_refuse(c, "");
-	else if (c->state == CH_SOCKS)
-		c->state = CH_DEAD;
+	else if (c->state == CH_CONFIRMED)
+		fw_local_opened(c);
+	else if (c->state == CH_SOCKS_LOCAL && g.now >= c->deadline)
+		ch_become(c, CH_DEAD);
 }
 
 static void fw_settle(void)
@@ -4216,14 +4282,12 @@ static void in_connection(struct buf *b)
 
 static void in_channels(struct buf *b)
 {
-	static const char *const kinds[] = { "client-session", "stdio-forward", "direct", "forwarded", "x11", "proxied" };
-	static const char *const states[] = { "free", "socks", "connecting", "opening", "open", "closed" };
 	in_print(b, "The following connections are open:\r\n");
 	for (int i = 0; i < g.ch.end; i++) {
 		const struct channel *c = &g.ch.slot[i];
 		if (c->state == CH_FREE || c->state == CH_DEAD)
 			continue;
-		in_print(b, "  #%d %s (%s r%u i%u/%u o%u%s)\r\n", i, kinds[c->kind], states[c->state],
+		in_print(b, "  #%d %s (%s r%u i%u/%u o%u%s)\r\n", i, ch_kinds[c->kind].name, ch_states[c->state].name,
 			 (unsigned)c->remote_id, (unsigned)(c->queue[CH_OUT].len + c->queue[CH_ERR].len),
 			 (unsigned)c->window, (unsigned)c->remote_window, c->flags & CH_TTY ? " tty" : "");
 	}
@@ -4473,7 +4537,7 @@ static void px_tell_answer(struct client *c)
 static void px_tell_opened(struct client *c, struct channel *ch)
 {
 	struct proxied *px = &ch->px;
-	bool open = !(ch->events & CH_EV_REFUSED);
+	bool open = ch->state == CH_CONFIRMED;
 	struct buf b = px_frame(c, open ? SSH_CHANNEL_OPEN_CONFIRMATION : SSH_CHANNEL_OPEN_FAILURE);
 	buf_put_u32(&b, px->id);
 	if (open) {
@@ -4486,10 +4550,9 @@ static void px_tell_opened(struct client *c, struct channel *ch)
 		buf_put_bytes(&b, px->store, 4);
 		buf_put_str(&b, (struct str){ px->store + 4, px->stored - 4u });
 		buf_put_text(&b, "");
-		ch->state = CH_DEAD;
 	}
 	px_frame_end(c, &b, 0);
-	ch->events = 0;
+	ch_become(ch, open ? CH_OPEN : CH_DEAD);
 }
 
 static void px_tell_verdict(struct client *c, struct channel *ch)
@@ -4565,14 +4628,13 @@ static bool px_is_stillborn(const struct client *c, const struct channel *ch)
  * the new window is added when it comes. */
 static void px_reopen(struct client *c, struct channel *ch)
 {
-	bool told = ch->events == 0;
+	bool told = ch->state == CH_OPEN;
 	tx_channel(SSH_CHANNEL_CLOSE, ch);
 	ch->flags &= (uint16_t)~(CH_EOF_RCVD | CH_CLOSE_RCVD);
 	ch->px.owed = told ? PX_FRESH | PX_REOPENED : PX_FRESH;
 	ch->px.adjust -= ch->remote_window;
 	ch->px.reopened++;
-	ch->state = CH_OPENING;
-	ch->events = 0;
+	ch_become(ch, CH_OPENING);
 	c->reopening += told;
 	tx_channel_open("session", ch_index(ch), ch->window, ch->px.packet < PACKET_MAX ? ch->px.packet : PACKET_MAX);
 }
@@ -4583,11 +4645,9 @@ static void px_reopened(struct client *c, struct channel *ch)
 	ch->remote_packet = px_packet_max(ch->remote_packet);
 	ch->px.owed &= (uint8_t)~PX_REOPENED;
 	c->reopening--;
-	if (ch->events & CH_EV_REFUSED || (int32_t)ch->px.adjust < 0) {
-		ch->state = ch->events & CH_EV_REFUSED ? CH_DEAD : ch->state;
+	if (ch->state == CH_REFUSED || (int32_t)ch->px.adjust < 0)
 		px_drop(c, "its session was closed and cannot be opened again");
-	}
-	ch->events = 0;
+	ch_become(ch, ch->state == CH_REFUSED ? CH_DEAD : CH_OPEN);
 }
 
 /* Puts the next frame of channel ch that is due into c->out, if there is one:
@@ -4595,15 +4655,16 @@ static void px_reopened(struct client *c, struct channel *ch)
 static void px_tell(struct client *c, struct channel *ch)
 {
 	struct proxied *px = &ch->px;
+	bool decided = ch->state == CH_CONFIRMED || ch->state == CH_REFUSED;
 	if (px->owed & PX_OPEN)
 		px_tell_open(c, ch);
 	else if (px_is_stillborn(c, ch))
 		px_reopen(c, ch);
-	else if (ch->events && c->closing)		/* no verdict of the server's */
+	else if (decided && c->closing)		/* no verdict of the server's */
 		return;
-	else if (ch->events && px->owed & PX_REOPENED)
+	else if (decided && px->owed & PX_REOPENED)
 		px_reopened(c, ch);
-	else if (ch->events)
+	else if (decided)
 		px_tell_opened(c, ch);
 	else if (ch->state != CH_OPEN)
 		return;
@@ -4771,7 +4832,7 @@ static void px_server_open(struct forward *f, struct buf *b, uint32_t id, uint32
 	if (!ch || pool_room(ch) < b->len - 1) {
 		tx_channel_open_failure(id, SSH_OPEN_RESOURCE_SHORTAGE, "no channel is free");
 		if (ch)
-			ch->state = CH_DEAD;
+			ch_become(ch, CH_DEAD);
 		return;
 	}
 	ch->client = f->client;
@@ -4810,7 +4871,7 @@ static struct channel *px_channel(struct client *c, struct buf *b, enum ch_state
 {
 	uint32_t id = buf_get_u32(b);
 	struct channel *ch = !b->bad && id < (uint32_t)g.ch.end ? &g.ch.slot[id] : NULL;
-	if (ch && px_owns(c, ch) && ch->state == state && ch->events == 0 && !(ch->flags & CH_CLOSE_SENT))
+	if (ch && px_owns(c, ch) && ch->state == state && !(ch->flags & CH_CLOSE_SENT))
 		return ch;
 	px_drop(c, "message for a channel that is not its own");
 	return NULL;
@@ -4912,7 +4973,7 @@ static void px_channel_open(struct client *c, struct buf *b)
 		c->verdict = PX_NO_CHANNEL;
 		c->word = id;
 	} else if (!px_terms(ch, &terms)) {
-		ch->state = CH_DEAD;
+		ch_become(ch, CH_DEAD);
 		px_drop(c, "channel open");
 	} else {
 		ch->client = (int16_t)(c - g.mx.slot);
@@ -4940,7 +5001,7 @@ static void px_open_confirmation(struct client *c, struct buf *b)
 		px_drop(c, "channel open confirmation");
 		return;
 	}
-	ch->state = CH_OPEN;
+	ch_become(ch, CH_OPEN);
 	px_relay(c, ch, b);
 }
 
@@ -4952,7 +5013,7 @@ static void px_open_failure(struct client *c, struct buf *b)
 	px_text(b, tx_text_max());
 	if (!ch || !px_whole(b))
 		return;
-	ch->state = CH_DEAD;
+	ch_become(ch, CH_DEAD);
 	px_relay(c, ch, b);
 }
 
@@ -5268,10 +5329,10 @@ static void px_settle_channels(void)
 	bool may_send = g.lk.state == LK_UP && !tp_info()->exchanging;
 	for (int i = 0; i < g.ch.end; i++) {
 		struct channel *ch = &g.ch.slot[i];
-		if (!ch_is_proxied(ch) || ch->state != CH_OPEN || ch->events)
+		if (!ch_is_proxied(ch) || ch->state != CH_OPEN)
 			continue;
 		if (ch->px.owed & PX_CLOSED && ch->flags & CH_CLOSE_SENT)
-			ch->state = CH_DEAD;
+			ch_become(ch, CH_DEAD);
 		else if (may_send)
 			ch_credit(ch);
 	}
@@ -5307,7 +5368,7 @@ static void px_leave(struct client *c)
 		}
 		if (g.lk.state == LK_UP && !c->closing)
 			tx_channel_open_failure(ch->remote_id, SSH_OPEN_CONNECT_FAILED, "connect failed");
-		ch->state = CH_DEAD;
+		ch_become(ch, CH_DEAD);
 	}
 	for (int i = 0; i < FORWARDS; i++) {
 		struct forward *f = &g.fw.slot[i];
@@ -5512,7 +5573,7 @@ static bool xf_wanted(uint16_t wish)
 {
 	for (int i = 0; i < g.ch.end; i++) {
 		const struct channel *c = &g.ch.slot[i];
-		if (c->state == CH_OPEN && c->flags & wish && !(c->flags & (CH_ABANDONED | CH_CLOSE_SENT | CH_CLOSE_RCVD)))
+		if (ch_is_open(c) && c->flags & wish && !(c->flags & (CH_ABANDONED | CH_CLOSE_SENT | CH_CLOSE_RCVD)))
 			return true;
 	}
 	return false;
@@ -5534,9 +5595,8 @@ static bool xf_server_open(struct str type, uint32_t id, uint32_t window, uint32
 	if (c)
 		c->flags |= wish;
 	if (c && x11) {
-		c->flags |= CH_SOCKS_PENDING;
 		c->deadline = g.now + SOCKS_MS;
-		fw_confirm(c);
+		fw_confirm(c, CH_GREETING);
 	} else if (c)
 		fw_connect_path(c, xf_agent());
 	return true;
@@ -5548,7 +5608,7 @@ static void xf_settle(void)
 		xf_read_cookie();
 	for (int i = 0; i < g.ch.end; i++) {
 		struct channel *c = &g.ch.slot[i];
-		if (c->kind == CH_X11 && c->state == CH_OPEN && c->flags & CH_SOCKS_PENDING && c->connector < 0)
+		if (c->state == CH_GREETING && c->connector < 0)
 			xf_greeting(c);
 	}
 }
@@ -5570,7 +5630,7 @@ static struct channel *rx_late_channel(struct buf *b)
 {
 	uint32_t id = buf_get_u32(b);
 	struct channel *c = !b->bad && id < (uint32_t)g.ch.end ? &g.ch.slot[id] : NULL;
-	return c && c->state == CH_OPEN && !(c->flags & CH_CLOSE_RCVD) ? c : NULL;
+	return c && ch_is_open(c) && !(c->flags & CH_CLOSE_RCVD) ? c : NULL;
 }
 
 /* The same for what must not: NULL, and the link is lost. */
@@ -5625,11 +5685,9 @@ static void rx_channel_open_confirmation(struct buf *b)
 		rx_bad("channel open confirmation");
 		return;
 	}
-	c->state = CH_OPEN;
+	ch_become(c, c->flags & CH_ABANDONED ? CH_OPEN : CH_CONFIRMED);
 	if (c->kind == CH_PROXY)
 		c->px.adjust += c->remote_window;	/* px_reopen() */
-	if (!(c->flags & CH_ABANDONED))
-		c->events |= CH_EV_CONFIRMED;
 }
 
 static void rx_channel_open_failure(struct buf *b)
@@ -5650,10 +5708,7 @@ static void rx_channel_open_failure(struct buf *b)
 		log_at(TP_VERBOSE, "channel %d: open failed: %s", ch_index(c), why);
 	else
 		fw_tried(c, why);
-	if (c->flags & CH_ABANDONED)
-		c->state = CH_DEAD;
-	else
-		c->events |= CH_EV_REFUSED;
+	ch_become(c, c->client < 0 ? CH_DEAD : CH_REFUSED);
 	if (ch_is_proxied(c))
 		px_server_refused(c, code, text);
 }
@@ -5794,7 +5849,7 @@ static void rx_refused(struct channel *c, enum ch_request what)
 		c->flags &= (uint16_t)~CH_DISPLAY;
 	else {	/* whatever status came, or comes, is of no command */
 		ch_end_input(c);
-		c->flags |= CH_REFUSED;
+		c->flags |= CH_FAILED;
 	}
 }
 
@@ -6119,7 +6174,7 @@ static const char *st_session_state(const struct client *c)
 	const struct channel *ch = c->channel >= 0 ? &g.ch.slot[c->channel] : NULL;
 	if (!ch)
 		return "waiting";
-	if (ch->state == CH_OPENING || ch->events & CH_EV_CONFIRMED)
+	if (ch->state < CH_OPEN)
 		return "opening";
 	return ch->flags & (CH_CLOSE_SENT | CH_CLOSE_RCVD) ? "closing" : "open";
 }
@@ -7366,7 +7421,7 @@ static void mx_probe_events(struct client *c)
 /* Passes a signal on to a session's command (RFC 4254, 6.9); false if it cannot be. */
 static bool mx_send_signal(struct channel *ch, struct str name)
 {
-	if (ch->state != CH_OPEN || ch->events & CH_EV_CONFIRMED || ch->flags & CH_CLOSE_SENT || tp_room() == 0)
+	if (ch->state != CH_OPEN || ch->flags & CH_CLOSE_SENT || tp_room() == 0)
 		return false;
 	struct buf *m = tx_request(ch, "signal", false);
 	buf_put_str(m, name);
@@ -7908,7 +7963,7 @@ static void mx_request_session(struct client *c, struct channel *ch)
 	mx_parse_session(&b, &s);	/* it was checked when it came */
 	ch_name(ch, s.command);
 	ch->escape = s.want_tty ? s.escape : NO_ESCAPE;
-	ch->flags |= CH_LINE_START | CH_REQUESTED;
+	ch->flags |= CH_LINE_START;
 	bool own = us_is_own(us_peer(c->fd).uid);	/* agent and display are its user's */
 	if (s.want_x11 && own)
 		xf_request_x11(ch);
@@ -7935,6 +7990,7 @@ static void mx_request_session(struct client *c, struct channel *ch)
 		buf_put_str(m, s.command);
 	tx_end(m);
 	ch_expect(ch, what);
+	ch_become(ch, CH_STARTING);
 }
 
 /* Tells the client, whose descriptors are the channel's from here on. */
@@ -7946,7 +8002,8 @@ static void mx_start(struct client *c, struct channel *ch)
 	if (ch->kind == CH_SESSION)
 		fd_lend(&ch->end[CH_ERR], c->fds[2]);
 	c->n_fds = 0;
-	if (ch->flags & CH_REFUSED)	/* nobody will read it */
+	ch_become(ch, CH_OPEN);
+	if (ch->flags & CH_FAILED)	/* nobody will read it */
 		ch_end_input(ch);
 	mx_reply(c, MUX_S_SESSION_OPENED, c->rid, &sid, NULL);
 	log_at(TP_VERBOSE, "channel %d: session opened", ch_index(ch));
@@ -7980,7 +8037,7 @@ static void mx_refused(struct client *c, struct channel *ch)
 {
 	bool up = g.lk.state == LK_UP;
 	bool wait = up ? ch->kind == CH_SESSION && mx_learn_limit(g.ch.sessions - 1) : g.rn.stop == RN_RUN;
-	ch->state = CH_DEAD;
+	ch_become(ch, CH_DEAD);
 	c->channel = -1;
 	if (wait && g.now < c->give_up) {
 		c->phase = MX_QUEUED;
@@ -7993,7 +8050,7 @@ static void mx_refused(struct client *c, struct channel *ch)
  * does if another one ends at that moment (SES-stillborn). */
 static bool mx_is_stillborn(const struct client *c, const struct channel *ch)
 {
-	bool taken = ch->flags & CH_REQUESTED && ch->request[0] == CH_RQ_NONE;
+	bool taken = ch->state == CH_STARTING && ch->request[0] == CH_RQ_NONE;
 	return ch->kind == CH_SESSION && !taken && ch->flags & CH_CLOSE_RCVD && !(ch->flags & CH_CLOSE_SENT) &&
 	       c->reopened < REOPENS && g.now < c->give_up;
 }
@@ -8023,18 +8080,17 @@ static bool mx_confirmed(struct client *c, struct channel *ch)
 		mx_reopen(c, ch);
 		return false;
 	}
-	if (!(ch->flags & CH_REQUESTED) && tp_room() == 0)
+	if (ch->state == CH_CONFIRMED && tp_room() == 0)
 		return false;
-	if (!(ch->flags & CH_REQUESTED) && ch->kind == CH_SESSION)
+	if (ch->state == CH_CONFIRMED && ch->kind == CH_SESSION)
 		mx_request_session(c, ch);
 	g.mx.open_wait = 0;
 	if (!mx_awaits_start(ch)) {
-		ch->events &= (uint8_t)~CH_EV_CONFIRMED;
 		mx_start(c, ch);
 		rn_again();		/* its end may have come already */
 	}
 	tp_flush();
-	return !(ch->events & CH_EV_CONFIRMED);
+	return ch->state == CH_OPEN;
 }
 
 /* What has happened to a client's session since the last turn. */
@@ -8042,11 +8098,11 @@ static void mx_session_events(struct client *c)
 {
 	struct channel *ch = &g.ch.slot[c->channel];
 	uint32_t sid = (uint32_t)c->channel;
-	if (ch->events & CH_EV_REFUSED) {
+	if (ch->state == CH_REFUSED) {
 		mx_refused(c, ch);
 		return;
 	}
-	if (ch->events & CH_EV_CONFIRMED && !mx_confirmed(c, ch))
+	if ((ch->state == CH_CONFIRMED || ch->state == CH_STARTING) && !mx_confirmed(c, ch))
 		return;
 	if (ch->events & CH_EV_TTY_FAILED) {
 		ch->events &= (uint8_t)~CH_EV_TTY_FAILED;
@@ -8060,13 +8116,13 @@ static void mx_session_events(struct client *c)
 		mx_drop(c);
 		return;
 	}
-	if (ch->events & CH_EV_ENDED) {
-		if (ch->flags & CH_STATUS && !(ch->flags & CH_REFUSED))
+	if (ch->state == CH_ENDED) {
+		if (ch->flags & CH_STATUS && !(ch->flags & CH_FAILED))
 			mx_reply(c, MUX_S_EXIT_MESSAGE, sid, &ch->status, NULL);
 		g.mx.completed += (ch->flags & CH_STATUS) != 0;
-		mx_tell_closed(c, ch, ch->flags & CH_STATUS && !(ch->flags & CH_REFUSED) ? (int32_t)ch->status : -1);
+		mx_tell_closed(c, ch, ch->flags & CH_STATUS && !(ch->flags & CH_FAILED) ? (int32_t)ch->status : -1);
 		log_at(TP_VERBOSE, "channel %d: session ended", c->channel);
-		ch->state = CH_DEAD;
+		ch_become(ch, CH_DEAD);
 		c->channel = -1;
 		c->closing = true;
 	}
@@ -8260,7 +8316,7 @@ static bool sd_is_shared(void)
 {
 	int n = 0;
 	for (int i = 0; i < g.ch.end; i++)
-		n += g.ch.slot[i].state == CH_OPEN || g.ch.slot[i].state == CH_OPENING;
+		n += g.ch.slot[i].state == CH_OPENING || ch_is_open(&g.ch.slot[i]);
 	return n > 1;
 }
 
@@ -9267,7 +9323,7 @@ static void lp_add_channel(int i, bool room, int *timeout)
 	short in = 0, out = ch_wants_write(c, CH_OUT) ? POLLOUT : 0;
 	int input = fd_of(c, CH_IN);
 	bool one = input == fd_of(c, CH_OUT);
-	if (room && c->state == CH_SOCKS)
+	if (room && c->state == CH_SOCKS_LOCAL)
 		in = POLLIN | POLLRDHUP;
 	else if (room && ch_wants_send(c))
 		sd_wait(&c->sender, timeout);
@@ -9288,7 +9344,7 @@ static void lp_add_channels(int *timeout)
 		const struct channel *c = &g.ch.slot[i];
 		if (c->state == CH_FREE)
 			continue;
-		if (ch_is_socket(c) && c->connector < 0 && (c->state == CH_SOCKS || c->state == CH_CONNECTING || c->flags & CH_SOCKS_PENDING))
+		if (ch_is_socket(c) && c->connector < 0 && c->state < CH_OPEN)
 			lp_earlier(timeout, c->deadline);
 		lp_add_channel(i, room, timeout);
 	}
@@ -9419,7 +9475,7 @@ static void lp_serve_client(struct client *c, short revents)
 static void lp_serve_input(struct channel *c, short events, short revents)
 {
 	if (events & POLLIN && revents & ~POLLOUT) {
-		if (c->state == CH_SOCKS)
+		if (c->state == CH_SOCKS_LOCAL)
 			fw_socks_local(c, revents & (POLLRDHUP | POLLHUP | POLLERR));
 		else if (fd_of(c, CH_IN) >= 0)
 			sd_announce(ch_index(c), c->end[CH_IN].fd);

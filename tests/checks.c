@@ -53,6 +53,28 @@ static bool check_index(int i, int n)
 	return i >= -1 && i < n;
 }
 
+/* A channel against the tables of its life. */
+static const char *check_life(const struct channel *c)
+{
+	bool waits = c->state == CH_REFUSED || c->state == CH_CONFIRMED || c->state == CH_STARTING || c->state == CH_ENDED;
+	bool lent = fd_of(c, CH_IN) >= 0 || fd_of(c, CH_OUT) >= 0 || fd_of(c, CH_ERR) >= 0;
+	if (c->state >= CH_STATES || c->kind >= CH_KINDS)
+		return "a channel of no state or kind";
+	if (c->state == CH_DEAD)
+		return "a dead channel that was not reaped";
+	if (!(ch_states[c->state].kinds & OF(c->kind)))
+		return "a channel in a state that its kind has not";
+	if (c->flags & ~(ch_kinds[c->kind].flags | CH_EOF_SENT | CH_EOF_RCVD | CH_CLOSE_SENT | CH_CLOSE_RCVD | CH_ABANDONED))
+		return "a channel with a flag that its kind has not";
+	if (waits && c->client < 0)
+		return "a channel that waits for its client, and has none";
+	if (lent && c->state != CH_OPEN && c->kind != CH_LOCAL)
+		return "a channel that has its descriptors before it is open";
+	if (c->kind == CH_PROXY && (c->px.stored > PROXY_STORE || c->px.n_verdicts > PX_VERDICTS))
+		return "a proxied channel holds more than it can";
+	return NULL;
+}
+
 static const char *ch_wrong(void)
 {
 	int sessions = 0;
@@ -63,10 +85,8 @@ static const char *ch_wrong(void)
 		sessions += c->kind == CH_SESSION;
 		if (i >= g.ch.end)
 			return "a channel behind ch.end";
-		if (c->state > CH_DEAD || c->kind > CH_PROXY)
-			return "a channel of no state or kind";
-		if (c->state == CH_DEAD)
-			return "a dead channel that was not reaped";
+		if (check_life(c))
+			return check_life(c);
 		if (!check_index(c->client, CLIENTS) || !check_index(c->forward, FORWARDS) || !check_index(c->connector, CONNECTORS))
 			return "a channel's link beyond its table";
 		if (c->client >= 0 && g.mx.slot[c->client].phase == MX_FREE)
@@ -75,8 +95,6 @@ static const char *ch_wrong(void)
 			return "a channel whose client has another one";
 		if (c->connector >= 0 && g.cn.slot[c->connector].state == CN_IDLE)
 			return "a channel waits for an idle connector";
-		if (c->kind == CH_PROXY && (c->px.stored > PROXY_STORE || c->px.n_verdicts > PX_VERDICTS))
-			return "a proxied channel holds more than it can";
 	}
 	return sessions == g.ch.sessions ? NULL : "ch.sessions is not the number of sessions";
 }

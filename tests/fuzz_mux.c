@@ -59,7 +59,7 @@ static void fuzz_server(uint8_t what, uint32_t id)
 		fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", id, id, 1000, 500);
 	else if (c->state == CH_OPENING)
 		fake_put(SSH_CHANNEL_OPEN_FAILURE, "uuss", id, 1, "", "");
-	else if (c->state == CH_OPEN && !(c->flags & CH_CLOSE_RCVD))
+	else if (ch_is_open(c) && !(c->flags & CH_CLOSE_RCVD))
 		fake_put(what & 1 ? SSH_CHANNEL_CLOSE : SSH_CHANNEL_EOF, "u", id);
 }
 
@@ -109,7 +109,7 @@ static void fuzz_server_says(struct fuzz_input *f)
 	uint8_t what = fuzz_byte(f);
 	uint32_t id = fuzz_byte(f) % CHANNELS;
 	size_t n = fuzz_bytes(f, fuzz_byte(f), &bytes);
-	if (g.ch.slot[id].state != CH_OPEN)
+	if (!ch_is_open(&g.ch.slot[id]))
 		return;
 	switch (what % 5) {
 	case 0: fake_put(SSH_CHANNEL_DATA, "uS", id, bytes, n); break;

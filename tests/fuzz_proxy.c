@@ -69,7 +69,7 @@ static void fuzz_server(struct fuzz_input *f, uint8_t op)
 	uint32_t id = which % CHANNELS;
 	size_t n = fuzz_bytes(f, fuzz_byte(f), &bytes);
 	const struct channel *c = &g.ch.slot[id];
-	bool open = c->state == CH_OPEN;
+	bool open = ch_is_open(c);
 	if (op == 0 && c->state == CH_OPENING)
 		fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", id, FUZZ_REMOTE + id, n * 20, 400);
 	else if (op == 1 && c->state == CH_OPENING)
