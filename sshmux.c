@@ -554,6 +554,7 @@ struct forward {
 	bool permanent;			/* was set up once, or from an option: tried again for ever */
 	uint8_t tries;			/* failures since it last stood */
 	bool told;			/* the last connection failed, and `why` was said */
+	bool cleared;			/* the server was asked to remove what is at its path */
 	uint32_t since;			/* ev_seconds() of its last change of state */
 	uint32_t connections, failed;	/* in all; of them, not made */
 	uint64_t bytes[2];		/* IN_BYTES to the server, OUT_BYTES from it */
@@ -618,6 +619,8 @@ static struct {
 		int64_t rate[RL_WAYS];		/* RateLimit: bits a second by enum rl_way, 0 for any */
 		int64_t request_tty, escape;	/* enum cl_tty; a character or NO_ESCAPE */
 		int64_t forward_x11, x11_trusted;	/* no, yes; 0 not said, 1 no, 2 yes */
+		const char *permit_open;	/* HOST:PORT..., one blank between them */
+		int64_t bind_unlink, bind_mask;
 		const char *forward_agent;	/* "yes", "no", a path, "$" and a variable's name */
 		const char *xauth;
 		const char *stdio_forward;
@@ -2949,10 +2952,19 @@ static bool us_address(struct sockaddr_un *a, const char *path)
 {
 	memset(a, 0, sizeof *a);
 	a->sun_family = AF_UNIX;
-	if (strlen(path) >= sizeof a->sun_path)
-		return false;
-	strcpy(a->sun_path, path);
-	return true;
+	bool fits = strlen(path) < sizeof a->sun_path;
+	if (fits)
+		strcpy(a->sun_path, path);
+	else
+		errno = ENAMETOOLONG;
+	return fits;
+}
+
+static const char *us_too_long(const char *path, size_t most)
+{
+	static char text[64];
+	snprintf(text, sizeof text, "path is too long (%zu bytes, at most %zu)", strlen(path), most);
+	return text;
 }
 
 static bool us_random_bytes(void *to, size_t n)
@@ -3036,7 +3048,7 @@ static const char *us_check(const char *path)
 {
 	struct stat st;
 	if (strlen(path) + US_SUFFIX >= US_PATH)
-		return "path is too long";
+		return us_too_long(path, US_PATH - US_SUFFIX - 1);
 	if (access(us_directory(path), W_OK | X_OK) != 0 || stat(us_directory(path), &st) != 0)
 		return strerror(errno);
 	if ((st.st_mode & (S_IWOTH | S_ISVTX)) == S_IWOTH)
@@ -3334,6 +3346,8 @@ static int us_accept(int listener)
  * A forward's fate reaches the client that asked as its `answered` event.
  * Calls log_, rn_, ev_, buf_, pool_, fd_, cn_, tx_, ch_, us_. */
 
+#define FW_UNLINK_HINT " (StreamLocalBindUnlink=yes removes a socket left there)"
+
 static bool fw_is_path(const struct endpoint *e)
 {
 	return e->port == FW_PATH;
@@ -3506,6 +3520,37 @@ static void fw_tried(struct channel *c, const char *why)
 		memcpy(f->why, text, sizeof text);
 }
 
+/* One HOST:PORT of PermitRemoteOpen, up to a blank; either may be *, port 0 is. */
+static bool fw_destination(const char *p, struct str *host, uint32_t *port)
+{
+	bool bracket = *p == '[';
+	size_t n = strcspn(p + bracket, bracket ? "] " : ": ");
+	*host = (struct str){ (const uint8_t *)p + bracket, (uint32_t)n };
+	p += n + 2 * bracket;
+	if (n == 0 || p[-bracket] == ' ' || *p != ':')
+		return false;
+	bool any = *++p == '*';
+	char *end;
+	*port = any ? 0 : (uint32_t)strtoul(p, &end, 10);
+	p = any ? p + 1 : isdigit((unsigned char)*p) ? end : "?";
+	return (!*p || *p == ' ') && *port <= 65535 && (any || *port > 0);
+}
+
+/* Whether SOCKS at the server may lead to `to` (PermitRemoteOpen). */
+static bool fw_permits(const struct endpoint *to)
+{
+	struct str host;
+	uint32_t port;
+	for (const char *p = g.op.permit_open; *p; p += *p == ' ') {
+		if (!fw_destination(p, &host, &port))
+			return strcasecmp(p, "any") == 0;
+		if ((str_is(host, "*") || str_is(host, to->host)) && (port == 0 || port == to->port))
+			return true;
+		p += strcspn(p, " ");
+	}
+	return false;
+}
+
 /* --- connectors: a few, shared by all that must resolve or connect --------- */
 
 static int fw_connector(void)
@@ -3553,6 +3598,7 @@ static void fw_decided(struct forward *f, bool stands)
 		log_at(f->tries ? TP_INFO : TP_VERBOSE, "forward %s is set up", fw_name(f));
 		g.fw.accepted += f->type == FW_REMOTE;
 		f->permanent = true;
+		f->cleared = false;
 		f->tries = 0;
 		f->why[0] = 0;
 		return;
@@ -3625,11 +3671,15 @@ static void fw_bind_path(struct forward *f)
 	struct sockaddr_un a;
 	struct stat st;
 	if (!us_address(&a, f->listen.host)) {
-		snprintf(f->why, sizeof f->why, "path is too long");
+		snprintf(f->why, sizeof f->why, "%s", us_too_long(f->listen.host, sizeof a.sun_path - 1));
 		return;
 	}
-	mode_t mask = umask(0177);
+	if (g.op.bind_unlink && lstat(f->listen.host, &st) == 0 && S_ISSOCK(st.st_mode))
+		unlink(f->listen.host);
+	mode_t mask = umask((mode_t)g.op.bind_mask);
 	bool ok = fw_bind(f, &a, sizeof a);
+	if (!ok && errno == EADDRINUSE)
+		snprintf(f->why, sizeof f->why, "%s" FW_UNLINK_HINT, strerror(EADDRINUSE));
 	umask(mask);
 	if (ok && lstat(f->listen.host, &st) == 0) {
 		f->dev = st.st_dev;
@@ -3719,6 +3769,62 @@ static void fw_ask(struct forward *f)
 	fw_tx(f, false, true);
 }
 
+/* StreamLocalBindUnlink: a session of our own removes the socket at f's path.  It has
+ * no client, f is the one whose next try waits for its end. */
+static bool fw_clear(struct forward *f)
+{
+	if (f->cleared || !g.op.bind_unlink || f->listen.host[0] != '/' || g.ch.sessions >= g.ch.session_limit)
+		return false;
+	struct channel *c = ch_alloc(CH_SESSION, CH_OPENING);
+	if (!c)
+		return false;
+	c->forward = (int16_t)(f - g.fw.slot);
+	f->cleared = true;
+	f->state = FW_WAITING;
+	f->retry_at = g.now + CONNECT_MS;
+	struct buf *b = tx_begin(SSH_CHANNEL_OPEN);
+	buf_put_text(b, "session");
+	buf_put_u32(b, (uint32_t)ch_index(c));
+	buf_put_u32(b, c->window);
+	buf_put_u32(b, PACKET_MAX);
+	tx_end(b);
+	return true;
+}
+
+/* test -S 'PATH' && rm -f 'PATH' */
+static void fw_clear_command(const struct channel *c, const char *path)
+{
+	static const char *const words[] = { "test -S '", "' && rm -f '", "'" };
+	char command[8 * FORWARD_HOST + 32];
+	size_t n = 0;
+	for (int i = 0; i < 3; i++) {
+		n += (size_t)sprintf(command + n, "%s", words[i]);
+		for (const char *p = path; i < 2 && *p; p++)
+			n += (size_t)sprintf(command + n, *p == '\'' ? "'\\''" : "%c", *p);
+	}
+	struct buf *b = tx_request(c, "exec", false);
+	buf_put_text(b, command);
+	tx_end(b);
+}
+
+/* What has become of that session. */
+static void fw_clearing(struct channel *c)
+{
+	struct forward *f = c->forward >= 0 ? &g.fw.slot[c->forward] : NULL;
+	if (f && c->events & CH_EV_CONFIRMED)
+		fw_clear_command(c, f->listen.host);
+	if (c->events & CH_EV_REFUSED)
+		c->state = CH_DEAD;
+	c->events = 0;
+	if (f && c->state != CH_DEAD && !(c->flags & CH_CLOSE_RCVD))
+		return;
+	if (f)
+		f->retry_at = g.now;
+	c->forward = -1;
+	c->flags |= CH_ABANDONED;
+	rn_again();
+}
+
 /* The server's answer to the oldest request. */
 static void fw_answer(struct forward *f, bool granted, struct buf *b)
 {
@@ -3729,8 +3835,11 @@ static void fw_answer(struct forward *f, bool granted, struct buf *b)
 	if (granted && f->listen.port == 0 && f->client < 0 && f->connect.port != FW_PATH)
 		log_at(TP_INFO, "Allocated port %u for remote forward to %s:%u", (unsigned)f->allocated, f->connect.host,
 		       (unsigned)f->connect.port);
+	if (!granted && fw_is_path(&f->listen) && fw_clear(f))
+		return;
 	if (!granted)
-		snprintf(f->why, sizeof f->why, "the server refuses to listen there");
+		snprintf(f->why, sizeof f->why, "the server refuses to listen there%s",
+			 fw_is_path(&f->listen) && !g.op.bind_unlink ? FW_UNLINK_HINT : "");
 	fw_decided(f, granted && !b->bad);
 }
 
@@ -4084,8 +4193,12 @@ static void fw_socks_remote(struct channel *c)
 			return;
 		}
 	}
-	if (done)
+	if (done && fw_permits(&to))
 		fw_connect(c, &to);
+	else if (done) {
+		fw_tried(c, "administratively prohibited by PermitRemoteOpen");
+		fw_refuse(c, "");
+	}
 }
 
 /* The remote forward that a channel opened by the server belongs to. */
@@ -4158,6 +4271,7 @@ static void fw_link_lost(void)
 			continue;
 		f->state = FW_WAITING;
 		f->retry_at = 0;
+		f->cleared = false;
 		f->allocated = 0;
 		f->since = ev_seconds();
 		snprintf(f->why, sizeof f->why, "connection to the server lost");
@@ -4204,9 +4318,13 @@ static void fw_settle(void)
 	for (int i = 0; i < FORWARDS; i++)
 		if (g.fw.slot[i].state == FW_RESOLVING)
 			fw_resolved(&g.fw.slot[i]);
-	for (int i = 0; i < g.ch.end; i++)
-		if (ch_is_socket(&g.ch.slot[i]) && g.ch.slot[i].state != CH_FREE && g.ch.slot[i].state != CH_DEAD)
-			fw_settle_channel(&g.ch.slot[i]);
+	for (int i = 0; i < g.ch.end; i++) {
+		struct channel *c = &g.ch.slot[i];
+		if (ch_is_socket(c) && c->state != CH_FREE && c->state != CH_DEAD)
+			fw_settle_channel(c);
+		else if (c->kind == CH_SESSION && c->state != CH_FREE && c->client < 0 && !(c->flags & CH_ABANDONED))
+			fw_clearing(c);
+	}
 }
 
 /* ===== in_ ================================================================
@@ -10811,9 +10929,9 @@ static void op_die(const char *format, ...)
 /* OP_APPEND, OP_ADD_WORDS, OP_ALLOW and OP_FORWARD gather all values that are given, the
  * others take the first. */
 enum op_kind {
-	OP_NUMBER, OP_PORT, OP_TIME, OP_CHOICE, OP_PERSIST,	/* to an int64_t */
+	OP_NUMBER, OP_MASK, OP_PORT, OP_TIME, OP_CHOICE, OP_PERSIST,	/* to an int64_t */
 	OP_TEXT, OP_REST, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD, OP_ESCAPE, OP_QOS, OP_RATE,
-	OP_ALGORITHMS, OP_ALLOW
+	OP_ALGORITHMS, OP_ALLOW, OP_OPENS
 };
 
 #define RATE_LEAST 8000			/* RateLimit, bits a second */
@@ -10918,6 +11036,7 @@ static const struct op_keyword {
 	{ "NumberOfPasswordPrompts", OP_MASTER, OP_NUMBER, &g.op.prompts, 1, INT32_MAX, NULL },
 	{ "PasswordAuthentication", OP_MASTER, OP_CHOICE, &g.op.password_auth, 0, 0, op_yes_no },
 	{ "PermitLocalCommand", OP_MASTER, OP_CHOICE, &g.op.permit_local, 0, 0, op_yes_no },
+	{ "PermitRemoteOpen", OP_MASTER, OP_OPENS, &g.op.permit_open, 0, 0, NULL },
 	{ "Port", OP_MASTER, OP_PORT, &g.op.port, 1, 65535, NULL },
 	{ "PreferredAuthentications", OP_MASTER, OP_TEXT, &g.op.preferred_auth, 0, 0, NULL },
 	{ "ProxyCommand", OP_MASTER, OP_REST, &g.op.proxy_command, 0, 0, NULL },
@@ -10939,6 +11058,8 @@ static const struct op_keyword {
 	{ "SessionWait", OP_MASTER, OP_TIME, &g.op.session_wait, 0, 86400, NULL },
 	{ "SetEnv", OP_BOTH, OP_VARIABLES, &g.op.set_env, 0, 0, NULL },
 	{ "StdinNull", OP_CLIENT, OP_CHOICE, &g.op.stdin_null, 0, 0, op_yes_no },
+	{ "StreamLocalBindMask", OP_MASTER, OP_MASK, &g.op.bind_mask, 0, 0777, NULL },
+	{ "StreamLocalBindUnlink", OP_MASTER, OP_CHOICE, &g.op.bind_unlink, 0, 0, op_yes_no },
 	{ "StrictHostKeyChecking", OP_MASTER, OP_CHOICE, &g.op.strict, 0, 0, op_strict },
 	{ "SyslogFacility", OP_BOTH, OP_CHOICE, &g.log.facility, 0, 0, op_facilities },
 	{ "Tag", OP_BOTH, OP_TEXT, &g.op.tag, 0, 0, NULL },
@@ -10963,7 +11084,7 @@ static const char op_idle[] =
 	"LogVerbose NoHostAuthenticationForLocalhost ObscureKeystrokeTiming "
 	"PKCS11Provider Protocol "
 	"RhostsAuthentication RhostsRSAAuthentication RSAAuthentication SecurityKeyProvider SmartcardDevice "
-	"StreamLocalBindMask StreamLocalBindUnlink Tunnel TunnelDevice UpdateHostKeys "
+	"Tunnel TunnelDevice UpdateHostKeys "
 	"UsePrivilegedPort UserKnownHostsFile2 UseRoaming UseRsh VerifyHostKeyDNS VersionAddendum VisualHostKey "
 	"WarnWeakCrypto";
 static const char *const op_aliases[][2] = {	/* older words for ours */
@@ -10975,7 +11096,7 @@ static const char *const op_aliases[][2] = {	/* older words for ours */
 	{ "SkeyAuthentication", "KbdInteractiveAuthentication" },
 	{ "TISAuthentication", "KbdInteractiveAuthentication" },
 };
-static const char op_unsafe[] = "PermitRemoteOpen ProxyUseFdpass RefuseConnection RequiredRSASize RevokedHostKeys";
+static const char op_unsafe[] = "ProxyUseFdpass RefuseConnection RequiredRSASize RevokedHostKeys";
 
 static const struct op_letter {
 	char letter;
@@ -11335,6 +11456,14 @@ static bool op_port(const char *value)
 	return port > 0;
 }
 
+/* An octal number. */
+static bool op_mask(const struct op_keyword *k, const char *value)
+{
+	char *end;
+	*(int64_t *)k->to = strtol(value, &end, 8);
+	return end != value && !*end && *(int64_t *)k->to >= 0 && *(int64_t *)k->to <= k->max;
+}
+
 static bool op_number(const struct op_keyword *k, const char *value)
 {
 	const char *p = value;
@@ -11436,12 +11565,33 @@ static bool op_rule(const struct op_keyword *k, const char *who, struct op_text 
 	return n > 0;
 }
 
+/* PermitRemoteOpen: HOST:PORT..., or "any" or "none" alone. */
+static bool op_opens(const char **to, struct op_text *t)
+{
+	size_t start = op_store.used;
+	bool alone = false;
+	int n = 0;
+	for (const char *word; (word = op_word(t)); n++) {
+		struct str host;
+		uint32_t port;
+		alone |= strcasecmp(word, "any") == 0 || strcasecmp(word, "none") == 0;
+		if (!alone && !fw_destination(word, &host, &port))
+			return false;
+	}
+	for (size_t i = start; i + 1 < op_store.used; i++)	/* the words follow each other */
+		if (!op_store.text[i])
+			op_store.text[i] = ' ';
+	*to = op_store.text + start;
+	return n == 1 || (n > 1 && !alone);
+}
+
 /* One value, or two, of the kinds that take one word, or two. */
 static bool op_take_word(const struct op_keyword *k, const char *word, struct op_text *t)
 {
 	switch (k->kind) {
 	case OP_NUMBER:
 	case OP_TIME:	return op_number(k, word);
+	case OP_MASK:	return op_mask(k, word);
 	case OP_PORT:	return op_port(word);
 	case OP_CHOICE:	return op_choose(k->choices, word, k->to);
 	case OP_APPEND:	op_append(k, op_path(word)); return true;
@@ -11522,6 +11672,8 @@ static void op_assign(const struct op_keyword *k, struct op_text t)
 	op_set[k - op_keywords] = true;
 	if (k->kind == OP_WORDS || k->kind == OP_ADD_WORDS || k->kind == OP_VARIABLES)
 		ok = op_take_words(k, &t);
+	else if (k->kind == OP_OPENS)
+		ok = op_opens(k->to, &t);
 	else if (k->kind == OP_REST) {
 		ok = *t.p != 0;
 		*(const char **)k->to = op_keep(t.p, strlen(t.p));
@@ -12793,8 +12945,10 @@ static void cf_print(const struct op_keyword *k)
 	name[n] = 0;
 	int64_t number = k->kind <= OP_PERSIST ? *(int64_t *)k->to : 0;
 	switch (k->kind) {
+	case OP_MASK:		printf("%s 0%llo\n", name, (unsigned long long)number); break;
 	case OP_TEXT:
 	case OP_REST:
+	case OP_OPENS:
 		if (*(const char **)k->to)
 			printf("%s %s\n", name, *(const char **)k->to);
 		break;
@@ -12946,6 +13100,8 @@ static void main_defaults(void)
 	g.op.event_delay = 10;
 	g.op.prompts = 3;
 	g.op.fallback = 1;
+	g.op.permit_open = "any";
+	g.op.bind_mask = 0177;
 	g.op.pubkey_auth = g.op.password_auth = g.op.keyboard_auth = 1;
 	g.op.x11_trusted = 2;
 	g.op.reconnect = -1;

@@ -33,7 +33,8 @@ SAME='hostname user port identitiesonly userknownhostsfile globalknownhostsfile
 	connectionattempts proxycommand proxyjump localforward remoteforward
 	dynamicforward exitonforwardfailure gatewayports sendenv setenv requesttty
 	remotecommand sessiontype loglevel batchmode rekeylimit addressfamily
-	bindaddress bindinterface forwardagent forwardx11 escapechar'
+	bindaddress bindinterface forwardagent forwardx11 escapechar
+	permitremoteopen streamlocalbindmask streamlocalbindunlink'
 # The same, only where they have been set: the defaults are each program's own.
 SET='identityfile ipqos hostkeyalgorithms ciphers kexalgorithms macs'
 

@@ -89,6 +89,12 @@ two"
 	is "FWD-path-mode: a socket that is created has mode 600" "$(stat -c %a "$T/l.s")" 600
 	forward -L "$T/l.s:127.0.0.1:1"
 	like "FWD-path-taken: an existing path is a failure" "$F_RC $F_ERR" "255 *Port forwarding failed*"
+	differs "FWD-path-taken: it says what helps" "it has no such text" ||
+		like "FWD-path-taken: it says what helps" "$F_ERR" "*Address already in use (StreamLocalBindUnlink=yes *"
+	long=$T/$(printf %0100d 0)
+	differs "FWD-path-long: limit and length" "its client says something else" ||
+		like "FWD-path-long: limit and length" "$("$SSHMUX" -S "$CTL" -O forward -L "$long:127.0.0.1:1" 2>&1)" \
+			"*path is too long (${#long} bytes, at most 107)*"
 	passes "FWD-path-taken: the first forward goes on" "$T/l.s"
 	cancel -L "$T/l.s:127.0.0.1:$ECHO"
 	is "FWD-path-unlink: cancelled" "$F_RC $F_ERR" "0 "
@@ -418,6 +424,36 @@ from_options() {
 	stop_master
 }
 
+# left PATH: a socket whose process is gone
+left() { python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])' "$1"; }
+
+# What sshd leaves at a path of -R is removed when asked for, files that are none are not.
+left_behind() {
+	[ $SERVER$MASTER = sshdsshmux ] || return 0
+	need_master
+	left "$T/left.s"
+	forward -R "$T/left.s:127.0.0.1:$ECHO"
+	is "FWD-unlink: no, -R a path that was left" $F_RC 255
+	works "FWD-unlink: no, the master says what helps" grep -q 'refuses to listen there (StreamLocalBindUnlink=yes ' "$T/master.log"
+	stop_master
+	left "$T/it's.s"
+	left "$T/l.s"
+	echo mine >"$T/file"
+	need_master -o StreamLocalBindUnlink=yes -o StreamLocalBindMask=0117 -o Reconnect=yes \
+		-R "$T/left.s:127.0.0.1:$ECHO" -L "$T/l.s:127.0.0.1:$ECHO"
+	passes "FWD-unlink: -L a path" "$T/l.s"
+	is "FWD-mask: -L a path" "$(stat -c %a "$T/l.s")" 660
+	wait_for 30 left_stands
+	passes "FWD-unlink: -R a path that was left" "$T/left.s"
+	forward -R "$T/it's.s:127.0.0.1:$ECHO"
+	passes "FWD-unlink: -R a path with a quote" "$T/it's.s"
+	forward -R "$T/file:127.0.0.1:$ECHO"
+	is "FWD-unlink: -R a file that is no socket" "$F_RC $(cat "$T/file")" "255 mine"
+	stop_master
+	rm -f "$T/left.s" "$T/it's.s" "$T/file"
+}
+left_stands() { "$SSHMUX" -S "$CTL" -O channels | grep -q 'left.s -> .*: active'; }
+
 # STOP: a connection that is forwarded keeps the master, a listener does not.
 stopping() {
 	need_master
@@ -477,6 +513,7 @@ for server in sshd dropbear; do
 	same_fds "no descriptor left" "$before"
 	stop_master
 	from_options
+	left_behind
 	stopping
 	stop_server
 done

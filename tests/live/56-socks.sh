@@ -119,6 +119,16 @@ for server in sshd dropbear; do
 	LABEL="$server: "
 	same_fds "no descriptor left" "$before"
 	stop_master
+	need_master -o "PermitRemoteOpen=other:* localhost:$ECHO"
+	PROXY=127.0.0.1:$(ask forward -R 0 2>/dev/null)
+	through "PermitRemoteOpen: what is named" -s4a localhost:$ECHO call $PROXY
+	for to in localhost:$CLOSED ocalhost:$ECHO 127.0.0.1:$ECHO; do
+		is "PermitRemoteOpen: not $(echo $to | sed "s/$ECHO/ECHO/; s/$CLOSED/CLOSED/")" \
+			"$(timeout 20 "$NET" -s4a $to call $PROXY 2>&1 </dev/null)" "net: SOCKS server closed the connection"
+	done
+	differs "PermitRemoteOpen: it is said" "at -v only" ||
+		works "PermitRemoteOpen: it is said" grep -q 'open failed: administratively prohibited by PermitRemoteOpen' "$T/master.log"
+	stop_master
 	stop_server
 done
 finish
