@@ -359,7 +359,7 @@
 #endif
 
 /* Configuration files that include one another; one more is an error.
- * Cost: PATH_MAX + NAME_MAX bytes of stack each. */
+ * Cost: PATH_MAX bytes of stack each, and 2 * NAME_MAX a pattern with wildcards. */
 #ifndef INCLUDE_DEPTH
 #define INCLUDE_DEPTH 16
 #endif

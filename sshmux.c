@@ -12400,46 +12400,137 @@ static bool cf_match(struct op_text t)
 static bool cf_read(const char *path, int depth);
 static bool cf_list_names(struct op_text t);
 
+/* Whether c is in the set at *p, "[a-z]" or "[!a-z]", which *p goes behind; a [ without
+ * an end is a character. */
+static bool cf_in_set(const char **p, char c)
+{
+	const char *q = *p + 1;
+	bool negated = *q == '!', found = false;
+	q += negated;
+	if (!*q || !strchr(q + 1, ']'))
+		return *(*p)++ == c;
+	do {
+		unsigned char from = (unsigned char)*q++, to = from;
+		if (*q == '-' && q[1] != ']') {
+			to = (unsigned char)q[1];
+			q += 2;
+		}
+		found |= from <= (unsigned char)c && (unsigned char)c <= to;
+	} while (*q != ']');
+	*p = q + 1;
+	return found != negated;
+}
+
+/* Whether the pattern at *p, no *, takes this character; then *p goes behind it. */
+static bool cf_takes(const char **p, char c)
+{
+	if (**p == '[')
+		return cf_in_set(p, c);
+	bool any = **p == '?';
+	*p += **p == '\\' && (*p)[1];
+	return any + (*(*p)++ == c);
+}
+
+/* glob(3)'s patterns: *, ?, [...] and a backslash before a character that is meant. */
+static bool cf_glob(const char *p, const char *name)
+{
+	const char *star = NULL, *from = name;
+	if (*name == '.' && *p != '.' && !(*p == '\\' && p[1] == '.'))
+		return false;
+	while (*name || *p) {
+		if (*p == '*') {
+			star = ++p;
+			from = name;
+		} else if (*p && *name && cf_takes(&p, *name))
+			name++;
+		else if (star && *from) {
+			p = star;
+			name = ++from;
+		} else
+			return false;
+	}
+	return true;
+}
+
+/* How names compare that are followed by `end` and more. */
+static int cf_order(const char *a, const char *b, char end)
+{
+	while (*a && *a == *b) {
+		a++;
+		b++;
+	}
+	return *a == *b ? 0 : (unsigned char)(*a ? *a : end) - (unsigned char)(*b ? *b : end);
+}
+
 /* The name in a directory that matches and comes next after `last` in order;
  * false if there is none. */
-static bool cf_next(const char *directory, const char *pattern, char last[NAME_MAX + 1])
+static bool cf_next(const char *directory, const char *pattern, char end, char last[NAME_MAX + 1])
 {
 	char next[NAME_MAX + 1] = "";
-	DIR *d = opendir(directory);
-	for (const struct dirent *e; d && (e = readdir(d));) {
-		bool hidden = e->d_name[0] == '.' && pattern[0] != '.';
-		if (!hidden && str_matches(str_of(e->d_name), pattern) && strcmp(e->d_name, last) > 0 &&
-		    (!next[0] || strcmp(e->d_name, next) < 0))
+	DIR *d = opendir(*directory ? directory : ".");
+	for (const struct dirent *e; d && (e = readdir(d));)
+		if (cf_glob(pattern, e->d_name) && (!last[0] || cf_order(e->d_name, last, end) > 0) &&
+		    (!next[0] || cf_order(e->d_name, next, end) < 0))
 			snprintf(next, sizeof next, "%s", e->d_name);
-	}
 	if (d)
 		closedir(d);
 	memcpy(last, next, sizeof next);
 	return next[0];
 }
 
-/* In an Include ~ is from the environment first, elsewhere never (CFG-include-home). */
+/* In an Include ~ is from the environment first, elsewhere never (CFG-include-home);
+ * that of a user who is none is a name like another. */
 static const char *cf_tilde(const char *path)
 {
 	const char *home = getenv("HOME");
-	return path[0] == '~' && path[1] == '/' && home && *home ? op_join(home, path + 1) : op_path(path);
+	size_t n = path[0] == '~' ? strcspn(path, "/") : 0;
+	if (n == 1 && home && *home)
+		return op_join(home, path + 1);
+	return n > 1 && !getpwnam(op_keep(path + 1, n - 1)) ? path : op_path(path);
 }
 
-/* All files that one path names; * and ? may stand in its last part. */
-static void cf_include_path(const char *path, int depth)
+/* A file that is there must be read, as in ssh. */
+static void cf_include_file(const char *path, int depth)
 {
-	char last[NAME_MAX + 1] = "", full[PATH_MAX];
-	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-	if (!strpbrk(name, "*?") || strlen(path) >= sizeof full) {
-		cf_read(path, depth);
-		return;
+	struct stat st;
+	if (lstat(path, &st) == 0 && !cf_read(path, depth) && errno != ENOENT)
+		op_die("Can't open user config file %s: %s", path, strerror(errno));
+}
+
+/* All files that the pattern `rest` names below the n bytes at `full`; `left`: so many
+ * more may be read. */
+static void cf_include_below(char full[PATH_MAX], size_t n, const char *rest, int depth, int *left)
+{
+	char pattern[NAME_MAX + 1], last[NAME_MAX + 1] = "";
+	size_t len;
+	for (;; rest += len + (rest[len] == '/')) {
+		len = strcspn(rest, "/");
+		bool end = !rest[len];
+		if (len >= sizeof pattern || n + len + 2 > PATH_MAX)
+			return;
+		snprintf(pattern, sizeof pattern, "%.*s", (int)len, rest);
+		if (strpbrk(pattern, "*?[\\"))
+			break;
+		n += (size_t)sprintf(full + n, "%s%s", pattern, end ? "" : "/");
+		if (end) {
+			(*left)--;
+			cf_include_file(full, depth);
+			return;
+		}
 	}
-	size_t directory = (size_t)(name - path);
-	snprintf(full, sizeof full, "%.*s", (int)directory, path);
-	for (int i = 0; i < INCLUDE_FILES && cf_next(full, name, last); i++) {
-		snprintf(full + directory, sizeof full - directory, "%s", last);
-		cf_read(full, depth);
-		full[directory] = 0;
+	while (*left > 0 && cf_next(full, pattern, rest[len], last)) {
+		size_t more = strlen(last);
+		if (n + more + 2 <= PATH_MAX) {
+			memcpy(full + n, last, more + 1);
+			if (rest[len]) {
+				memcpy(full + n + more, "/", 2);
+				cf_include_below(full, n + more + 1, rest + len + 1, depth, left);
+			} else {
+				(*left)--;
+				cf_include_file(full, depth);
+			}
+		}
+		full[n] = 0;
 	}
 }
 
@@ -12455,7 +12546,9 @@ static void cf_include(struct op_text t, const char *beside, int depth)
 		word = cf_expand_now(word, true);
 		if (*word != '/' && *word != '~')
 			word = op_join(beside, word);
-		cf_include_path(cf_tilde(word), depth + 1);
+		char full[PATH_MAX] = "";
+		int left = INCLUDE_FILES;
+		cf_include_below(full, 0, cf_tilde(word), depth + 1, &left);
 	}
 }
 

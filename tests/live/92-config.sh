@@ -214,6 +214,11 @@ smaller_ones() {
 	timeout 30 "$PROGRAM" -F "$T/configs/one.conf" -G x >"$T/out" 2>"$T/err" </dev/null
 	is "an Include below -F that others can write: status" $? 255
 	like "an Include below -F that others can write" "$(tr -d '\r' <"$T/err")" "*Bad owner or permissions on $T/open.conf"
+	echo "Include $T/ope[nm].conf" >"$T/configs/one.conf"
+	ln -sf open.conf "$T/open.conf"
+	timeout 30 "$PROGRAM" -F "$T/configs/one.conf" -G x >"$T/out" 2>"$T/err" </dev/null
+	is "an Include of what cannot be read: status" $? 255
+	like "an Include of what cannot be read" "$(tr -d '\r' <"$T/err")" "*Can't open user config file $T/open.conf: *"
 }
 
 cases
