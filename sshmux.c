@@ -3811,11 +3811,11 @@ static void fw_clear_command(const struct channel *c, const char *path)
 static void fw_clearing(struct channel *c)
 {
 	struct forward *f = c->forward >= 0 ? &g.fw.slot[c->forward] : NULL;
-	if (f && c->events & CH_EV_CONFIRMED)
-		fw_clear_command(c, f->listen.host);
-	if (c->events & CH_EV_REFUSED)
-		c->state = CH_DEAD;
-	c->events = 0;
+	if (c->state == CH_CONFIRMED) {
+		if (f)
+			fw_clear_command(c, f->listen.host);
+		ch_become(c, CH_OPEN);
+	}
 	if (f && c->state != CH_DEAD && !(c->flags & CH_CLOSE_RCVD))
 		return;
 	if (f)
