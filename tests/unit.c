@@ -18,6 +18,21 @@ static void check(bool ok, const char *format, ...)
 	fflush(stdout);
 }
 
+/* One of the many cases of a point: which it was is told if it fails. */
+static void also(bool *all, bool ok, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static void also(bool *all, bool ok, const char *format, ...)
+{
+	va_list ap;
+	*all = *all && ok;
+	if (ok)
+		return;
+	printf("#  wrong: ");
+	va_start(ap, format);
+	vprintf(format, ap);
+	va_end(ap);
+	printf("\n");
+}
+
 /* True under qemu-user (EMULATED=mips-24kc) as a CPU whose name begins with `cpu`, if
  * it cannot do what the point `name` asks for, and why not; the point is skipped. */
 static bool emulated(const char *cpu, const char *name, const char *why)

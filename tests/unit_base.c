@@ -18,7 +18,7 @@ static void unit_buf(void)
 		buf_set_u32(bytes, lengths[i]);
 		b = buf_over(bytes, 8);
 		s = buf_get_str(&b);
-		all = all && s.len == 0 && b.bad && b.pos <= 8;
+		also(&all, s.len == 0 && b.bad && b.pos <= 8, "length %u", lengths[i]);
 	}
 	check(all, "buf: string lengths beyond the end");
 	b = buf_over(bytes, 6);
@@ -170,7 +170,7 @@ static void unit_pool_shares(void)
 	bool all = true;
 	for (int i = 1; i < CHANNELS; i++) {
 		c[i] = pool_newcomer();
-		all = all && c[i]->window >= min && pool_greedy(c[i]) >= min;
+		also(&all, c[i]->window >= min && pool_greedy(c[i]) >= min, "newcomer %d", i);
 	}
 	check(all && !pool_wrong(), "pool: newcomers beside a greedy one get their minimum");
 	check(!pool_newcomer(), "pool: no channel beyond CHANNELS");
@@ -179,7 +179,7 @@ static void unit_pool_shares(void)
 	for (int i = 0; i < CHANNELS; i++)
 		c[i] = pool_newcomer();
 	for (int i = 0; i + 1 < CHANNELS; i++)
-		all = all && pool_greedy(c[i]) >= min;
+		also(&all, pool_greedy(c[i]) >= min, "channel %d", i);
 	first = pool_greedy(c[CHANNELS - 1]);
 	check(all && first >= shared / 40, "pool: beside %d that once were busy one still gets %u of %u", CHANNELS - 1, first, shared);
 	for (int i = 0; i < CHANNELS; i++)

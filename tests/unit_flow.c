@@ -263,7 +263,7 @@ static void unit_flow_terminal_first(void)
 		const struct fake_message *m = fake_take();
 		bool first = m && buf_u32_at(m->bytes + 1) == s[1].remote;
 		m = first ? m : fake_take();		/* one packet may be ahead: its input was known before */
-		all = all && m && buf_u32_at(m->bytes + 1) == s[1].remote;
+		also(&all, m && buf_u32_at(m->bytes + 1) == s[1].remote, "round %d", i);
 	}
 	check(all, "flow: a keystroke goes before bulk");
 	session_close(&s[0]);

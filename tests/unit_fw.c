@@ -60,11 +60,9 @@ static void unit_fw_refused(void)
 		peer_hello(&p);
 		forward_ask(&p, MUX_C_OPEN_FWD, bad[i].type, bad[i].host, bad[i].port, bad[i].to, bad[i].to_port);
 		bool ok = forward_failed(&p, "Invalid forwarding request");
-		if (!ok)
-			printf("# case %zu\n", i);
 		peer_close(&p);
 		world_run();
-		all = world_idle() && world_end() && ok && all;
+		also(&all, world_idle() && world_end() && ok, "request %zu", i);
 	}
 	check(all, "fw: requests that are none: refused, and the master lives");
 	struct peer p;
@@ -164,12 +162,13 @@ static void unit_fw_socks(void)
 			world_run();
 			const struct fake_message *m = fake_take();
 			size_t n = strlen(forward_requests[i].host);
-			all = all && !early && m && m->bytes[0] == SSH_CHANNEL_OPEN && buf_u32_at(m->bytes + 29) == n &&
-			      memcmp(m->bytes + 33, forward_requests[i].host, n) == 0 && buf_u32_at(m->bytes + 33 + n) == 80;
+			also(&all, !early && m && m->bytes[0] == SSH_CHANNEL_OPEN && buf_u32_at(m->bytes + 29) == n &&
+			     memcmp(m->bytes + 33, forward_requests[i].host, n) == 0 && buf_u32_at(m->bytes + 33 + n) == 80,
+			     "cut at %zu", cut);
 			close(fd);
 			peer_close(&p);
 			world_run();
-			all = world_end() && all;
+			also(&all, world_end(), "descriptors, cut at %zu", cut);
 		}
 		check(all, "fw: %s cut at every byte", forward_requests[i].name);
 	}

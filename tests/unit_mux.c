@@ -40,14 +40,15 @@ static void unit_mux_split(void)
 			struct peer p;
 			world_begin();
 			peer_connect(&p);
-			all = peer_bytes(&p, b, cut) && all;
+			also(&all, peer_bytes(&p, b, cut), "cut at %zu", cut);
 			world_run();
 			peer_bytes(&p, b + cut, n - cut);
 			world_run();
-			all = all && peer_expect(&p, MASTER_HELLO) && mux_plain_answered(&p, mux_plain[t].type);
+			also(&all, peer_expect(&p, MASTER_HELLO) && mux_plain_answered(&p, mux_plain[t].type),
+			     "answer, cut at %zu", cut);
 			peer_close(&p);
 			world_run();
-			all = world_idle() && world_end() && all;
+			also(&all, world_idle() && world_end(), "what is left, cut at %zu", cut);
 		}
 		check(all, "mux: %s cut at every byte", mux_plain[t].name);
 	}
@@ -75,18 +76,20 @@ static void unit_mux_split_session(void)
 			close(fds[i]);
 		}
 		world_run();
-		all = all && fake_expect(SSH_CHANNEL_OPEN, "suuu", "session", 0, WINDOW_START, PACKET_MAX);
+		also(&all, fake_expect(SSH_CHANNEL_OPEN, "suuu", "session", 0, WINDOW_START, PACKET_MAX),
+		     "OPEN, cut at %zu", cut);
 		session_confirm(&s, 1000, 1000);
-		all = all && fake_expect(SSH_CHANNEL_REQUEST, "usbss", 7, "env", 0, "LANG", "C") &&
-		      fake_expect(SSH_CHANNEL_REQUEST, "usbs", 7, "exec", 1, "echo hello world");
-		all = all && peer_expect(&s.p, MASTER_HELLO) && peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0);
+		also(&all, fake_expect(SSH_CHANNEL_REQUEST, "usbss", 7, "env", 0, "LANG", "C") &&
+		     fake_expect(SSH_CHANNEL_REQUEST, "usbs", 7, "exec", 1, "echo hello world"), "requests, cut at %zu", cut);
+		also(&all, peer_expect(&s.p, MASTER_HELLO) && peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0),
+		     "answer, cut at %zu", cut);
 		session_finish(&s, 3);
-		all = all && session_ended(&s, 3);
+		also(&all, session_ended(&s, 3), "status, cut at %zu", cut);
 		session_close(&s);
 		world_run();
 		while (fake_take())
 			;
-		all = all && world_idle();
+		also(&all, world_idle(), "what is left, cut at %zu", cut);
 	}
 	check(all, "mux: session request cut at every byte");
 	check_clean("mux: session requests in pieces");
@@ -106,8 +109,8 @@ static void unit_mux_pipelined(void)
 	world_run();
 	bool all = peer_expect(&p, MASTER_HELLO);
 	for (uint32_t i = 0; i < 12; i++)
-		all = all && (i % 3 ? peer_expect(&p, MUX_S_ALIVE, "uu", 0xfffffff0 + i, (uint32_t)getpid())
-				    : peer_expect(&p, MUX_S_FAILURE, "us", 0xfffffff0 + i, "unsupported request"));
+		also(&all, i % 3 ? peer_expect(&p, MUX_S_ALIVE, "uu", 0xfffffff0 + i, (uint32_t)getpid())
+				 : peer_expect(&p, MUX_S_FAILURE, "us", 0xfffffff0 + i, "unsupported request"), "frame %u", i);
 	check(all && peer_quiet(&p), "mux: thirteen frames in one write, answered in order");
 	peer_close(&p);
 	check_clean("mux: pipelined frames");
@@ -267,7 +270,7 @@ static void unit_mux_session_lengths(void)
 		static const uint32_t beyond[] = { 1, 100, 0x7fffffff, 0x80000000, 0xfffffffc, 0xffffffff };
 		for (size_t k = 0; k < sizeof beyond / sizeof beyond[0]; k++) {
 			uint32_t v = beyond[k] > 100 ? beyond[k] : most + beyond[k];
-			all = mux_session_broken(field[i].at, v, true) && all;
+			also(&all, mux_session_broken(field[i].at, v, true), "length %u", v);
 		}
 		check(all, "mux: length of %s beyond the message", field[i].name);
 	}
@@ -299,7 +302,7 @@ static void unit_mux_session_short(void)
 			close(fds[i]);
 		}
 		world_run();
-		all = all && peer_gone(&s.p) && fake.out_count == 0;
+		also(&all, peer_gone(&s.p) && fake.out_count == 0, "cut at %zu", len);
 		session_close(&s);
 		world_run();
 	}

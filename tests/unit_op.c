@@ -107,7 +107,8 @@ static void unit_op_choices(void)
 	};
 	bool all = true;
 	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
-		all = op_one(good[i].option) && *good[i].at == good[i].value && all;
+		also(&all, op_one(good[i].option) && *good[i].at == good[i].value,
+		     "%s", good[i].option);
 	check(all, "options: choices, in any case of letters");
 	static const char *const kinds[] = {
 		"AddressFamily", "BatchMode", "ControlMaster", "IdentitiesOnly", "LogLevel", "SessionType", "StrictHostKeyChecking",
@@ -116,9 +117,10 @@ static void unit_op_choices(void)
 	all = true;
 	for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
 		snprintf(text, sizeof text, "%s=maybe", kinds[i]);
-		all = op_refused(text) && strstr(world.log, "maybe") && strstr(world.log, kinds[i]) && all;
+		also(&all, op_refused(text) && strstr(world.log, "maybe") && strstr(world.log, kinds[i]),
+		     "%s", text);
 		snprintf(text, sizeof text, "%s=", kinds[i]);
-		all = op_refused(text) && all;
+		also(&all, op_refused(text), "%s", text);
 	}
 	check(all, "options: choices that are none, named in the error");
 }
@@ -138,9 +140,9 @@ static void unit_op_lists(void)
 	bool all = true;
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
 		snprintf(text, sizeof text, "%s = some,text", texts[i]);
-		all = op_one(text) && all;
+		also(&all, op_one(text), "%s", text);
 		snprintf(text, sizeof text, "%s=", texts[i]);
-		all = op_refused(text) && all;
+		also(&all, op_refused(text), "%s", text);
 	}
 	check(all && op_one("HostKeyAlias=x") && !strcmp(g.op.host_key_alias, "x"), "options: texts, none empty");
 }

@@ -81,7 +81,8 @@ static void unit_ssh_short(void)
 		const struct ssh_good *t = &ssh_good[i];
 		bool all = true;
 		for (size_t len = 1; len < t->whole; len++)
-			all = ssh_send_bytes((const uint8_t *)t->bytes, len, SSH_LOST) && all;
+			also(&all, ssh_send_bytes((const uint8_t *)t->bytes, len, SSH_LOST),
+			     "cut at %zu", len);
 		check(all, "ssh: %s short by any number of bytes loses the link, cleanly", t->name);
 		check(ssh_send_bytes((const uint8_t *)t->bytes, t->len, t->outcome), "ssh: %s whole, unasked: %s", t->name,
 		      t->outcome == SSH_LOST ? "link lost" : "taken");
@@ -99,7 +100,8 @@ static void unit_ssh_lengths(void)
 			for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++) {
 				memcpy(b, t->bytes, t->len);
 				buf_set_u32(b + t->strings[k], lengths[l]);
-				all = ssh_send_bytes(b, t->len, lengths[l] > 1 ? SSH_LOST : SSH_EITHER) && all;
+				also(&all, ssh_send_bytes(b, t->len, lengths[l] > 1 ? SSH_LOST : SSH_EITHER),
+				     "string %d, length %u", k, lengths[l]);
 			}
 		if (t->strings[0])
 			check(all, "ssh: %s with string lengths 0, 1, too long, 2^32-1", t->name);
@@ -122,7 +124,8 @@ static void unit_ssh_channels(void)
 		for (size_t k = 0; ssh_good[i].type > 90 && k < sizeof ids / sizeof ids[0]; k++) {
 			memcpy(b, ssh_good[i].bytes, ssh_good[i].len);
 			buf_set_u32(b + 1, ids[k]);
-			all = ssh_send_bytes(b, ssh_good[i].len, ssh_may_be_late(ssh_good[i].type) ? SSH_GOES_ON : SSH_LOST) && all;
+			also(&all, ssh_send_bytes(b, ssh_good[i].len, ssh_may_be_late(ssh_good[i].type) ? SSH_GOES_ON : SSH_LOST),
+			     "%s of channel %u", ssh_good[i].name, ids[k]);
 		}
 	check(all, "ssh: data, EOF and CLOSE for channels that do not exist lose the link, the rest is ignored");
 	all = true;
@@ -132,7 +135,7 @@ static void unit_ssh_channels(void)
 			known |= rx_table[i].type == type;
 		uint8_t byte = (uint8_t)type;
 		if (!known)
-			all = ssh_send_bytes(&byte, 1, SSH_EITHER) && all;
+			also(&all, ssh_send_bytes(&byte, 1, SSH_EITHER), "type %d", type);
 	}
 	check(all, "ssh: unknown message types do no harm");
 }
@@ -452,10 +455,10 @@ static void unit_ssh_exit_signal(void)
 		world_begin();
 		session_open(&s, 1000, 1000);
 		session_finish(&s, values[i]);
-		all = session_ended(&s, values[i]) && all;
+		also(&all, session_ended(&s, values[i]), "status %u", values[i]);
 		session_close(&s);
 		world_run();
-		all = world_idle() && world_end() && all;
+		also(&all, world_idle() && world_end(), "what is left after status %u", values[i]);
 	}
 	check(all, "ssh: exit statuses go through as they are");
 }

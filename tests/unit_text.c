@@ -23,9 +23,7 @@ static void unit_text_clean(void)
 		for (int lines = 0; lines < 2; lines++) {
 			const char *want = lines ? rows[i].lines : rows[i].line;
 			size_t len = strlen(rows[i].text), used = tp_clean(rows[i].text, len, lines, to, sizeof to);
-			if (strcmp(to, want) != 0 || used > len)
-				printf("# row %zu: %s\n", i, to);
-			all = all && strcmp(to, want) == 0;
+			also(&all, strcmp(to, want) == 0 && used <= len, "row %zu: %s", i, to);
 			for (size_t size = 1; size < strlen(want); size++) {	/* in pieces: the same */
 				char piece[200], joined[400] = "";
 				size_t at = 0, n;
