@@ -64,7 +64,9 @@ says() {
 		esac
 	done
 }
-channels_say() { case $(channels) in *"$1"*) ;; *) return 1 ;; esac; }
+# channels_say PATTERN: within the list of channels
+# shellcheck disable=SC2254
+channels_say() { case $(channels) in *$1*) ;; *) return 1 ;; esac; }
 
 kick() { kill -USR1 "$MASTER_PID"; }
 kick_up() { is_up "$1" || { kick; is_up "$1"; }; }

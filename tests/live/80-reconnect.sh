@@ -47,7 +47,7 @@ restarts() {
 	like "our -O check tells the state" "$SAID" "Master running (pid=$MASTER_PID), reconnecting, try *"
 	is "and exits with 75" $RC 75
 	works "our forward still listens" listening "$near"
-	works "-O channels: the remote forward waits" channels_say "waiting, connection to the server lost"
+	works "-O channels: the remote forward waits" channels_say "waiting, *last: connection to the server lost"
 	start_server $server
 	behind_link
 	# A request that comes now waits.
@@ -219,10 +219,10 @@ held_port() {
 	wait_for 10 nonempty "$T/echo.port"
 	far=$(random_port)
 	need_master $QUICK -R "$far:127.0.0.1:$(cat "$T/echo.port")"
-	wait_for 30 channels_say active
+	wait_for 30 channels_say ": active"
 	link orphan >"$T/said"
 	comes_back "the server has not noticed" 2
-	works "the port is refused, and that is told" wait_for 30 channels_say "waiting, the server refuses"
+	works "the port is refused, and that is told" wait_for 30 channels_say "waiting, *last: the server refuses"
 	alive "sessions work meanwhile"
 	link bury >"$T/said"
 	works "the forward comes when the port is free" wait_for 90 channels_say ": active"
