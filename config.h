@@ -165,7 +165,7 @@
 /* Bytes read from the network at once.
  * Cost: NET_READ_SIZE. */
 #ifndef NET_READ_SIZE
-#define NET_READ_SIZE BY_PROFILE(4 * 1024, 16 * 1024)
+#define NET_READ_SIZE BY_PROFILE(4 * 1024, 64 * 1024)
 #endif
 
 /* Longest channel data we let the server send in one message.

@@ -809,7 +809,7 @@ static struct {
 	} req;
 	struct {
 		uint16_t next[WINDOW_BLOCKS];
-		uint16_t free;		/* chain of blocks that were used once */
+		uint16_t free, last;	/* chain of blocks that were used once */
 		uint16_t fresh;		/* blocks from here on never were */
 		uint32_t shared;	/* blocks charged beyond the channels' minimum */
 		uint8_t block[WINDOW_BLOCKS][WINDOW_BLOCK];
@@ -1368,6 +1368,18 @@ static uint16_t pool_take_block(void)
 	return b;
 }
 
+/* To the end of the chain: what one queue had goes on to the next in its order, as
+ * neighbours, which pool_iov() puts together. */
+static void pool_give_block(uint16_t b)
+{
+	if (g.pool.free == NO_BLOCK)
+		g.pool.free = b;
+	else
+		g.pool.next[g.pool.last] = b;
+	g.pool.last = b;
+	g.pool.next[b] = NO_BLOCK;
+}
+
 /* Appends n bytes that are accounted for. */
 static void pool_put(struct queue *q, const uint8_t *p, size_t n)
 {
@@ -1430,8 +1442,7 @@ static void pool_drop(struct queue *q, uint32_t n)
 			uint16_t b = q->head;
 			q->head = g.pool.next[b];
 			q->off = 0;
-			g.pool.next[b] = g.pool.free;
-			g.pool.free = b;
+			pool_give_block(b);
 		}
 	}
 }
@@ -2723,7 +2734,7 @@ static uint32_t ch_spare(const struct channel *c)
 	return more < room ? more : room;
 }
 
-/* Promises the peer more once a packet, or an eighth of the target, is free.
+/* Promises the peer more once three packets, or an eighth of the target, are free.
  * The target is four times as large each time the reader has kept up with it. */
 static void ch_credit(struct channel *c)
 {
@@ -2741,7 +2752,7 @@ static void ch_credit(struct channel *c)
 		target = c->px.window;
 	if (room > target || held + room > target)
 		room = target > held ? target - held : 0;
-	uint32_t step = target / 8 < PACKET_MAX ? target / 8 : PACKET_MAX;
+	uint32_t step = target / 8 < 3 * PACKET_MAX ? target / 8 : 3 * PACKET_MAX;
 	if (room == 0 || (room < step && c->window > step) || (room = rl_room(RL_DOWN, &c->sender, room)) == 0)
 		return;
 	if (limited)

@@ -114,6 +114,7 @@ void auth_rx_60(void);
 
 /* session.c */
 void session_begin(void);
+void session_readable(void);
 void session_pump(void);
 void session_goodbye(void);
 void session_flush(void);

@@ -23,7 +23,9 @@
 
 static unsigned char net[NET_READ_SIZE];	/* read, not yet taken by packet.c */
 static size_t net_pos, net_len;
-static bool net_dry;		/* the socket had nothing more */
+static bool net_dry;		/* the last port_read() gave nothing: there was no more */
+static bool drained;		/* the socket is empty, as far as we know */
+static int failure;		/* errno of a read(), to be told by the next port_read() */
 static bool more;		/* session_pump() stopped before it was */
 static bool handed_out;		/* ses.payload is in the caller's hands */
 static char ident[IDENT_MAX + 1];
@@ -37,41 +39,48 @@ ssize_t port_writev(int fd, const struct iovec *iov, int n);
 
 /* --- bytes ---------------------------------------------------------------- */
 
-/* read() that remembers running dry and counts. */
+/* Reads `size` bytes to `data` and what follows into `net`, which is empty: one
+ * call of the kernel for as much as there is.  A socket that gave less has no more
+ * until poll() says so. */
 static ssize_t read_socket(void *data, size_t size)
 {
-	ssize_t n;
+	struct iovec iov[] = { { data, size }, { net, sizeof(net) } };
+	ssize_t n = -1;
 
-	do
-		n = read(port.fd, data, size);
-	while (n < 0 && errno == EINTR);
+	errno = failure != 0 ? failure : EAGAIN;
+	if (!drained && failure == 0)
+		do
+			n = readv(port.fd, iov, 2);
+		while (n < 0 && errno == EINTR);
 	net_dry = n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
-	if (n > 0)
-		port.info.bytes_in += (uint64_t)n;
-	return n;
+	drained = net_dry || (n > 0 && (size_t)n < size + sizeof(net));
+	if (n <= 0)
+		return n;
+	port.info.bytes_in += (uint64_t)n;
+	net_pos = 0;
+	net_len = (size_t)n > size ? (size_t)n - size : 0;
+	return n - (ssize_t)net_len;
 }
 
-/* packet.c's read(): dropbear asks twice a packet, the kernel is asked once for
- * many.  Large reads go past the buffer. */
+/* packet.c's read(), which dropbear calls twice a packet: from `net` first, the
+ * rest of a long packet straight to its place. */
 ssize_t port_read(int fd, void *data, size_t size)
 {
-	ssize_t n;
+	size_t n = net_len - net_pos;
+	ssize_t rest = 0;
 
 	(void)fd;
-	if (net_pos == net_len) {
-		if (size >= sizeof(net))
-			return read_socket(data, size);
-		n = read_socket(net, sizeof(net));
-		if (n <= 0)
-			return n;
-		net_pos = 0;
-		net_len = (size_t)n;
-	}
-	if (size > net_len - net_pos)
-		size = net_len - net_pos;
-	memcpy(data, net + net_pos, size);
-	net_pos += size;
-	return (ssize_t)size;
+	if (n == 0)
+		return read_socket(data, size);
+	if (n > size)
+		n = size;
+	memcpy(data, net + net_pos, n);
+	net_pos += n;
+	if (n < size)
+		rest = read_socket((unsigned char *)data + n, size - n);
+	if (rest < 0 && !net_dry)
+		failure = errno;
+	return (ssize_t)n + (rest > 0 ? rest : 0);
 }
 
 /* packet.c's writev(), without SIGPIPE where the descriptor is a socket. */
@@ -379,6 +388,12 @@ uint64_t session_sent(void)
 	return sent_before + ses.transseq;
 }
 
+/* poll() says that there may be more in the socket. */
+void session_readable(void)
+{
+	drained = false;
+}
+
 /* Is there work although the socket may stay silent? */
 bool session_pending(void)
 {
@@ -406,7 +421,8 @@ void session_end(void)
 	explicit_bzero(&cli_ses, sizeof(cli_ses));
 	explicit_bzero(net, sizeof(net));
 	net_pos = net_len = ident_len = preamble = 0;
+	failure = 0;
 	sent_before = 0;
-	net_dry = more = handed_out = false;
+	net_dry = drained = more = handed_out = false;
 	arena_reset();
 }

@@ -277,6 +277,8 @@ static void agent_step(void)
 static void service(const struct pollfd *p, size_t n, int64_t now)
 {
 	port.now = now;
+	if (n > 0 && p[0].revents != 0)
+		session_readable();
 	event = agent_service(n > 1 ? p[1].revents : 0);
 	if (event != AGENT_NOTHING && !port_run(agent_step))
 		return;
