@@ -26,6 +26,7 @@
 
 /* Enough for every type the libraries store: they have no long double. */
 #define GRAIN 8u
+#define CUT_MIN 512u	/* less than this is left to a block that is too long */
 
 struct head {
 	uint32_t size;		/* of this block; the lowest bit is set while in use */
@@ -66,14 +67,15 @@ struct block {
 };
 static struct block *blocks;
 
-void *m_malloc(size_t n)
+/* Like malloc(), but never returns NULL. */
+void *arena_alloc(size_t n)
 {
 	uint32_t size = block_size(n);
 	struct block *b;
 
 	if (size == 0 || size > ARENA_SIZE - used)
 		exhausted(n);
-	b = calloc(1, sizeof(*b) + n);
+	b = malloc(sizeof(*b) + n);
 	if (b == NULL)
 		exhausted(n);
 	b->n = n;
@@ -221,8 +223,8 @@ static void take(struct head *h, uint32_t size)
 		peak = used;
 }
 
-/* Like calloc(); never returns NULL. */
-void *m_malloc(size_t n)
+/* Like malloc(), but never returns NULL. */
+void *arena_alloc(size_t n)
 {
 	uint32_t size = block_size(n);
 	struct head *h;
@@ -244,7 +246,6 @@ void *m_malloc(size_t n)
 	if (h == NULL)
 		exhausted(n);
 	take(h, size);
-	memset(h + 1, 0, size_of(h) - sizeof(struct head));
 	return h + 1;
 }
 
@@ -284,11 +285,11 @@ void m_free_direct(void *p)
 		first_free = offset_of(h);
 }
 
-/* Grows in place when the right neighbour is free and large enough: dropbear
- * enlarges its read buffer that way for every long packet. */
+/* In place when the right neighbour is free and large enough: dropbear enlarges
+ * its read buffer that way for every long packet.  What is much too long is cut. */
 void *m_realloc(void *p, size_t n)
 {
-	uint32_t size = block_size(n), old;
+	uint32_t size = block_size(n), old, room;
 	struct head *h, *next;
 	void *q;
 
@@ -298,24 +299,31 @@ void *m_realloc(void *p, size_t n)
 		exhausted(n);
 	h = head_of(p);
 	old = size_of(h);
-	if (size <= old)
+	if (size <= old && old - size < CUT_MIN)
 		return p;
 	next = after(h);
-	if (next != NULL && !(next->size & 1) && old + next->size >= size) {
-		set_size(h, old + next->size, 1);
-		used -= old;
-		take(h, size);
-		if (first_free > offset_of(h))
-			first_free = offset_of(h);
-		return p;
+	room = old + (next == NULL || next->size & 1 ? 0 : next->size);
+	if (room < size) {
+		q = arena_alloc(n);
+		memcpy(q, p, old - sizeof(struct head));
+		m_free_direct(p);
+		return q;
 	}
-	q = m_malloc(n);
-	memcpy(q, p, old - sizeof(struct head));
-	m_free_direct(p);
-	return q;
+	set_size(h, room, 1);
+	used -= old;
+	take(h, size);
+	if (first_free > offset_of(h))
+		first_free = offset_of(h);
+	return p;
 }
 
 #endif
+
+/* Like calloc(). */
+void *m_malloc(size_t n)
+{
+	return memset(arena_alloc(n), 0, n);
+}
 
 void *m_calloc(size_t count, size_t size)
 {

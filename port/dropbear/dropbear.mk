@@ -85,7 +85,7 @@ TP_OWN_CC = $(CC) $(TP_FLAGS) -std=c11 -Wall -Wextra -Werror -DPORT_OWN_FILE \
 	$(TP_CPPFLAGS) $(CI_INCLUDES) -isystem $(TP_SRC)/src \
 	-isystem $(TP_SRC)/libtomcrypt/src/headers -isystem $(TP_SRC)/libtommath
 TP_HEADERS := $(TP_PORT)/guard.h $(TP_PORT)/config.h $(TP_PORT)/localoptions.h \
-	$(TP_PORT)/shim/assert.h config.h
+	$(TP_PORT)/shim/assert.h $(TP_PORT)/dropbear.mk config.h
 TP_GUARD := $(TP_O)/default_options_guard.h
 
 # `make V=1` shows the commands.
@@ -120,9 +120,10 @@ $(TP_O)/dropbear/common-algo.o: TP_FILE = -Dsshkex=dropbear_kex -Dsigalgs=dropbe
 # The place where rsa-sha2-512 differs from rsa-sha2-256 (signature.c).
 $(TP_O)/dropbear/rsa.o: TP_FILE = -Dbytes_to_mp=port_rsa_message
 
-# packet.c reads and writes the network through our buffer and counters.
+# packet.c reads and writes the network through our buffer and counters, and
+# encrypts a long message where it was built.
 $(TP_O)/dropbear/packet.o: TP_FILE = -U_FORTIFY_SOURCE -Dread=port_read -Dwritev=port_writev \
-	-Dgenrandom=port_padding
+	-Dgenrandom=port_padding -Dbuf_new=port_packet -Dmemcpy=port_copy
 
 # dbctype.c is missing from 2025.89: an empty object takes its place.
 $(TP_DROPBEAR_OBJS): $(TP_O)/dropbear/%.o: $(TP_HEADERS) $(TP_GUARD)

@@ -56,6 +56,7 @@ sign_key *port_import_key(const char *text, size_t len);
 bool port_take_string(buffer *b, unsigned char **p, size_t *n);
 
 /* arena.c */
+void *arena_alloc(size_t n);
 void arena_reset(void);
 void arena_wipe(void);
 size_t arena_peak(void);

@@ -18,6 +18,7 @@
 #define PACKETS 32		/* per call; the caller has other work too */
 #define IDENT_MAX 255		/* RFC 4253 4.2, line end included */
 #define PREAMBLE_MAX 16384	/* bytes of other lines before it */
+#define PACKET_EXTRA 256	/* length, padding, MAC */
 #define DISCONNECT_BY_APPLICATION 11
 #define DISCONNECT_NO_MORE_AUTH_METHODS 14
 
@@ -32,8 +33,11 @@ static char ident[IDENT_MAX + 1];
 static size_t ident_len;
 static size_t preamble;		/* bytes of lines before the identification */
 static size_t written;		/* by the last port_writev() */
+static buffer *prepared;	/* the packet that ses.writepayload's bytes belong to */
 static uint64_t sent_before;	/* packets before ses.transseq began at 0 again */
 
+buffer *port_packet(unsigned size);
+void *port_copy(void *to, const void *from, size_t n);
 ssize_t port_read(int fd, void *data, size_t size);
 ssize_t port_writev(int fd, const struct iovec *iov, int n);
 
@@ -119,6 +123,45 @@ void session_flush(void)
 		if (written == 0)
 			return;
 	}
+}
+
+/* --- packets -------------------------------------------------------------- */
+
+/* Memory of a packet, not cleared: who takes it writes all of it. */
+static buffer *new_packet(unsigned size)
+{
+	buffer *b = arena_alloc(sizeof(*b) + size);
+
+	*b = (buffer){ .data = (unsigned char *)(b + 1), .size = size };
+	return b;
+}
+
+/* The next long message is built where it will be encrypted. */
+static void new_payload(void)
+{
+	prepared = new_packet(TRANS_MAX_PAYLOAD_LEN + PACKET_EXTRA);
+	ses.writepayload->data = prepared->data + PACKET_PAYLOAD_OFF;
+}
+
+/* packet.c's buf_new().  For a long message it is the packet whose payload stands
+ * there already, without what is left over. */
+buffer *port_packet(unsigned size)
+{
+	buffer *b = prepared;
+
+	if (size < PAYLOAD_MAX / 2 || size > b->size)
+		return new_packet(size);
+	b->size = size;
+	return m_realloc(b, sizeof(*b) + size);
+}
+
+/* packet.c's memcpy(): of the payload into the packet. */
+void *port_copy(void *to, const void *from, size_t n)
+{
+	if (to != from)
+		return memcpy(to, from, n);
+	new_payload();
+	return to;
 }
 
 /* --- identification ------------------------------------------------------- */
@@ -272,7 +315,9 @@ void session_begin(void)
 
 	ses.sock_in = ses.sock_out = port.fd;
 	ses.signal_pipe[0] = ses.signal_pipe[1] = -1;
-	ses.writepayload = buf_new(TRANS_MAX_PAYLOAD_LEN);
+	ses.writepayload = new_packet(0);
+	ses.writepayload->size = TRANS_MAX_PAYLOAD_LEN;
+	new_payload();
 	ses.keys = m_malloc(sizeof(*ses.keys));
 	ses.keys->recv.algo_crypt = ses.keys->trans.algo_crypt = &dropbear_nocipher;
 	ses.keys->recv.crypt_mode = ses.keys->trans.crypt_mode = &dropbear_mode_none;

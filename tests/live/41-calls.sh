@@ -1,0 +1,39 @@
+# System calls of the master for 32 MiB each way: the bytes go in large pieces, and
+# what comes is read as far as it goes.  The kernel counts read(), readv(), writev();
+# how many there are depends on how the server is scheduled: the best of some tries.
+# shellcheck shell=sh disable=SC2034,SC2119,SC2120
+. "$TESTDIR/lib.sh"
+if [ "$MASTER" = stock ] || [ "${PROFILE:-default}" != default ] || [ -n "${EMULATED:-}" ]; then
+	skip "system calls" "of the default profile"
+	finish
+fi
+TRIES=4
+MEGABYTES=32
+start_sshd
+need_master
+calls() { awk '/^sysc[rw]/ { n += $2 } END { print n + 0 }' "/proc/$MASTER_PID/io" 2>/dev/null; }
+if [ "$(calls)" -le 0 ]; then
+	skip "system calls" "not counted here"
+	finish
+fi
+head -c "${MEGABYTES}M" /dev/zero >"$T/data"
+
+# fewest MOST COMMAND...: whether one run of it takes no more calls than that
+fewest() {
+	most=$1
+	shift
+	for try in $(seq $TRIES); do
+		before=$(calls)
+		"$@"
+		n=$(($(calls) - before))
+		echo "$n calls"
+		[ $n -gt "$most" ] || return 0
+	done
+	return 1
+}
+upload() { mx 'cat >/dev/null' <"$T/data"; }
+download() { mx "cat $T/data" </dev/null >"$T/copy"; }
+works "up: no more than 48 reads a MiB" fewest $((48 * MEGABYTES)) upload
+works "down: no more than 100 reads and writes a MiB" fewest $((100 * MEGABYTES)) download
+works "down: the bytes are the same" cmp "$T/data" "$T/copy"
+finish
