@@ -262,21 +262,31 @@ enum ch_state {
 	CH_STATES
 };
 
+/* How far either side of an open channel has come to its end: `sent` is what we
+ * give to the server, `rcvd` what it gives to us.  Each goes on only.
+ *
+ *	what happens			sent		rcvd
+ *	our input ends			CH_EOF
+ *	the server reads no more (eow)	CH_EOF, unsaid
+ *	ch_is_over()			CH_CLOSED
+ *	the server's EOF				CH_EOF: what waits drains, then output ends
+ *	its CLOSE, hence ch_is_over()	CH_CLOSED	CH_CLOSED
+ *	the link is lost		CH_CLOSED	CH_CLOSED, both unsaid
+ *	px_reopen()					CH_FLOWS: another channel
+ *
+ * Both closed, and all delivered: its state goes on, too. */
+enum ch_half { CH_FLOWS, CH_EOF, CH_CLOSED };
+
 enum ch_flag {
-	CH_EOF_SENT = 1 << 0,
-	CH_EOF_RCVD = 1 << 1,
-	CH_CLOSE_SENT = 1 << 2,
-	CH_CLOSE_RCVD = 1 << 3,
-	CH_EOW_SENT = 1 << 4,
-	CH_STATUS = 1 << 5,	/* `status` holds the remote exit status */
-	CH_ABANDONED = 1 << 6,	/* its client left: close as soon as possible */
-	CH_TTY = 1 << 7,	/* a pty was asked for */
-	CH_AGENT = 1 << 8,	/* xf_: a session that asked for the agent, or a connection to it */
-	CH_FAILED = 1 << 9,	/* nothing stands at its other end: close as soon as possible */
-	CH_SUSPENDED = 1 << 11,	/* its client is stopped: the terminal is not ours to read */
-	CH_LINE_START = 1 << 12,	/* es_: the next byte typed may be the escape character */
-	CH_ESCAPED = 1 << 13,	/* es_: the escape character is held back */
-	CH_DISPLAY = 1 << 14,	/* the same for the display */
+	CH_EOW_SENT = 1 << 0,
+	CH_STATUS = 1 << 1,	/* `status` holds the remote exit status */
+	CH_TTY = 1 << 2,	/* a pty was asked for */
+	CH_AGENT = 1 << 3,	/* xf_: a session that asked for the agent, or a connection to it */
+	CH_FAILED = 1 << 4,	/* nothing stands at its other end: close as soon as possible */
+	CH_SUSPENDED = 1 << 5,	/* its client is stopped: the terminal is not ours to read */
+	CH_LINE_START = 1 << 6,	/* es_: the next byte typed may be the escape character */
+	CH_ESCAPED = 1 << 7,	/* es_: the escape character is held back */
+	CH_DISPLAY = 1 << 8,	/* the same for the display */
 };
 
 /* What has happened to a channel and its client has not seen yet. */
@@ -358,6 +368,7 @@ struct channel {
 	uint8_t state;			/* enum ch_state */
 	uint8_t kind;			/* enum ch_kind */
 	uint8_t events;			/* enum ch_event */
+	uint8_t sent : 4, rcvd : 4;	/* enum ch_half */
 	uint16_t flags;			/* enum ch_flag */
 	int16_t forward;		/* fw_: index of its forward, -1 for none */
 	int16_t connector;		/* fw_: index of its connector, -1 for none */
@@ -2490,6 +2501,17 @@ static bool ch_is_socket(const struct channel *c)
 	return c->kind == CH_LOCAL || c->kind == CH_REMOTE || c->kind == CH_X11;
 }
 
+/* Its client, or the forward that it was for, has gone: nobody waits for its end. */
+static bool ch_is_abandoned(const struct channel *c)
+{
+	return c->client < 0 && c->forward < 0 && !ch_is_socket(c);
+}
+
+static bool ch_is_closing(const struct channel *c)
+{
+	return c->sent == CH_CLOSED || c->rcvd == CH_CLOSED;
+}
+
 /* Gives one direction up: a lent descriptor is given back, a socket is shut
  * down and closed with its second direction. */
 static void ch_release(struct channel *c, int end)
@@ -2557,7 +2579,6 @@ static void ch_abandon(struct channel *c)
 	else if (c->state == CH_CONFIRMED || c->state == CH_STARTING)
 		ch_become(c, CH_OPEN);
 	c->client = -1;
-	c->flags |= CH_ABANDONED;
 	c->events = 0;
 	ch_end_input(c);
 	ch_end_output(c, CH_OUT);
@@ -2573,7 +2594,7 @@ static void ch_lose(struct channel *c)
 	else if (c->state == CH_OPENING || c->state == CH_CONFIRMED)
 		ch_become(c, CH_REFUSED);
 	ch_end_input(c);
-	c->flags |= CH_EOF_SENT | CH_EOF_RCVD | CH_CLOSE_SENT | CH_CLOSE_RCVD;
+	c->sent = c->rcvd = CH_CLOSED;
 }
 
 /* Remembers a request that wants a reply. */
@@ -2665,7 +2686,7 @@ static uint32_t ch_window(const struct channel *c)
 static bool ch_wants_read(const struct channel *c)
 {
 	return c->state == CH_OPEN && fd_of(c, CH_IN) >= 0 && ch_window(c) > 0 && c->sender.input == SD_NONE &&
-	       !(c->flags & (CH_EOF_SENT | CH_CLOSE_SENT | CH_SUSPENDED));
+	       c->sent == CH_FLOWS && !(c->flags & CH_SUSPENDED);
 }
 
 /* Input that poll() has announced and the server has a window for. */
@@ -2738,7 +2759,7 @@ static uint32_t ch_spare(const struct channel *c)
  * The target is four times as large each time the reader has kept up with it. */
 static void ch_credit(struct channel *c)
 {
-	if (c->flags & (CH_EOF_RCVD | CH_CLOSE_RCVD | CH_CLOSE_SENT))
+	if (c->rcvd > CH_FLOWS || c->sent == CH_CLOSED)
 		return;
 	if (c->consumed >= c->window_target && ch_empty(c)) {
 		uint32_t limit = pool_limit(c);
@@ -2767,8 +2788,7 @@ static void ch_credit(struct channel *c)
  * remote program gets SIGPIPE ("eow@openssh.com"). */
 static void ch_tell_eow(struct channel *c)
 {
-	if (c->kind != CH_SESSION || fd_of(c, CH_OUT) >= 0 ||
-	    c->flags & (CH_EOF_RCVD | CH_CLOSE_SENT | CH_EOW_SENT))
+	if (c->kind != CH_SESSION || fd_of(c, CH_OUT) >= 0 || c->rcvd > CH_FLOWS || c->flags & CH_EOW_SENT)
 		return;
 	c->flags |= CH_EOW_SENT;
 	if (tx_peer_is("OpenSSH"))
@@ -2780,11 +2800,18 @@ static void ch_tell_eow(struct channel *c)
  * a stdio forward with the server's EOF (STDIO-eof). */
 static bool ch_is_over(const struct channel *c)
 {
-	if (c->flags & (CH_CLOSE_RCVD | CH_ABANDONED | CH_FAILED))
+	if (c->rcvd == CH_CLOSED || c->flags & CH_FAILED || ch_is_abandoned(c))
 		return true;
-	if (c->kind == CH_STDIO && c->flags & CH_EOF_RCVD)
+	if (c->kind == CH_STDIO && c->rcvd >= CH_EOF)
 		return ch_empty(c);
 	return c->kind != CH_SESSION && fd_of(c, CH_IN) < 0 && fd_of(c, CH_OUT) < 0;
+}
+
+/* Our side comes to its end, or a step nearer. */
+static void ch_say(struct channel *c, enum ch_half end)
+{
+	c->sent = end;
+	tx_channel(end == CH_EOF ? SSH_CHANNEL_EOF : SSH_CHANNEL_CLOSE, c);
 }
 
 /* Whatever the channel's state asks to be sent or closed now. */
@@ -2792,23 +2819,19 @@ static void ch_settle(struct channel *c)
 {
 	if (c->state != CH_OPEN || ch_is_proxied(c))
 		return;
-	if (c->flags & (CH_EOF_RCVD | CH_CLOSE_RCVD) && ch_empty(c))
+	if (c->rcvd > CH_FLOWS && ch_empty(c))
 		ch_end_output(c, CH_OUT);
-	if (c->flags & CH_CLOSE_RCVD)
+	if (c->rcvd == CH_CLOSED)
 		ch_end_input(c);
-	if (!(c->flags & CH_CLOSE_SENT)) {
+	if (c->sent < CH_CLOSED) {
 		ch_tell_eow(c);
-		if (fd_of(c, CH_IN) < 0 && !(c->flags & CH_EOF_SENT)) {
-			c->flags |= CH_EOF_SENT;
-			tx_channel(SSH_CHANNEL_EOF, c);
-		}
-		if (ch_is_over(c)) {
-			c->flags |= CH_CLOSE_SENT;
-			tx_channel(SSH_CHANNEL_CLOSE, c);
-		}
+		if (fd_of(c, CH_IN) < 0 && c->sent == CH_FLOWS)
+			ch_say(c, CH_EOF);
+		if (ch_is_over(c))
+			ch_say(c, CH_CLOSED);
 		ch_credit(c);
 	}
-	if (c->flags & CH_CLOSE_SENT && c->flags & CH_CLOSE_RCVD && ch_empty(c))
+	if (c->sent == CH_CLOSED && c->rcvd == CH_CLOSED && ch_empty(c))
 		ch_become(c, c->client < 0 ? CH_DEAD : CH_ENDED);
 }
 
@@ -2924,7 +2947,7 @@ static void tt_request_pty(struct channel *c, int tty, struct str term)
 
 static bool tt_is_open(const struct channel *c)
 {
-	return c->state == CH_OPEN && c->flags & CH_TTY && !(c->flags & CH_CLOSE_SENT) && fd_of(c, CH_IN) >= 0;
+	return c->state == CH_OPEN && c->flags & CH_TTY && c->sent != CH_CLOSED && fd_of(c, CH_IN) >= 0;
 }
 
 static bool tt_any(void)
@@ -3827,12 +3850,11 @@ static void fw_clearing(struct channel *c)
 			fw_clear_command(c, f->listen.host);
 		ch_become(c, CH_OPEN);
 	}
-	if (f && c->state != CH_DEAD && !(c->flags & CH_CLOSE_RCVD))
+	if (f && c->state != CH_DEAD && c->rcvd != CH_CLOSED)
 		return;
 	if (f)
 		f->retry_at = g.now;
 	c->forward = -1;
-	c->flags |= CH_ABANDONED;
 	rn_again();
 }
 
@@ -4189,7 +4211,7 @@ static void fw_socks_remote(struct channel *c)
 			n += part;
 		}
 		int used = fw_socks_step(c, g.scratch, n, &to, &done);
-		if (used < 0 || (used == 0 && (n >= SOCKS_MAX || c->flags & CH_EOF_RCVD))) {
+		if (used < 0 || (used == 0 && (n >= SOCKS_MAX || c->rcvd >= CH_EOF))) {
 			fw_refuse(c, "");
 			return;
 		}
@@ -4310,7 +4332,7 @@ static const struct forward *fw_failed(void)
 static void fw_settle_channel(struct channel *c)
 {
 	bool speaks = c->state == CH_SOCKS_REMOTE || c->state == CH_GREETING;
-	if (speaks && (c->flags & CH_CLOSE_RCVD || g.now >= c->deadline))
+	if (speaks && (c->rcvd == CH_CLOSED || g.now >= c->deadline))
 		fw_refuse(c, "");
 	else if (c->connector >= 0 || c->state == CH_CONNECTING)
 		fw_connecting(c);
@@ -4333,7 +4355,7 @@ static void fw_settle(void)
 		struct channel *c = &g.ch.slot[i];
 		if (ch_is_socket(c) && c->state != CH_FREE && c->state != CH_DEAD)
 			fw_settle_channel(c);
-		else if (c->kind == CH_SESSION && c->state != CH_FREE && c->client < 0 && !(c->flags & CH_ABANDONED))
+		else if (c->kind == CH_SESSION && c->state != CH_FREE && c->client < 0 && (c->forward >= 0 || c->state == CH_CONFIRMED))
 			fw_clearing(c);
 	}
 }
@@ -4750,7 +4772,7 @@ static void px_tell_end(struct client *c, struct channel *ch)
  * Its client knows of no more than the open. */
 static bool px_is_stillborn(const struct client *c, const struct channel *ch)
 {
-	return ch->px.owed & PX_FRESH && ch->flags & CH_CLOSE_RCVD && ch->px.reopened < REOPENS && !c->closing;
+	return ch->px.owed & PX_FRESH && ch->rcvd == CH_CLOSED && ch->px.reopened < REOPENS && !c->closing;
 }
 
 /* Opens it again.  `adjust` becomes what the client knows of the window, negated:
@@ -4759,7 +4781,7 @@ static void px_reopen(struct client *c, struct channel *ch)
 {
 	bool told = ch->state == CH_OPEN;
 	tx_channel(SSH_CHANNEL_CLOSE, ch);
-	ch->flags &= (uint16_t)~(CH_EOF_RCVD | CH_CLOSE_RCVD);
+	ch->rcvd = CH_FLOWS;
 	ch->px.owed = told ? PX_FRESH | PX_REOPENED : PX_FRESH;
 	ch->px.adjust -= ch->remote_window;
 	ch->px.reopened++;
@@ -4806,7 +4828,7 @@ static void px_tell(struct client *c, struct channel *ch)
 		px_tell_data(c, ch);
 	else if (px->stored)
 		px_tell_request(c, ch);
-	else if (px->owed & (PX_EOF | PX_CLOSE) && (!(px->owed & PX_FRESH) || ch->flags & CH_CLOSE_RCVD))
+	else if (px->owed & (PX_EOF | PX_CLOSE) && (!(px->owed & PX_FRESH) || ch->rcvd == CH_CLOSED))
 		px_tell_end(c, ch);
 }
 
@@ -4900,7 +4922,7 @@ static void px_server_request(struct channel *ch, const struct buf *b, struct st
 {
 	struct proxied *px = &ch->px;
 	size_t at = 1 + 4, len = b->len - at;
-	if (ch->flags & CH_CLOSE_SENT)
+	if (ch->sent == CH_CLOSED)
 		return;
 	if (want_reply && px->asked == 0 && str_is(name, "keepalive@openssh.com")) {
 		tx_channel(SSH_CHANNEL_FAILURE, ch);
@@ -5000,7 +5022,7 @@ static struct channel *px_channel(struct client *c, struct buf *b, enum ch_state
 {
 	uint32_t id = buf_get_u32(b);
 	struct channel *ch = !b->bad && id < (uint32_t)g.ch.end ? &g.ch.slot[id] : NULL;
-	if (ch && px_owns(c, ch) && ch->state == state && !(ch->flags & CH_CLOSE_SENT))
+	if (ch && px_owns(c, ch) && ch->state == state && ch->sent != CH_CLOSED)
 		return ch;
 	px_drop(c, "message for a channel that is not its own");
 	return NULL;
@@ -5169,7 +5191,7 @@ static void px_data(struct client *c, struct buf *b)
 	uint32_t len = buf_get_u32(b);
 	if (!ch)
 		return;
-	if (len != c->rid || len > ch->remote_packet || len > ch->remote_window || ch->flags & CH_EOF_SENT) {
+	if (len != c->rid || len > ch->remote_packet || len > ch->remote_window || ch->sent >= CH_EOF) {
 		px_drop(c, "data that does not fit");
 		return;
 	}
@@ -5184,7 +5206,7 @@ static void px_data(struct client *c, struct buf *b)
  * nowhere, but for its own CLOSE. */
 static void px_relay_open(const struct client *c, struct channel *ch, const struct buf *b)
 {
-	if (!(ch->flags & CH_CLOSE_RCVD))
+	if (ch->rcvd != CH_CLOSED)
 		px_relay(c, ch, b);
 }
 
@@ -5193,11 +5215,11 @@ static void px_eof(struct client *c, struct buf *b)
 	struct channel *ch = px_channel(c, b, CH_OPEN);
 	if (!ch || !px_whole(b))
 		return;
-	if (ch->flags & CH_EOF_SENT) {
+	if (ch->sent >= CH_EOF) {
 		px_drop(c, "a second EOF");
 		return;
 	}
-	ch->flags |= CH_EOF_SENT;
+	ch->sent = CH_EOF;
 	px_relay_open(c, ch, b);
 }
 
@@ -5206,7 +5228,7 @@ static void px_close(struct client *c, struct buf *b)
 	struct channel *ch = px_channel(c, b, CH_OPEN);
 	if (!ch || !px_whole(b))
 		return;
-	ch->flags |= CH_EOF_SENT | CH_CLOSE_SENT;
+	ch->sent = CH_CLOSED;
 	px_relay(c, ch, b);
 }
 
@@ -5216,7 +5238,7 @@ static void px_channel_request(struct client *c, struct buf *b)
 	struct str name = px_text(b, PX_NAME_MAX);
 	bool want_reply = buf_get_u8(b), pty = str_is(name, "pty-req");
 	px_check(b, name, px_requests);
-	if (!ch || b->bad || ch->flags & CH_CLOSE_RCVD)
+	if (!ch || b->bad || ch->rcvd == CH_CLOSED)
 		return;
 	if ((pty && ch->flags & CH_TTY) || (want_reply && ch->px.pending + ch->px.n_verdicts >= PX_VERDICTS)) {
 		px_drop(c, pty ? "a second terminal" : "too many requests without an answer");
@@ -5401,7 +5423,7 @@ static uint32_t px_relay_data(struct client *c, uint32_t max)
 	uint32_t n = px_fetch(c, p + head, want);
 	if (c->got == c->body_len)
 		px_next(c);
-	if (n == 0 || ch->flags & CH_CLOSE_RCVD)
+	if (n == 0 || ch->rcvd == CH_CLOSED)
 		return n;
 	p[0] = (uint8_t)c->type;
 	memcpy(p + 1, c->small, head - 1);
@@ -5460,7 +5482,7 @@ static void px_settle_channels(void)
 		struct channel *ch = &g.ch.slot[i];
 		if (!ch_is_proxied(ch) || ch->state != CH_OPEN)
 			continue;
-		if (ch->px.owed & PX_CLOSED && ch->flags & CH_CLOSE_SENT)
+		if (ch->px.owed & PX_CLOSED && ch->sent == CH_CLOSED)
 			ch_become(ch, CH_DEAD);
 		else if (may_send)
 			ch_credit(ch);
@@ -5684,7 +5706,7 @@ static void xf_greeting(struct channel *c)
 	uint32_t screen;
 	pool_iov(&c->queue[CH_OUT], &first, 1);
 	int right = xf_check(first.iov_base, first.iov_len);
-	if (right < 0 || (right == 0 && c->flags & CH_EOF_RCVD)) {
+	if (right < 0 || (right == 0 && c->rcvd >= CH_EOF)) {
 		if (first.iov_len > 0)
 			log_at(log_once(LOG_COOKIE), "X11 connection rejected because of wrong authentication.");
 		fw_refuse(c, "");
@@ -5702,7 +5724,7 @@ static bool xf_wanted(uint16_t wish)
 {
 	for (int i = 0; i < g.ch.end; i++) {
 		const struct channel *c = &g.ch.slot[i];
-		if (ch_is_open(c) && c->flags & wish && !(c->flags & (CH_ABANDONED | CH_CLOSE_SENT | CH_CLOSE_RCVD)))
+		if (ch_is_open(c) && c->flags & wish && !ch_is_closing(c) && !ch_is_abandoned(c))
 			return true;
 	}
 	return false;
@@ -5759,7 +5781,7 @@ static struct channel *rx_late_channel(struct buf *b)
 {
 	uint32_t id = buf_get_u32(b);
 	struct channel *c = !b->bad && id < (uint32_t)g.ch.end ? &g.ch.slot[id] : NULL;
-	return c && ch_is_open(c) && !(c->flags & CH_CLOSE_RCVD) ? c : NULL;
+	return c && ch_is_open(c) && c->rcvd != CH_CLOSED ? c : NULL;
 }
 
 /* The same for what must not: NULL, and the link is lost. */
@@ -5814,7 +5836,7 @@ static void rx_channel_open_confirmation(struct buf *b)
 		rx_bad("channel open confirmation");
 		return;
 	}
-	ch_become(c, c->flags & CH_ABANDONED ? CH_OPEN : CH_CONFIRMED);
+	ch_become(c, ch_is_abandoned(c) ? CH_OPEN : CH_CONFIRMED);
 	if (c->kind == CH_PROXY)
 		c->px.adjust += c->remote_window;	/* px_reopen() */
 }
@@ -5866,7 +5888,7 @@ static void rx_data(struct channel *c, int stream, struct str data)
 	}
 	c->window += over;
 	c->window -= data.len;
-	if (stream < CH_STREAMS && !(c->flags & CH_EOF_RCVD))
+	if (stream < CH_STREAMS && c->rcvd == CH_FLOWS)
 		ch_deliver(c, (enum stream)stream, data.p, data.len);
 	else
 		c->consumed += data.len;
@@ -5895,7 +5917,7 @@ static void rx_channel_eof(struct buf *b)
 	struct channel *c = rx_channel(b);
 	if (!c)
 		return;
-	c->flags |= CH_EOF_RCVD;
+	c->rcvd = CH_EOF;
 	c->px.owed |= c->kind == CH_PROXY ? PX_EOF : 0;
 }
 
@@ -5904,7 +5926,7 @@ static void rx_channel_close(struct buf *b)
 	struct channel *c = rx_channel(b);
 	if (!c)
 		return;
-	c->flags |= CH_EOF_RCVD | CH_CLOSE_RCVD;
+	c->rcvd = CH_CLOSED;
 	c->px.owed |= c->kind == CH_PROXY ? PX_CLOSE : 0;
 }
 
@@ -5931,7 +5953,8 @@ static void rx_eow(struct channel *c, struct buf *b)
 {
 	(void)b;
 	ch_end_input(c);
-	c->flags |= CH_EOF_SENT;
+	if (c->sent == CH_FLOWS)
+		c->sent = CH_EOF;
 }
 
 static void rx_channel_request(struct buf *b)
@@ -5958,7 +5981,7 @@ static void rx_channel_request(struct buf *b)
 			known[i].run(c, b);
 			done = !b->bad;
 		}
-	if (want_reply && !(c->flags & CH_CLOSE_SENT))
+	if (want_reply && c->sent != CH_CLOSED)
 		tx_channel(done ? SSH_CHANNEL_SUCCESS : SSH_CHANNEL_FAILURE, c);
 }
 
@@ -6305,7 +6328,7 @@ static const char *st_session_state(const struct client *c)
 		return "waiting";
 	if (ch->state < CH_OPEN)
 		return "opening";
-	return ch->flags & (CH_CLOSE_SENT | CH_CLOSE_RCVD) ? "closing" : "open";
+	return ch_is_closing(ch) ? "closing" : "open";
 }
 
 static uint32_t st_place(const struct client *c)
@@ -7026,7 +7049,7 @@ static bool mx_is_alone(const struct client *c)
 		if (g.mx.slot[i].phase != MX_FREE && &g.mx.slot[i] != c)
 			return false;
 	for (int i = 0; i < g.ch.end; i++)
-		if (g.ch.slot[i].state != CH_FREE && !(g.ch.slot[i].flags & CH_ABANDONED))
+		if (g.ch.slot[i].state != CH_FREE && !ch_is_abandoned(&g.ch.slot[i]))
 			return false;
 	return true;
 }
@@ -7550,7 +7573,7 @@ static void mx_probe_events(struct client *c)
 /* Passes a signal on to a session's command (RFC 4254, 6.9); false if it cannot be. */
 static bool mx_send_signal(struct channel *ch, struct str name)
 {
-	if (ch->state != CH_OPEN || ch->flags & CH_CLOSE_SENT || tp_room() == 0)
+	if (ch->state != CH_OPEN || ch->sent == CH_CLOSED || tp_room() == 0)
 		return false;
 	struct buf *m = tx_request(ch, "signal", false);
 	buf_put_str(m, name);
@@ -8180,14 +8203,14 @@ static void mx_refused(struct client *c, struct channel *ch)
 static bool mx_is_stillborn(const struct client *c, const struct channel *ch)
 {
 	bool taken = ch->state == CH_STARTING && ch->request[0] == CH_RQ_NONE;
-	return ch->kind == CH_SESSION && !taken && ch->flags & CH_CLOSE_RCVD && !(ch->flags & CH_CLOSE_SENT) &&
+	return ch->kind == CH_SESSION && !taken && ch->rcvd == CH_CLOSED && ch->sent != CH_CLOSED &&
 	       c->reopened < REOPENS && g.now < c->give_up;
 }
 
 /* Such a server has to answer before we read any input, which could not be had again. */
 static bool mx_awaits_start(const struct channel *ch)
 {
-	return ch->kind == CH_SESSION && ch->request[0] != CH_RQ_NONE && !(ch->flags & CH_CLOSE_RCVD) &&
+	return ch->kind == CH_SESSION && ch->request[0] != CH_RQ_NONE && ch->rcvd != CH_CLOSED &&
 	       tx_peer_is("dropbear");
 }
 

@@ -64,7 +64,9 @@ static const char *check_life(const struct channel *c)
 		return "a dead channel that was not reaped";
 	if (!(ch_states[c->state].kinds & OF(c->kind)))
 		return "a channel in a state that its kind has not";
-	if (c->flags & ~(ch_kinds[c->kind].flags | CH_EOF_SENT | CH_EOF_RCVD | CH_CLOSE_SENT | CH_CLOSE_RCVD | CH_ABANDONED))
+	if (c->sent > CH_CLOSED || c->rcvd > CH_CLOSED || (c->state == CH_ENDED && (c->sent < CH_CLOSED || c->rcvd < CH_CLOSED)))
+		return "a channel whose halves are not where its state is";
+	if (c->flags & ~ch_kinds[c->kind].flags)
 		return "a channel with a flag that its kind has not";
 	if (waits && c->client < 0)
 		return "a channel that waits for its client, and has none";

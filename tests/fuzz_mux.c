@@ -59,7 +59,7 @@ static void fuzz_server(uint8_t what, uint32_t id)
 		fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", id, id, 1000, 500);
 	else if (c->state == CH_OPENING)
 		fake_put(SSH_CHANNEL_OPEN_FAILURE, "uuss", id, 1, "", "");
-	else if (ch_is_open(c) && !(c->flags & CH_CLOSE_RCVD))
+	else if (ch_is_open(c) && c->rcvd < CH_CLOSED)
 		fake_put(what & 1 ? SSH_CHANNEL_CLOSE : SSH_CHANNEL_EOF, "u", id);
 }
 

@@ -78,7 +78,7 @@ static void fuzz_server(struct fuzz_input *f, uint8_t op)
 		fake_put(SSH_CHANNEL_DATA, "uS", id, bytes, n < c->window ? n : c->window);
 	else if (op == 3 && open)
 		fake_put(SSH_CHANNEL_REQUEST, "usbr", id, fuzz_requests[which >> 4], which >> 3 & 1, bytes, n);
-	else if (op == 4 && open && !(c->flags & CH_CLOSE_RCVD))
+	else if (op == 4 && open && c->rcvd < CH_CLOSED)
 		fake_put(which & 0x80 ? SSH_CHANNEL_CLOSE : SSH_CHANNEL_EOF, "u", id);
 	else if (op == 5)
 		fake_put(which & 0x80 ? SSH_REQUEST_SUCCESS : SSH_REQUEST_FAILURE, "r", bytes, n);

@@ -36,7 +36,7 @@ static void fuzz_server(struct fuzz_input *f, uint8_t what)
 		fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", 0, 100, 1000, 500);
 	else if (c->state == CH_OPENING)
 		fake_put(SSH_CHANNEL_OPEN_FAILURE, "uuSs", 0, what >> 4, bytes, n, "");
-	else if (ch_is_open(c) && !(c->flags & CH_CLOSE_RCVD))
+	else if (ch_is_open(c) && c->rcvd < CH_CLOSED)
 		fake_put(SSH_CHANNEL_DATA, "uS", 0, bytes, n < c->window ? n : c->window);
 }
 

@@ -653,7 +653,7 @@ static void flow_soak_step(struct session *s, bool *alive)
 		world.chaos = 4;
 		return;
 	}
-	if (!ch_is_open(c) || c->flags & CH_CLOSE_RCVD)
+	if (!ch_is_open(c) || c->rcvd == CH_CLOSED)
 		return;
 	switch (rnd(12)) {
 	case 0: case 1: case 2:
@@ -683,7 +683,7 @@ static void flow_soak_end(struct session *s, bool *alive)
 	if (rnd(2))
 		session_close(&s[i]);
 	world_run();
-	if (ch_is_open(c) && !(c->flags & CH_CLOSE_RCVD))
+	if (ch_is_open(c) && c->rcvd < CH_CLOSED)
 		fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s[i].id);
 	world_run();
 	session_close(&s[i]);

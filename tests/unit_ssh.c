@@ -435,6 +435,18 @@ static void unit_ssh_requests(void)
 	world_run();
 	check(session_ended(&s, 3), "ssh: until the channel is closed");
 	session_close(&s);
+	session_open(&s, 4096, 1024);
+	session_close(&s);
+	world_run();
+	fake_put(SSH_CHANNEL_REQUEST, "usb", (uint32_t)s.id, "eow@openssh.com", 0);
+	fake_put(SSH_CHANNEL_EOF, "u", (uint32_t)s.id);
+	world_run();
+	int closes = 0;
+	for (const struct fake_message *m; (m = fake_take());)
+		closes += m->bytes[0] == SSH_CHANNEL_CLOSE;
+	check(closes == 1, "ssh: what the server says to a CLOSE of ours brings no second one: %d came", closes);
+	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
+	world_run();
 	check_clean("ssh: requests");
 }
 

@@ -690,7 +690,7 @@ static void world_server_closes(void)
 	for (int i = 0; i < g.ch.end; i++) {
 		if (g.ch.slot[i].state == CH_OPENING)
 			fake_put(SSH_CHANNEL_OPEN_FAILURE, "uuss", (uint32_t)i, 2, "", "");
-		else if (ch_is_open(&g.ch.slot[i]) && !(g.ch.slot[i].flags & CH_CLOSE_RCVD))
+		else if (ch_is_open(&g.ch.slot[i]) && g.ch.slot[i].rcvd < CH_CLOSED)
 			fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)i);
 	}
 	world_run();
