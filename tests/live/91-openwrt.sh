@@ -54,7 +54,8 @@ uci() { printf '%s\n' "$@" >"$UCI/sshmux"; }
 
 set_up() {
 	sed -e "s,/var/run/sshmux,$T/run,g" -e "s,/etc/sshmux\$,$T/etc," -e "s,/sbin/ujail,$T/ujail,g" \
-		-e "s,/etc/capabilities/,$T/,g" "$PORT_DIR/sshmux.init" >"$T/init"
+		-e "s,/etc/capabilities/,$T/,g" -e "s,/proc/meminfo,$T/meminfo," "$PORT_DIR/sshmux.init" >"$T/init"
+	echo 'MemTotal: 60000 kB' >"$T/meminfo"
 }
 
 # The sample of sshtunnel's package, with its comment signs taken off
@@ -465,6 +466,13 @@ no_new_privs 1"
 	uci 'config sshmux globals' "option jail 0" "$OFFICE"
 	init reload
 	is "jail: not wanted" "$(grep -c -e jail -e cap "$PROCD/instances/office")" 0
+	echo 'MemTotal: 29192 kB' >"$T/meminfo"
+	uci "$OFFICE"
+	init reload
+	is "jail: none where memory is small" "$(grep -c -e jail -e cap "$PROCD/instances/office")" 0
+	uci 'config sshmux globals' "option jail 1" "$OFFICE"
+	init reload
+	is "jail: one there, if it is asked for" "$(grep -c -e jail "$PROCD/instances/office")" 1
 	rm "$T/ujail"
 	cp "$PORT_DIR/sshmux.config" "$UCI/sshmux"
 	init reload
@@ -713,6 +721,7 @@ END
 	cat >"$T/feed/include/package.mk" <<'END'
 define Download
 $(eval $(Download/$(1)))
+$(eval DOWNLOADS += $(FILE) $(HASH))
 endef
 define BuildPackage
 tree:
@@ -721,7 +730,7 @@ prepare:
 	$(Build/Prepare)
 show:
 	@echo '$(PKG_NAME) $(PKG_VERSION)-r$(PKG_RELEASE)'
-	@echo '$(FILE) $(HASH)'
+	@echo '$(strip $(DOWNLOADS))'
 	@echo '$(strip $(Package/$(1)/conffiles))'
 endef
 END
@@ -731,6 +740,16 @@ feed_make() (
 	unset MAKEFLAGS MFLAGS MAKELEVEL
 	cd "${FEED_DIR:-$PORT_DIR}" && exec make -s TOPDIR="$T/feed" OUT="$T/feed/out" PKG_BUILD_DIR="$T/feed/build" "$@"
 )
+
+# fetched: file and sum of each tarball that our own builds take
+fetched() {
+	version=$(sed -n 's/^DROPBEAR_VERSION:=//p' "$PORT_DIR/Makefile")
+	printf 'dropbear-%s.tar.bz2 ' "$version"
+	sed -n "s/.*$version) echo \([0-9a-f]*\) .*/\1/p" "$TOP/port/dropbear/fetch" | tr '\n' ' '
+	awk '/^[a-z]*\)$/ { name = substr($0, 1, length - 1) }
+		/^	version=/ { split($0, a, /[ =	]+/); file = name "_" a[3] ".orig.tar." a[5] }
+		/^	sha256=/ { split($0, a, /[ =	]+/); printf "%s%s %s", sep, file, a[3]; sep = " " }' "$TOP/port/dropbear/fetch-ciphers"
+}
 
 feed() {
 	if [ ! -r "$TOP/Makefile" ]; then
@@ -749,9 +768,7 @@ feed() {
 	works "feed: the same contents" diff -r "$T/feed/out" "$T/staged"
 	feed_make show >"$T/show"
 	is "feed: the version of the program" "$(sed -n 1p "$T/show")" "sshmux $VERSION-r1"
-	file=$(sed -n '2s/ .*//p' "$T/show")
-	is "feed: dropbear, as it is fetched" "$(sed -n 2p "$T/show")" \
-		"$file $(sed -n "s/.*$(echo "$file" | tr -dc 0-9.- | sed 's/^-//; s/\..*//').*) echo \([0-9a-f]*\) .*/\1/p" "$TOP/port/dropbear/fetch")"
+	is "feed: dropbear and the ciphers, as they are fetched" "$(sed -n 2p "$T/show")" "$(fetched)"
 	is "feed: configuration that is kept" "$(sed -n 3p "$T/show")" "/etc/config/sshmux /etc/sshmux/"
 	works "feed: test.sh" "$BUSYBOX" ash -n "$PORT_DIR/test.sh"
 	release
