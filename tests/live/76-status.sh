@@ -228,7 +228,7 @@ while True:
 	NOTIFY_SOCKET=$T/notify
 	export NOTIFY_SOCKET
 	rm -f "$T/ready"
-	start_master -v -o ReconnectMin=1 -o EventCommand="$T/hook" -o EventDelay=1 --notify-fd=8 8>"$T/ready" ||
+	start_master -v -o ReconnectMin=1 -o EventCommand="$T/hook" -o EventDelay=60 --notify-fd=8 8>"$T/ready" ||
 		give_up "a master with hooks"
 	unset NOTIFY_SOCKET
 	works "EventCommand: up" wait_for 20 has "$T/hooked" "^up 127.0.0.1 $CTL $MASTER_PID"
@@ -239,6 +239,10 @@ while True:
 	ours -O reconnect
 	wait_for 20 field_is 's["uplink"]["logins"]' 2
 	is "EventCommand: a flap is silent" "$(grep -c . "$T/hooked")" 1
+	stop_master
+	works "NOTIFY_SOCKET: stopping" wait_for 20 has "$T/notified" '^STOPPING=1$'
+	start_master -o ReconnectMin=1 -o EventCommand="$T/hook" -o EventDelay=1 || give_up "another master with hooks"
+	works "EventCommand: up, of the next master" wait_for 20 has "$T/hooked" "^up 127.0.0.1 $CTL $MASTER_PID"
 	touch "$T/hang"
 	processes=$(children_of $SERVER_PID)
 	stop_server
@@ -246,7 +250,6 @@ while True:
 	works "EventCommand: down, with the reason" wait_for 30 has "$T/hooked" "^down 127.0.0.1 $CTL $MASTER_PID ."
 	works "EventCommand: one that hangs delays nobody" timeout 10 "$SSHMUX" -S "$CTL" -O status
 	stop_master
-	works "NOTIFY_SOCKET: stopping" wait_for 20 has "$T/notified" '^STOPPING=1$'
 	rm -f "$T/hang"
 	printf 'Host gone\n ControlPath %s\n' "$T/nobody" >"$T/config"
 	is "-O list --json: a name without a master" "$("$SSHMUX" -F "$T/config" -O list --json 2>/dev/null | python3 -c 'import json,sys

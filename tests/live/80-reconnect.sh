@@ -154,10 +154,11 @@ flapping() {
 		wait_for 60 kicked_often
 		link accept >"$T/said"
 		case $need in
-		session) got=$(timeout 30 "$SSHMUX" -F none -S "$CTL" -o Fallback=no x 'echo through' 2>&1 </dev/null) ;;
-		*) got=$(echo through | timeout 30 "$NET" call "127.0.0.1:$near") ;;
+		session) got=$(timeout 60 "$SSHMUX" -F none -S "$CTL" -o Fallback=no x 'echo through' 2>&1 </dev/null) ;;
+		*) got=$(echo through | timeout 60 "$NET" call "127.0.0.1:$near" 2>&1 || echo "status $?") ;;
 		esac
 		is "a $need cuts a long wait short" "$got" through
+		[ "$got" = through ] || note "$(info; channels; tail -n 8 "$T/master.log")"
 	done
 	stop_master
 	end $echo_pid
