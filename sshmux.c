@@ -630,6 +630,7 @@ static struct {
 		int64_t rate[RL_WAYS];		/* RateLimit: bits a second by enum rl_way, 0 for any */
 		int64_t request_tty, escape;	/* enum cl_tty; a character or NO_ESCAPE */
 		int64_t forward_x11, x11_trusted;	/* no, yes; 0 not said, 1 no, 2 yes */
+		const char *refuse;
 		const char *permit_open;	/* HOST:PORT..., one blank between them */
 		int64_t bind_unlink, bind_mask;
 		const char *forward_agent;	/* "yes", "no", a path, "$" and a variable's name */
@@ -11081,6 +11082,7 @@ static const struct op_keyword {
 	{ "Reconnect", OP_MASTER, OP_CHOICE, &g.op.reconnect, 0, 0, op_reconnect },
 	{ "ReconnectMax", OP_MASTER, OP_TIME, &g.op.reconnect_max, 1, 86400, NULL },
 	{ "ReconnectMin", OP_MASTER, OP_TIME, &g.op.reconnect_min, 1, 3600, NULL },
+	{ "RefuseConnection", OP_BOTH, OP_TEXT, &g.op.refuse, 0, 0, NULL },
 	{ "RekeyLimit", OP_MASTER, OP_REKEY, NULL, 0, 0, NULL },
 	{ "RemoteCommand", OP_CLIENT, OP_REST, &g.op.remote_command, 0, 0, NULL },
 	{ "RemoteForward", OP_BOTH, OP_FORWARD, NULL, FW_REMOTE, 0, NULL },
@@ -11130,7 +11132,7 @@ static const char *const op_aliases[][2] = {	/* older words for ours */
 	{ "SkeyAuthentication", "KbdInteractiveAuthentication" },
 	{ "TISAuthentication", "KbdInteractiveAuthentication" },
 };
-static const char op_unsafe[] = "ProxyUseFdpass RefuseConnection RequiredRSASize RevokedHostKeys";
+static const char op_unsafe[] = "ProxyUseFdpass RequiredRSASize RevokedHostKeys";
 
 static const struct op_letter {
 	char letter;
@@ -13302,6 +13304,8 @@ int main(int argc, char **argv)
 		op_die("no host given (see sshmux -h)");
 	if (g.op.background && g.op.n_command == 0 && main_has_session() && !g.op.stdio_forward)
 		op_die("Cannot fork into background without a command to execute.");
+	if (g.op.refuse)
+		op_die("connection refused by the configuration: %s", g.op.refuse);
 	main_check_fallback();
 	if (g.op.stdin_null)
 		main_no_input();

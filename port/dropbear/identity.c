@@ -97,7 +97,8 @@ static void parse(void)
 			parsed->type = type;
 	}
 	if (!ok)
-		dropbear_exit("unknown format or type");
+		dropbear_exit(begins(contents, "-----BEGIN PRIVATE KEY") ?
+			"PKCS#8, which is not read here: \"ssh-keygen -p -f\" makes it OpenSSH's" : "unknown format or type");
 	if (parsed->rsakey != NULL && mp_count_bits(parsed->rsakey->n) > RSA_BITS_MAX)
 		dropbear_exit("RSA keys of more than %d bits do not fit this build's memory", RSA_BITS_MAX);
 	tagged = buf_new(MAX_PUBKEY_SIZE + 4);

@@ -70,6 +70,9 @@ user_keys() {
 	[ -e "$KEY" ] || ssh-keygen -q -t rsa -b 2048 -m PEM -N '' -f "$KEY"
 	cat "$KEY.pub" >>"$T/home/.ssh/authorized_keys"
 	enters "key: rsa-2048, PEM format"
+	[ -e "$T/user-p8" ] || ssh-keygen -q -t ecdsa -m PKCS8 -N '' -f "$T/user-p8"
+	enters "key: one in PKCS#8, and another" -i "$T/user-p8" -i "$KEY"
+	[ "$MASTER" = stock ] || works "key: what makes one in PKCS#8 usable is said" grep -q 'PKCS#8.*ssh-keygen -p' "$T/master.log"
 	[ -e "$T/stranger" ] || ssh-keygen -q -t ed25519 -N '' -f "$T/stranger"
 	KEY=$T/stranger
 	enters "several keys, the second is the right one" -i "$KEY" -i "$kept"

@@ -268,7 +268,7 @@ role() {
 
 # listed NAME FROM TO TABLE: names without an entry of their own, between two lines
 listed() {
-	part "Keywords without effect" | sed -n "/$2/,/$3/p" | sed -n '/no , none/d; s/^\.Cm //p' |
+	part "Keywords without effect" | sed -n "/$2/,/$3/p" | sed -n "/no , none/d; s/^\.$5Cm //p" |
 		tr -d ',.' | tr -s ' ' '\n' | grep -v '^any$' | grep . >"$T/text"
 	sed -n "/^static const char $4\[\]/,/;/p" "$SOURCE" | sed -n 's/^[^"]*"\([^"]*\)".*/\1/p' |
 		tr -s ' ' '\n' | grep . >"$T/program"
@@ -282,7 +282,9 @@ keywords() {
 	role both OP_BOTH
 	part Keywords | sed -n 's/^\.It Cm \([A-Za-z]*\).* Pq .*/\1/p' >"$T/text"
 	is "manual: keywords are in alphabetical order" "$(sort -f "$T/text" | cmp - "$T/text" && echo yes)" yes
-	listed "keywords without effect" "^They are" "^\.Pp" op_idle
+	listed "keywords without effect, each with what is lost" "^They are" "^\.El" op_idle "It "
+	"$SSHMUX" -h | sed -n 's/^No effect, -o: //p' | tr ' ' '\n' >"$T/program"
+	same "-h: keywords without effect"
 	listed "keywords that are refused" "^in a file they" "^\.Pp" op_unsafe
 	unknown=
 	for k in $(cat "$T/keywords") $(grep -o -e '-o [A-Z][A-Za-z]*=' "$README" | sed 's/-o //; s/=//'); do

@@ -208,6 +208,10 @@ smaller_ones() {
 	is "-i with a file that is not there: status" $? 0
 	like "-i with a file that is not there: a warning" "$(cat "$T/err")" "*Warning: Identity file $T/nowhere not accessible: No such file or directory."
 	is "-i with a file that is not there: not taken" "$(grep -c nowhere "$T/out")" 0
+	if ! differs "RefuseConnection" "older ones lack it"; then
+		"$PROGRAM" -F none -o 'RefuseConnection="use the jump host"' 127.0.0.1 true >"$T/out" 2>"$T/err" </dev/null
+		is "RefuseConnection" "$? $(cat "$T/err")" "255 sshmux: connection refused by the configuration: use the jump host"
+	fi
 	echo "Include $T/open.conf" >"$T/configs/one.conf"
 	echo "Port 7" >"$T/open.conf"
 	chmod 666 "$T/open.conf"
