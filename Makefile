@@ -192,8 +192,11 @@ $(PROGRAM): $(O)/sshmux FORCE
 
 # A static binary brings its own printf and malloc: see there.
 SMALL := $(if $(STATIC),$(O)/small.o)
-$(O)/sshmux: $(O)/sshmux.o $(SMALL) $(O)/libtransport.a
+$(O)/sshmux: $(O)/sshmux.o $(O)/linux.o $(SMALL) $(O)/libtransport.a
 	$(LINK) -o $@ $^
+
+$(O)/linux.o: port/linux.c $(O)/flags
+	$(OWN) -c -o $@ $<
 
 $(O)/small.o: port/static/small.c $(O)/flags
 	$(OWN) -fno-builtin -c -o $@ $<
@@ -236,7 +239,7 @@ $(TOOLS): $(O)/%: tests/%.c | $(O)
 
 # The program whose allocator ends it (not with sanitizers, which have their own).
 NOMALLOC = $(if $(SANITIZE),,$(O)/sshmux-nomalloc)
-$(O)/sshmux-nomalloc: tests/nomalloc.c $(O)/sshmux.o $(O)/libtransport.a
+$(O)/sshmux-nomalloc: tests/nomalloc.c $(O)/sshmux.o $(O)/linux.o $(O)/libtransport.a
 	$(LINK) -std=c11 -Wall -Wextra -Werror -fno-builtin -D_GNU_SOURCE -o $@ $^
 
 CONFORM = $(O)/conform $(O)/conform-fake
@@ -246,7 +249,7 @@ $(O)/conform.o: tests/conform.c $(O)/flags
 $(O)/conform-fake.o: tests/conform.c $(O)/flags
 	$(OWN) -DCONFORM_FAKE -c -o $@ $<
 
-$(O)/conform: $(O)/conform.o $(O)/libtransport.a
+$(O)/conform: $(O)/conform.o $(O)/linux.o $(O)/libtransport.a
 	$(LINK) -o $@ $^
 
 $(O)/conform-fake: $(O)/conform-fake.o $(O)/fake.o
@@ -272,7 +275,7 @@ $(O)/ciphers: $(O)/ciphers.o $(O)/libtransport.a
 	$(LINK) -o $@ $^
 
 # The program, and which ways it may go says the environment
-$(O)/sshmux-ways: tests/ways.c $(O)/sshmux.o $(O)/libtransport.a
+$(O)/sshmux-ways: tests/ways.c $(O)/sshmux.o $(O)/linux.o $(O)/libtransport.a
 	$(LINK) -std=c11 -Wall -Wextra -Werror -o $@ $^
 
 $(HOMELIB): tests/home.c | $(O)

@@ -57,6 +57,9 @@
  *  7. Every loop has a bound, every wait a deadline on the monotonic clock.
  *  8. Answers that SSH does not label are matched through one queue each.
  *
+ * tp_ is port/transport.h, os_ is port/linux.h: what carries the packets, and the
+ * system beyond POSIX.
+ *
  * Sources: RFC 4254 (connection protocol), OpenSSH's PROTOCOL.mux; rules that
  * neither states are rows of tests/protocol.tsv and cited by their id.
  */
@@ -71,10 +74,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <ifaddrs.h>
 #include <limits.h>
 #include <netdb.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -88,11 +89,8 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -103,11 +101,8 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "port/linux.h"
 #include "port/transport.h"
-
-#ifndef SIOCOUTQNSD
-#define SIOCOUTQNSD 0x894b	/* linux/sockios.h, which musl's compiler wrapper does not see */
-#endif
 
 #define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
 #define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
@@ -1605,18 +1600,13 @@ static bool fd_room(int n)
 /* At start: as many descriptors as the tables need, or as the system allows. */
 static void fd_raise_limit(void)
 {
-	struct rlimit files;
-	if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= FD_LIMIT)
+	unsigned long files = os_allow_descriptors(FD_LIMIT);
+	if (files >= FD_LIMIT)
 		return;
-	files.rlim_cur = files.rlim_max < FD_LIMIT ? files.rlim_max : FD_LIMIT;
-	if (setrlimit(RLIMIT_NOFILE, &files) != 0)
-		getrlimit(RLIMIT_NOFILE, &files);
-	if (files.rlim_cur >= FD_LIMIT)
-		return;
-	int left = (int)files.rlim_cur - FD_OWN;
+	int left = (int)files - FD_OWN;
 	g.fd.most = left > FD_SESSION ? left : FD_SESSION;
 	log_at(g.op.control_path ? TP_INFO : TP_VERBOSE, "no more than %d descriptors (ulimit -n): %d sessions at once",
-	       (int)files.rlim_cur, g.fd.most / FD_SESSION);
+	       (int)files, g.fd.most / FD_SESSION);
 }
 
 /* accept(); -1 if nobody is there.  An error that may last ends the trying until
@@ -1627,25 +1617,6 @@ static int fd_accept(int listener, int64_t *after)
 	if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
 		*after = g.now + ACCEPT_MS;
 	return fd;
-}
-
-/* An open file description of our own for the pipe or terminal behind fd, which
- * never waits and whose flags nobody shares; -1 if there is none to be had.
- * What opens as something else is left alone: /dev/tty, a pty's master. */
-static int fd_reopen(int fd, int flags, const struct stat *st)
-{
-	char path[32];
-	struct stat own;
-	unsigned number;
-	bool terminal = S_ISCHR(st->st_mode) && isatty(fd) && st->st_rdev != makedev(5, 0) &&
-		ioctl(fd, TIOCGPTN, &number) != 0;
-	if (!terminal && !S_ISFIFO(st->st_mode))
-		return -1;
-	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	int again = open(path, (flags & O_ACCMODE) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	if (again >= 0 && (fstat(again, &own) != 0 || own.st_ino != st->st_ino || own.st_dev != st->st_dev))
-		fd_close(&again);
-	return again;
 }
 
 /* Takes over a descriptor that a client lent, in a way that never makes us wait
@@ -1660,7 +1631,7 @@ static void fd_lend(struct passed *d, int fd)
 		return;
 	d->inode = (uint32_t)st.st_ino;
 	d->socket = S_ISSOCK(st.st_mode);
-	d->nonblock = d->socket || S_ISREG(st.st_mode) || (own = fd_reopen(fd, flags, &st)) >= 0;
+	d->nonblock = d->socket || S_ISREG(st.st_mode) || (own = os_reopen(fd, flags, &st)) >= 0;
 	if (own >= 0) {
 		close(fd);
 		d->fd = own;
@@ -1749,9 +1720,7 @@ static void fd_close_others(int keep, int also)
 	for (int fd = 3; fd < FD_LIMIT; fd++)
 		if (fd != keep && fd != also && fd != g.us.early)	/* that one ends by exec() */
 			close(fd);
-#ifdef SYS_close_range
-	syscall(SYS_close_range, FD_LIMIT, ~0u, 0);
-#endif
+	os_close_from(FD_LIMIT);
 }
 
 /* On every way out of the process. */
@@ -2985,14 +2954,7 @@ static void tt_resize(void)
 
 static bool us_address(struct sockaddr_un *a, const char *path)
 {
-	memset(a, 0, sizeof *a);
-	a->sun_family = AF_UNIX;
-	bool fits = strlen(path) < sizeof a->sun_path;
-	if (fits)
-		strcpy(a->sun_path, path);
-	else
-		errno = ENAMETOOLONG;
-	return fits;
+	return os_unix_address(a, path, false) > 0;
 }
 
 static const char *us_too_long(const char *path, size_t most)
@@ -3051,16 +3013,15 @@ static const char *us_directory(const char *path)
 static bool us_early_address(struct sockaddr_un *a, socklen_t *len, const char *path)
 {
 	struct stat st;
+	char text[US_PATH];
 	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
 	if (stat(us_directory(path), &st) != 0)
 		return false;
-	memset(a, 0, sizeof *a);
-	a->sun_family = AF_UNIX;
 	name += strlen(name) > 50 ? strlen(name) - 50 : 0;
-	int n = snprintf(a->sun_path + 1, US_PATH - 1, "sshmux %u %llx %llx %s", (unsigned)getuid(),
-			 (unsigned long long)st.st_dev, (unsigned long long)st.st_ino, name);
-	*len = (socklen_t)(sizeof a->sun_family + 1 + (size_t)n);
-	return true;
+	snprintf(text, sizeof text, "sshmux %u %llx %llx %s", (unsigned)getuid(),
+		 (unsigned long long)st.st_dev, (unsigned long long)st.st_ino, name);
+	*len = os_unix_address(a, text, true);
+	return *len > 0;
 }
 
 /* Claims the path for a login that begins; false if another one has. */
@@ -3227,35 +3188,10 @@ static void us_remove(void)
 	g.us.bound = false;
 }
 
-/* Who is at the other end; nobody (uid -1) if that cannot be told. */
-static struct ucred us_peer(int fd)
-{
-	struct ucred peer = { .uid = (uid_t)-1, .gid = (gid_t)-1 };
-	socklen_t len = sizeof peer;
-	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len);
-	return peer;
-}
-
 /* The master's own user, and root, may do everything. */
 static bool us_is_own(uid_t uid)
 {
 	return uid == 0 || uid == getuid();
-}
-
-/* Whether the peer is in a group, by its first one or by another. */
-static bool us_in_group(int fd, gid_t group)
-{
-	gid_t groups[64];
-	socklen_t len = sizeof groups;
-	if (us_peer(fd).gid == group)
-		return true;
-#ifdef SO_PEERGROUPS
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) == 0)
-		for (size_t i = 0; i < len / sizeof groups[0]; i++)
-			if (groups[i] == group)
-				return true;
-#endif
-	return false;
 }
 
 /* What ControlAllow can allow.  "command" and "subsystem" may have a pattern. */
@@ -3312,13 +3248,13 @@ static bool us_is_about(const char *who, int fd)
 {
 	if (*who == '*')
 		return true;
-	return *who == '@' ? us_in_group(fd, (gid_t)strtoul(who + 1, NULL, 10)) : us_peer(fd).uid == strtoul(who, NULL, 10);
+	return *who == '@' ? os_peer_in_group(fd, (gid_t)strtoul(who + 1, NULL, 10)) : os_peer(fd).uid == strtoul(who, NULL, 10);
 }
 
 /* Whether the peer may; who may not is heard of once for each right. */
 static bool us_may(int fd, enum us_right right, struct str text)
 {
-	struct ucred peer = us_peer(fd);
+	struct os_peer peer = os_peer(fd);
 	if (us_is_own(peer.uid) || g.op.allow.n == 0)
 		return true;
 	for (size_t i = 0; i < g.op.allow.n; i++) {
@@ -3341,13 +3277,13 @@ static bool us_is_crowded(uid_t uid)
 	if (g.op.max_per_user == 0 || us_is_own(uid))
 		return false;
 	for (int i = 0; i < g.mx.end; i++)
-		n += g.mx.slot[i].phase != MX_FREE && us_peer(g.mx.slot[i].fd).uid == uid;
+		n += g.mx.slot[i].phase != MX_FREE && os_peer(g.mx.slot[i].fd).uid == uid;
 	for (int i = 0; i < FORWARDS; i++)
 		n += g.fw.slot[i].state != FW_FREE && g.fw.slot[i].uid == uid;
 	for (int i = 0; i < g.ch.end; i++) {
 		const struct channel *c = &g.ch.slot[i];
 		bool proxied = c->kind == CH_PROXY && c->client >= 0;
-		if (c->state != CH_FREE && (proxied ? us_peer(g.mx.slot[c->client].fd).uid == uid : c->forward >= 0 && g.fw.slot[c->forward].uid == uid))
+		if (c->state != CH_FREE && (proxied ? os_peer(g.mx.slot[c->client].fd).uid == uid : c->forward >= 0 && g.fw.slot[c->forward].uid == uid))
 			n++;
 	}
 	if (n >= g.op.max_per_user)
@@ -3362,7 +3298,7 @@ static int us_accept(int listener)
 	int fd = fd_accept(listener, &g.us.accept_after);
 	if (fd < 0)
 		return -1;
-	struct ucred peer = us_peer(fd);
+	struct os_peer peer = os_peer(fd);
 	bool may = us_is_own(peer.uid) || (peer.uid != (uid_t)-1 && g.op.control_group);
 	if (may && !us_is_crowded(peer.uid))
 		return fd;
@@ -5120,7 +5056,7 @@ static void px_channel_open(struct client *c, struct buf *b)
 	buf_get_u32(b);
 	buf_get_u32(b);
 	px_check(b, type, px_opens);
-	struct channel *ch = b->bad || us_is_crowded(us_peer(c->fd).uid) ? NULL : ch_alloc(CH_PROXY, CH_OPENING);
+	struct channel *ch = b->bad || us_is_crowded(os_peer(c->fd).uid) ? NULL : ch_alloc(CH_PROXY, CH_OPENING);
 	if (!ch) {
 		c->verdict = PX_NO_CHANNEL;
 		c->word = id;
@@ -6168,7 +6104,7 @@ static void as_forget(int8_t *slot)
  * forward, …), straight from the state: a reader that is slow costs no memory,
  * and what begins or ends between two pieces is told or is not.  The manual's
  * section REPORTS is the schema.
- * Calls ev_, buf_, fd_, ch_, fw_, in_, px_. */
+ * Calls ev_, buf_, ch_, fw_, in_, px_. */
 
 enum st_report { ST_NONE, ST_STATUS, ST_JSON, ST_METRICS, ST_LOG, ST_LOG_JSON, ST_WATCH, ST_REPORTS };
 static const char *const st_reports[ST_REPORTS] = {
@@ -6290,23 +6226,14 @@ static struct tp_traffic st_traffic(bool all)
 
 /* A client as the kernel knows it; its program's name, as far as /proc tells. */
 struct st_peer {
-	struct ucred id;
+	struct os_peer id;
 	char program[32];
 };
 
 static struct st_peer st_peer(const struct client *c)
 {
-	struct st_peer p = { .id = { .pid = 0 } };
-	socklen_t len = sizeof p.id;
-	char path[32];
-	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &p.id, &len) != 0)
-		return p;
-	snprintf(path, sizeof path, "/proc/%d/comm", (int)p.id.pid);
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	ssize_t n = fd < 0 ? 0 : read(fd, p.program, sizeof p.program - 1);
-	p.program[n > 0 ? n : 0] = 0;
-	p.program[strcspn(p.program, "\n")] = 0;
-	fd_close(&fd);
+	struct st_peer p = { .id = os_peer(c->fd) };
+	os_program(p.id.pid, p.program, sizeof p.program);
 	return p;
 }
 
@@ -7058,7 +6985,7 @@ static bool mx_is_alone(const struct client *c)
 /* A session begins, for watchers. */
 static void mx_tell_opened(const struct client *c, const struct channel *ch)
 {
-	struct ucred id = st_peer(c).id;
+	struct os_peer id = os_peer(c->fd);
 	if (ch->record >= 0)
 		ev_add((struct event){ .kind = EV_SESSION_OPENED, .n = { ch_index(ch), id.pid, (int32_t)id.uid } },
 		       st_record(c)->command);
@@ -7068,7 +6995,7 @@ static void mx_tell_opened(const struct client *c, const struct channel *ch)
 static void mx_tell_closed(const struct client *c, const struct channel *ch, int32_t status)
 {
 	const struct record *r = st_record(c);
-	struct ucred id = st_peer(c).id;
+	struct os_peer id = os_peer(c->fd);
 	if (ch->record >= 0)
 		ev_add((struct event){ .kind = EV_SESSION_CLOSED, .in = r->bytes[IN_BYTES],
 			.out = r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES],
@@ -7353,7 +7280,7 @@ static bool mx_parse_forward(struct client *c, struct buf *b, struct forward *f)
 		mx_drop(c);
 		return false;
 	}
-	f->uid = us_peer(c->fd).uid;
+	f->uid = os_peer(c->fd).uid;
 	bool dynamic = type == FW_DYNAMIC || (type == FW_REMOTE && connect_port == 0);
 	bool ok = !c->too_long && type >= FW_LOCAL && type <= FW_DYNAMIC &&
 		mx_endpoint(&f->listen, listen, listen_port) && mx_endpoint(&f->connect, connect, connect_port) &&
@@ -8117,7 +8044,7 @@ static void mx_request_session(struct client *c, struct channel *ch)
 	ch_name(ch, s.command);
 	ch->escape = s.want_tty ? s.escape : NO_ESCAPE;
 	ch->flags |= CH_LINE_START;
-	bool own = us_is_own(us_peer(c->fd).uid);	/* agent and display are its user's */
+	bool own = us_is_own(os_peer(c->fd).uid);	/* agent and display are its user's */
 	if (s.want_x11 && own)
 		xf_request_x11(ch);
 	if (s.want_agent && own)
@@ -8427,10 +8354,7 @@ static void sd_set_unsent(int bytes)
 	if (bytes == g.sd.unsent || g.sd.fd < 0)
 		return;
 	g.sd.unsent = bytes;
-	if (setsockopt(g.sd.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes) != 0 && errno == ENOPROTOOPT) {
-		int size = NET_UNSENT * 4;
-		setsockopt(g.sd.fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-	}
+	os_keep_unsent(g.sd.fd, bytes, NET_UNSENT * 4);
 }
 
 /* What may wait from now on: bytes in our queue, of them bulk, and bytes in the
@@ -8513,11 +8437,9 @@ static void sd_choose(void)
  * bursts twice as long each time. */
 static void sd_shape(void)
 {
-	int unsent = 0;
 	if (g.sd.mode != SD_SHARED)
 		return;
-	if (g.sd.fd >= 0 && ioctl(g.sd.fd, SIOCOUTQNSD, &unsent) != 0)
-		unsent = 0;
+	int unsent = g.sd.fd < 0 ? 0 : os_unsent(g.sd.fd);
 	if (unsent > 0)
 		g.sd.queue = BULK_PACKET;
 	else if (g.sd.burst >= g.sd.queue)
@@ -8979,20 +8901,11 @@ static void lk_alive(void)
 /* --- what becomes of the network -------------------------------------------- */
 
 #define LK_SETTLE_MS 1000	/* an address that is renewed may be gone for a moment */
-#define LK_NETLINK_GROUPS 0x111	/* rtnetlink(7): RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR */
-struct lk_netlink {		/* struct sockaddr_nl, which musl's compiler wrapper does not see */
-	sa_family_t family;
-	uint16_t pad;
-	uint32_t pid, groups;
-};
 
 /* Changes of addresses and interfaces wake us; without the socket SIGUSR1 tells. */
 static void lk_watch(void)
 {
-	struct lk_netlink a = { .family = AF_NETLINK, .groups = LK_NETLINK_GROUPS };
-	g.lk.watch = g.op.watch_network ? socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
-	if (g.lk.watch >= 0 && bind(g.lk.watch, (struct sockaddr *)&a, sizeof a) != 0)
-		fd_close(&g.lk.watch);
+	g.lk.watch = g.op.watch_network ? os_watch_network() : -1;
 }
 
 /* The socket is readable.  What its messages say is not looked at: they may come
@@ -9005,45 +8918,20 @@ static void lk_noticed(void)
 		g.lk.look_at = g.now + LK_SETTLE_MS;
 }
 
-static const void *lk_ip(const struct sockaddr_storage *a)
-{
-	return a->ss_family == AF_INET6 ? (const void *)&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr
-					: (const void *)&((const struct sockaddr_in *)(const void *)a)->sin_addr;
-}
-
-/* What the system thinks of the connection's local address and its way to the server.
- * No packet is sent: a datagram socket is bound, or connected, to ask. */
-enum lk_route { LK_SAME, LK_OTHER, LK_NO_ADDRESS, LK_NO_ROUTE };
-
-static enum lk_route lk_ask(const struct sockaddr_storage *local, const struct sockaddr_storage *peer, socklen_t len)
-{
-	struct sockaddr_storage chosen;
-	socklen_t size = sizeof chosen;
-	int fd = socket(local->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	bool here = fd < 0 || bind(fd, (const struct sockaddr *)local, len) == 0 || errno != EADDRNOTAVAIL;
-	fd_close(&fd);
-	fd = here ? socket(local->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
-	bool leads = fd < 0 || connect(fd, (const struct sockaddr *)peer, len) == 0 ||
-		     (errno != ENETUNREACH && errno != EHOSTUNREACH && errno != ENETDOWN);
-	bool same = fd < 0 || getsockname(fd, (struct sockaddr *)&chosen, &size) != 0 ||
-		    memcmp(lk_ip(&chosen), lk_ip(local), local->ss_family == AF_INET6 ? 16 : 4) == 0;
-	fd_close(&fd);
-	return !here ? LK_NO_ADDRESS : !leads ? LK_NO_ROUTE : same ? LK_SAME : LK_OTHER;
-}
-
-static enum lk_route lk_route(void)
+/* What becomes of the connection: its local address, its way to the server. */
+static enum os_route lk_route(void)
 {
 	struct sockaddr_storage local, peer;
 	socklen_t n = sizeof local, m = sizeof peer;
 	if (g.lk.net_fd < 0 || getsockname(g.lk.net_fd, (struct sockaddr *)&local, &n) != 0 ||
 	    getpeername(g.lk.net_fd, (struct sockaddr *)&peer, &m) != 0)
-		return LK_SAME;
+		return OS_SAME;
 	if (local.ss_family != AF_INET && local.ss_family != AF_INET6)
-		return LK_SAME;			/* ProxyCommand: its own business */
+		return OS_SAME;			/* ProxyCommand: its own business */
 	((struct sockaddr_in *)(void *)&local)->sin_port = 0;	/* sin6_port stands at the same place */
-	enum lk_route route = lk_ask(&local, &peer, n);
+	enum os_route route = os_route(&local, &peer, n);
 	bool bound = g.op.bind_address || g.op.bind_interface;
-	return route == LK_OTHER && bound ? LK_SAME : route;
+	return route == OS_OTHER && bound ? OS_SAME : route;
 }
 
 /* Asks the server for a sign of life within PROBE_MS. */
@@ -9057,22 +8945,22 @@ static void lk_probe(void)
 }
 
 /* Ends a connection that has lost its address or its way; true if so. */
-static bool lk_is_cut_off(enum lk_route route)
+static bool lk_is_cut_off(enum os_route route)
 {
-	if (route == LK_NO_ADDRESS)
+	if (route == OS_NO_ADDRESS)
 		lk_fail("Connection to %s lost: %s is no address of this machine any more", g.op.tp.host, g.lk.local);
-	else if (route == LK_NO_ROUTE)
+	else if (route == OS_NO_ROUTE)
 		lk_fail("Connection to %s lost: no route to %s any more", g.op.tp.host, g.lk.remote);
-	return route >= LK_NO_ADDRESS;
+	return route >= OS_NO_ADDRESS;
 }
 
 /* The network has changed, and has had the time to settle. */
 static void lk_look(void)
 {
-	enum lk_route route = g.lk.state == LK_UP || g.lk.state == LK_LOGIN ? lk_route() : LK_SAME;
+	enum os_route route = g.lk.state == LK_UP || g.lk.state == LK_LOGIN ? lk_route() : OS_SAME;
 	g.lk.look_at = 0;
 	lk_hasten();
-	if (!lk_is_cut_off(route) && route == LK_OTHER)
+	if (!lk_is_cut_off(route) && route == OS_OTHER)
 		lk_probe();
 }
 
@@ -9191,7 +9079,7 @@ static void lk_service(void)
  * (sd_notify(3)) and descriptor (--notify-fd).  Looks at the state each turn;
  * what changed while a command ran is told when it has ended, the newest state
  * alone.
- * Calls log_, fd_, ex_, us_, in_. */
+ * Calls log_, fd_, ex_, in_. */
 
 /* One variable of a command's environment, in working space until it is started; text that a server chose is clean:
  * log_ made `why`, names come from options. */
@@ -9280,11 +9168,10 @@ static void hk_notify(const char *text)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un a;
-	if (!path || (path[0] != '/' && path[0] != '@') || !us_address(&a, path))
+	bool abstract = path && path[0] == '@';
+	socklen_t len = path && (path[0] == '/' || abstract) ? os_unix_address(&a, path + abstract, abstract) : 0;
+	if (len == 0)
 		return;
-	socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-	if (path[0] == '@')			/* abstract */
-		a.sun_path[0] = 0;
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd >= 0)
 		(void)!sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&a, len);
@@ -10072,10 +9959,8 @@ static bool cl_frame(struct cl_frame *f)
 /* Whether the master is ours, or root's: it gets our descriptors and environment. */
 static bool cl_is_foreign(void)
 {
-	struct ucred peer;
-	socklen_t len = sizeof peer;
-	bool known = getsockopt(cl.fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0;
-	cl.foreign = !known || (peer.uid != 0 && peer.uid != getuid());
+	struct os_peer peer = os_peer(cl.fd);
+	cl.foreign = peer.uid != 0 && peer.uid != getuid();
 	if (!cl.foreign || g.op.foreign_master)
 		return cl.foreign = false;
 	if (cl_early) {			/* anybody may take such a name: as if there were none */
@@ -10083,7 +9968,7 @@ static bool cl_is_foreign(void)
 		return true;
 	}
 	cl_say("Control socket %s belongs to another user (uid %u): not used (-o AllowForeignMaster=yes allows it)",
-	       g.op.control_path, known ? (unsigned)peer.uid : 0);
+	       g.op.control_path, (unsigned)peer.uid);
 	return true;
 }
 
@@ -12293,14 +12178,8 @@ static bool cf_exec(const char *command)
 	return WEXITSTATUS(status) == 0;
 }
 
-/* Whether the first `bits` bits are the same. */
-static bool cf_same_bits(const uint8_t *a, const uint8_t *b, int bits)
-{
-	return memcmp(a, b, (size_t)bits / 8) == 0 && (bits % 8 == 0 || (a[bits / 8] ^ b[bits / 8]) >> (8 - bits % 8) == 0);
-}
-
 /* One network, ADDRESS or ADDRESS/BITS, and the addresses of all interfaces that are up. */
-static bool cf_network(const char *text, const struct ifaddrs *list)
+static bool cf_network(const char *text)
 {
 	char name[INET6_ADDRSTRLEN];
 	uint8_t net[16], none[16] = { 0 };
@@ -12311,34 +12190,23 @@ static bool cf_network(const char *text, const struct ifaddrs *list)
 	snprintf(name, sizeof name, "%.*s", (int)n, text);
 	bool ok = n < sizeof name && inet_pton(family, name, net) == 1 && bits >= 0 && bits <= most && *p == 0;
 	for (int i = (int)bits; ok && i < most; i++)
-		ok = !(net[i / 8] & 0x80 >> i % 8) || cf_same_bits(net, none, most);
+		ok = !(net[i / 8] & 0x80 >> i % 8) || os_same_bits(net, none, most);
 	if (!ok)
 		op_die("bad network \"%.60s\"", text);
-	for (; list; list = list->ifa_next) {
-		const struct sockaddr *a = list->ifa_addr;
-		if (!a || a->sa_family != family || !(list->ifa_flags & IFF_UP))
-			continue;
-		const void *bytes = family == AF_INET ? (const void *)&((const struct sockaddr_in *)(const void *)a)->sin_addr
-						      : (const void *)&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr;
-		if (cf_same_bits(bytes, net, (int)bits))
-			return true;
-	}
-	return false;
+	int has = os_has_address(family, net, (int)bits);
+	if (has < 0)
+		log_at(TP_ERROR, "Match localnetwork: %s", strerror(errno));
+	return has > 0;
 }
 
 static bool cf_local_network(const char *networks)
 {
-	struct ifaddrs *list = NULL;
 	bool here = false;
-	if (getifaddrs(&list) != 0)
-		log_at(TP_ERROR, "Match localnetwork: %s", strerror(errno));
 	for (const char *p = networks; *p; p += *p == ',') {
 		size_t n = strcspn(p, ",");
-		here |= cf_network(op_keep(p, n), list);
+		here |= cf_network(op_keep(p, n));
 		p += n;
 	}
-	if (list)
-		freeifaddrs(list);
 	return here;
 }
 
@@ -12714,12 +12582,10 @@ static const char *cf_jump(void)
 	char self[PATH_MAX];
 	const char *jump = cf_literal(g.op.proxy_jump), *comma = strrchr(jump, ','), *host = comma ? comma + 1 : jump, *file = g.op.config_file;
 	bool uri = strncasecmp(host, "ssh://", 6) == 0;
-	ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
 	cf_count_jump(jump);
-	if (n <= 0 || (file && strchr(file, '\'')))
+	if (!os_self(self, sizeof self) || (file && strchr(file, '\'')))
 		op_die("bad ProxyJump \"%.100s\"", jump);
-	self[n] = 0;
-	n = snprintf(command, sizeof command, "'%s'%s%s%s%s%.*s%s -W '[%%h]:%%p' -- '%s%s'", cf_literal(self),
+	int n = snprintf(command, sizeof command, "'%s'%s%s%s%s%.*s%s -W '[%%h]:%%p' -- '%s%s'", cf_literal(self),
 		     file ? " -F '" : "", file ? cf_literal(file) : "", file ? "'" : "",
 		     comma ? " -J '" : "", comma ? (int)(comma - jump) : 0, jump, comma ? "'" : "", uri ? "" : "ssh://", host);
 	if (n >= (int)sizeof command)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "fake.h"
+#include "../port/linux.c"	/* the system is the real one */
 
 #define MESSAGE_MAX (300 * 1024)
 

@@ -75,7 +75,7 @@ cross-binary: $(O)/sshmux
 
 # A new musl means new headers.
 ifneq ($(filter $(CROSS_TARGETS),$(TARGET)),)
-$(addprefix $(O)/,sshmux.o small.o unit.o fake.o herd.o) $(TP_OBJS): build/musl-$(TARGET)/specs
+$(addprefix $(O)/,sshmux.o linux.o small.o unit.o fake.o herd.o) $(TP_OBJS): build/musl-$(TARGET)/specs
 endif
 
 $(MUSL_SRC)/configure: | port/cross/musl
