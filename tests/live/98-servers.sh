@@ -1,0 +1,193 @@
+# Servers of other makers (SERVERS="asyncssh go ..."; tests/servers installs them): what
+# works through stock ssh's master must work through ours.
+# shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2153,SC2154
+. "$TESTDIR/lib.sh"
+if [ -z "${SERVERS:-}" ]; then
+	skip "servers of other makers" "only with tests/servers, as in make check-more"
+	finish
+fi
+if [ "$MASTER" = stock ]; then
+	skip "servers of other makers" "stock ssh is the control there"
+	finish
+fi
+OTHER=$TESTDIR/other
+SIZE=20000000
+PYTHON=/usr/bin/python3
+free_port() {
+	FREE=$(random_port)
+	while listening "$FREE"; do FREE=$(random_port); done
+}
+
+# --- servers: what is missing in WHY, else exec ---------------------------------------
+
+# needs COMMAND-OR-FILE...
+needs() {
+	for needed in "$@"; do
+		case $needed in
+		/*) [ -e "$needed" ] || WHY="$needed is not installed" ;;
+		*) command -v "$needed" >/dev/null || WHY="$needed is not installed" ;;
+		esac
+	done
+	[ -z "$WHY" ]
+}
+python_has() { $PYTHON -W ignore -c "import $1" >/dev/null 2>&1 || WHY="Debian's python has no $1"; [ -z "$WHY" ]; }
+ours_home() { exec env LD_PRELOAD="$HOMELIB" TEST_ME="$ME" TEST_HOME="$T/home" TEST_SHELL=/bin/sh "$@" >"$SERVER_LOG" 2>&1; }
+
+check_tinysshd() { needs tinysshd tinysshd-makekey $PYTHON; }
+exec_tinysshd() {
+	[ -d "$T/tiny" ] || tinysshd-makekey -q "$T/tiny"
+	ours_home $PYTHON "$OTHER/inetd.py" $PORT tinysshd -x sftp=/usr/lib/openssh/sftp-server "$T/tiny"
+}
+check_asyncssh() { python_has asyncssh; }
+exec_asyncssh() { exec $PYTHON "$OTHER/asyncssh.py" $PORT "$T/host" "$T/key.pub" >"$SERVER_LOG" 2>&1; }
+check_paramiko() { python_has paramiko; }
+exec_paramiko() { exec $PYTHON "$OTHER/paramiko.py" $PORT "$T/host" "$T/key.pub" >"$SERVER_LOG" 2>&1; }
+check_conch() { python_has twisted.conch.unix && [ "$(id -u)" = 0 ] || { WHY=${WHY:-"it wants root"}; false; }; }
+exec_conch() { ours_home $PYTHON "$OTHER/conch.py" $PORT "$T/host" "$T/key.pub"; }
+check_go() {
+	needs go /usr/share/gocode/src/golang.org/x/crypto/ssh || return
+	GOPATH=/usr/share/gocode GO111MODULE=off GOCACHE=${NPM:-$T}/cache go build -o "$T/gossh" "$OTHER/gossh.go" >"$T/go.log" 2>&1 ||
+		{ WHY="it does not compile: $(head -n 1 "$T/go.log")"; false; }
+}
+exec_go() { exec "$T/gossh" $PORT "$T/host" "$T/key.pub" >"$SERVER_LOG" 2>&1; }
+check_ssh2() { needs node && { [ -d "${NPM:-}/node_modules/ssh2" ] || { WHY="npm's ssh2 is not installed"; false; }; }; }
+exec_ssh2() { exec env NODE_PATH="$NPM/node_modules" node "$OTHER/ssh2.js" $PORT "$T/host" "$T/key.pub" >"$SERVER_LOG" 2>&1; }
+check_erlang() { needs escript; }
+exec_erlang() {
+	mkdir -p "$T/erl"
+	cp "$T/host" "$T/erl/ssh_host_ed25519_key"
+	cp "$T/key.pub" "$T/erl/authorized_keys"
+	exec env HOME="$T/home" escript "$OTHER/erlang.escript" $PORT "$T/erl" >"$SERVER_LOG" 2>&1
+}
+
+start_other() {
+	WHY=
+	home
+	case $1 in
+	sshd) start_sshd ;;
+	dropbear) start_dropbear ;;
+	*)
+		check_$1 || return 1
+		SERVER=$1
+		[ -e "$T/host" ] || ssh-keygen -q -t ed25519 -N '' -C host -f "$T/host"
+		start_on_port exec_$1
+		ssh-keyscan -t ed25519 -p $PORT 127.0.0.1 2>/dev/null >"$T/known_hosts"
+		[ -s "$T/known_hosts" ] || known "$T/host.pub" >"$T/known_hosts" ;;
+	esac
+}
+
+# --- what is asked of each; 0 if it does it ------------------------------------------
+
+c() { timeout 60 ssh -F none -o ProxyCommand=false -S "$CTL" x "$@"; }
+o() { timeout 30 ssh -F none -S "$CTL" -O "$@" x </dev/null >/dev/null 2>&1; }
+
+do_exec() { [ "$(c 'echo said; exit 7' </dev/null; echo $?)" = "said
+7" ]; }
+do_up() { [ "$(c sha256sum <"$T/data" | cut -d' ' -f1)" = "$SUM" ]; }
+do_down() { [ "$(c "cat $T/data" </dev/null | sum)" = "$SUM" ]; }
+do_stderr() { c 'echo out; echo err >&2' </dev/null >"$T/o" 2>"$T/e" && [ "$(cat "$T/o") $(cat "$T/e")" = "out err" ]; }
+do_pty() { c -tt 'test -t 0 && echo tty' </dev/null 2>/dev/null | grep -q '^tty'; }
+do_eight() {
+	eight=
+	for n in 1 2 3 4 5 6 7 8; do
+		c "sleep 0.2; exit $n" </dev/null &
+		eight="$eight $!"
+	done
+	n=0 bad=0
+	for p in $eight; do
+		n=$((n + 1))
+		wait $p
+		[ $? = $n ] || bad=1
+	done
+	[ $bad = 0 ]
+}
+do_sftp() {
+	rm -f "$T/got"
+	echo "get $T/some $T/got" | timeout 30 sftp -F none -o ProxyCommand=false -o ControlPath="$CTL" -b - x >/dev/null 2>&1
+	cmp -s "$T/some" "$T/got"
+}
+echoes() { [ "$(timeout 20 "$NET" "$@" <"$T/some" 2>/dev/null | sum)" = "$(sum "$T/some")" ]; }
+do_L() { free_port; o forward -L 127.0.0.1:$FREE:127.0.0.1:$ECHO && echoes call 127.0.0.1:$FREE; }
+do_R() { free_port; o forward -R 127.0.0.1:$FREE:127.0.0.1:$ECHO && echoes call 127.0.0.1:$FREE; }
+do_D() { free_port; o forward -D 127.0.0.1:$FREE && echoes -s5 127.0.0.1:$ECHO call 127.0.0.1:$FREE; }
+do_W() { [ "$(timeout 20 ssh -F none -o ProxyCommand=false -S "$CTL" -W 127.0.0.1:$ECHO x <"$T/some" 2>/dev/null | sum)" = "$(sum "$T/some")" ]; }
+do_rekey() {	# a master of its own: keys every 4 MB
+	stop_master
+	start_master -o RekeyLimit=4M -o ServerAliveInterval=1 $RECONNECT >/dev/null && do_up && do_down
+}
+do_alive() {	# quiet for longer than the interval, and still there
+	sleep 2.5
+	! gone $MASTER_PID && [ "$(c 'echo there' </dev/null)" = there ]
+}
+# The server, and so the connection, is gone and comes back at the same port.
+do_return() {
+	[ "$MASTER" = sshmux ] || return 2
+	processes=$(connection_processes)
+	end $SERVER_PID
+	for p in $processes; do end $p; done
+	exec_$SERVER &
+	SERVER_PID=$!
+	ends_later $SERVER_PID
+	wait_for 20 listening $PORT
+	[ "$(timeout 40 "$SSHMUX" --wait=30 -S "$CTL" x 'echo back' </dev/null)" = back ]
+}
+WHAT="exec up down stderr pty eight sftp L R D W rekey alive return"
+
+# asks MASTER: one word for each of WHAT: yes, no, - (not asked)
+asks() {
+	MASTER=$1
+	RECONNECT=
+	[ $MASTER = stock ] || RECONNECT='-o Reconnect=yes -o ReconnectMin=1'
+	if ! start_master -o ServerAliveInterval=1 $RECONNECT >"$T/no.master"; then
+		for what in $WHAT; do printf 'no '; done
+		return
+	fi
+	for what in $WHAT; do
+		do_$what >"$T/said" 2>&1 </dev/null
+		case $? in
+		0) printf 'yes ' ;;
+		2) printf -- '- ' ;;
+		*) printf 'no ' ;;
+		esac
+	done
+	stop_master >/dev/null 2>&1
+}
+
+head -c $SIZE /dev/urandom >"$T/data"
+SUM=$(sum "$T/data")
+head -c 100000 "$T/data" >"$T/some"
+"$NET" serve 127.0.0.1:0 "$T/echo.port" cat &
+ends_later $!
+wait_for 10 test -s "$T/echo.port"
+ECHO=$(cat "$T/echo.port")
+printf '# %-10s' server >"$T/table"
+printf ' %6s' $WHAT >>"$T/table"
+echo >>"$T/table"
+for server in $SERVERS; do
+	if ! start_other $server; then
+		skip "$server" "$WHY"
+		printf '# %-10s %s\n' $server "skipped: $WHY" >>"$T/table"
+		continue
+	fi
+	asks stock >"$T/stock"
+	asks sshmux >"$T/ours"
+	printf '# %-10s' $server >>"$T/table"
+	set -- $(cat "$T/ours")
+	for what in $WHAT; do
+		stock=$(cut -d' ' -f1 "$T/stock")
+		sed -i 's/^[^ ]* //' "$T/stock"
+		case $1,$stock in
+		no,no) printf ' %6s' none >>"$T/table" ;;	# nor with stock ssh
+		yes,no) printf ' %6s' yes+ >>"$T/table" ;;	# not with stock ssh
+		*) printf ' %6s' $1 >>"$T/table" ;;
+		esac
+		works "$server: $what (with stock ssh: $stock)" [ "$1" != no -o "$stock" = no ]
+		shift
+	done
+	echo >>"$T/table"
+	MASTER=sshmux
+	stop_server
+done
+cat "$T/table"
+note "none: neither with stock ssh nor with sshmux; yes+: with sshmux alone; -: not asked"
+finish
