@@ -62,6 +62,13 @@
 #define CONNECTORS BY_PROFILE(8, 32)
 #endif
 
+/* X displays at once, one for each session that asks for one.  Beyond it a session
+ * goes without, and is told so.
+ * Cost: 92 bytes each. */
+#ifndef DISPLAYS
+#define DISPLAYS BY_PROFILE(4, 32)
+#endif
+
 /* Askpass programs at once (ControlMaster=ask); further questions wait.
  * Cost: 24 bytes each. */
 #ifndef ASKERS
@@ -451,6 +458,7 @@
 	LIMIT(FORWARDS, 1, 256) \
 	LIMIT(FORWARD_HOST, 108, 256) \
 	LIMIT(CONNECTORS, 1, 64) \
+	LIMIT(DISPLAYS, 1, 32) \
 	LIMIT(ASKERS, 1, 64) \
 	LIMIT(REQUEST_MAX, 1024, 262144) \
 	LIMIT(REQUEST_POOL, 1024, 2097152) \

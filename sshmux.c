@@ -356,7 +356,7 @@ struct event {
 /* The limits of config.h whose end people should hear of. */
 enum table {
 	TABLE_CLIENTS, TABLE_CHANNELS, TABLE_SESSIONS, TABLE_FORWARDS, TABLE_CONNECTORS, TABLE_REQUESTS,
-	TABLE_ASKERS, TABLE_WINDOW_POOL, TABLES
+	TABLE_ASKERS, TABLE_DISPLAYS, TABLE_WINDOW_POOL, TABLES
 };
 
 struct channel {
@@ -369,6 +369,7 @@ struct channel {
 	int16_t connector;		/* fw_: index of its connector, -1 for none */
 	int16_t client;			/* index, -1 when it left */
 	int16_t record;			/* a session's, -1 for none */
+	uint8_t display;		/* xf_: index, plus one, of its display, 0 for none yet */
 	uint16_t charge;		/* pool_: blocks accounted to this channel */
 	uint32_t remote_id;
 	uint32_t remote_window;		/* bytes we may still send */
@@ -524,6 +525,15 @@ struct program {
 #define PROGRAMS (EX_ASKERS + ASKERS)
 
 #define XF_COOKIE 16			/* bytes of an MIT-MAGIC-COOKIE-1 */
+#define XF_NAME 48			/* of a display's name, its end included */
+
+/* A session's display, with a cookie of its own: ours, and the one that xauth tells. */
+enum xf_state { XF_UNKNOWN, XF_TO_ASK, XF_ASKED, XF_KNOWN };
+struct display {
+	char name[XF_NAME];
+	uint8_t state;			/* enum xf_state, of the real cookie */
+	uint8_t fake[XF_COOKIE], real[XF_COOKIE];
+};
 
 /* A forward, PROTOCOL.mux's MUX_C_OPEN_FWD: where to listen, where to connect.
  * A port of FW_PATH means that the host is the path of a unix socket. */
@@ -719,8 +729,7 @@ static struct {
 	} fw;
 
 	struct {
-		bool faked, known;		/* `fake`, `real` hold a cookie */
-		uint8_t fake[XF_COOKIE], real[XF_COOKIE];
+		struct display slot[DISPLAYS];
 	} xf;
 
 	struct {
@@ -5486,11 +5495,13 @@ static void px_link_lost(void)
 }
 
 /* ===== xf_ ================================================================
- * The master's agent and its X display, for programs at the server; each only
- * if the master allows it and a session asked (RFC 4254, 6.3).
- * Programs at the server get a cookie of our invention.  Whoever shows it is let
- * through, with the display's own cookie put in its place.
- * Calls log_, buf_, pool_, ex_, tx_, ch_, us_, fw_. */
+ * The master's agent and X displays, for programs at the server; each only if the
+ * master allows it and a session asked (RFC 4254, 6.3).
+ * Programs at the server get a cookie of our invention, another one for each session:
+ * it tells which display is meant, the one of the session's client if that is ours,
+ * else the master's.  Whoever shows it is let through, with the display's own cookie
+ * put in its place.  A connection to the agent shows nothing that tells sessions apart.
+ * Calls log_, ev_, buf_, pool_, ex_, tx_, ch_, us_, fw_. */
 
 static const char xf_protocol[] = "MIT-MAGIC-COOKIE-1";
 
@@ -5513,14 +5524,14 @@ static void xf_request_agent(struct channel *c)
 	c->flags |= CH_AGENT;
 }
 
-/* Where the display listens, and its screen: "[host]:number[.screen]" or a
- * path.  False if there is none. */
-static bool xf_display(struct endpoint *to, uint32_t *screen)
+/* Where display d listens, and its screen: "[host]:number[.screen]" or a path.
+ * False if it is none. */
+static bool xf_display(const char *d, struct endpoint *to, uint32_t *screen)
 {
-	const char *d = getenv("DISPLAY"), *colon = d ? strrchr(d, ':') : NULL;
+	const char *colon = strrchr(d, ':');
 	*screen = 0;
 	to->port = FW_PATH;
-	if (d && d[0] == '/')
+	if (d[0] == '/')
 		return (size_t)snprintf(to->host, sizeof to->host, "%s", d) < sizeof to->host;
 	if (!colon || !isdigit((unsigned char)colon[1]))
 		return false;
@@ -5540,23 +5551,46 @@ static bool xf_display(struct endpoint *to, uint32_t *screen)
 	return true;
 }
 
-/* Has xauth tell the display's cookie.  Asked again for each session, because
- * the display may have been restarted meanwhile. */
+/* Whether c is a session that asked for it and is open, or a connection that such a
+ * one led to. */
+static bool xf_asked(const struct channel *c, uint16_t wish)
+{
+	return ch_is_open(c) && c->flags & wish && !ch_is_closing(c) && !ch_is_abandoned(c);
+}
+
+/* The displays of open sessions that asked for one, and of connections that these
+ * led to, a bit each. */
+static uint32_t xf_in_use(void)
+{
+	uint32_t in_use = 0;
+	for (int i = 0; i < g.ch.end; i++) {
+		const struct channel *c = &g.ch.slot[i];
+		if (c->display && xf_asked(c, CH_DISPLAY))
+			in_use |= 1u << (c->display - 1);
+	}
+	return in_use;
+}
+
+/* Has xauth tell the next cookie that is wanted.  Asked again for each session,
+ * because the display may have been restarted meanwhile. */
 static void xf_ask_cookie(void)
 {
-	char name[256];
-	const char *d = getenv("DISPLAY");
-	if (g.ex.slot[EX_XAUTH].state != EX_IDLE)
+	struct display *d = g.xf.slot;
+	char name[XF_NAME + 8];
+	while (d < g.xf.slot + DISPLAYS && d->state != XF_TO_ASK)
+		d++;
+	if (d == g.xf.slot + DISPLAYS)
 		return;
 	/* xauth knows the display that ssh itself forwards here by this name */
-	snprintf(name, sizeof name, "%s%s", strncmp(d, "localhost:", 10) == 0 ? "unix" : "",
-		 strncmp(d, "localhost:", 10) == 0 ? d + 9 : d);
+	bool forwarded = strncmp(d->name, "localhost:", 10) == 0;
+	snprintf(name, sizeof name, "%s%s", forwarded ? "unix" : "", d->name + (forwarded ? 9 : 0));
 	const char *const argv[] = { g.op.xauth ? g.op.xauth : "xauth", "list", name, NULL };
 	ex_start(&g.ex.slot[EX_XAUTH], argv, NULL, g.now + XAUTH_MS);
+	d->state = XF_ASKED;
 }
 
 /* Takes the cookie out of one line "display  protocol  hex". */
-static bool xf_cookie_line(char *line)
+static bool xf_cookie_line(char *line, uint8_t *cookie)
 {
 	static const char digits[] = "0123456789abcdef";
 	char *rest;
@@ -5564,39 +5598,74 @@ static bool xf_cookie_line(char *line)
 	const char *hex = protocol ? strtok_r(NULL, " \t", &rest) : NULL;
 	if (!hex || strcmp(protocol, xf_protocol) != 0 || strlen(hex) != 2 * XF_COOKIE)
 		return false;
-	memset(g.xf.real, 0, XF_COOKIE);
+	memset(cookie, 0, XF_COOKIE);
 	for (int i = 0; i < 2 * XF_COOKIE; i++) {
 		const char *digit = strchr(digits, tolower((unsigned char)hex[i]));
 		if (!digit)
 			return false;
-		g.xf.real[i / 2] |= (uint8_t)((digit - digits) << (i % 2 ? 0 : 4));
+		cookie[i / 2] |= (uint8_t)((digit - digits) << (i % 2 ? 0 : 4));
 	}
 	return true;
 }
 
+/* For the display that was asked about; a new session may have taken its place. */
 static void xf_read_cookie(void)
 {
 	char *text = (char *)g.scratch, *rest;
+	struct display *d = g.xf.slot;
 	ex_read(&g.ex.slot[EX_XAUTH], text, sizeof g.scratch);
-	g.xf.known = false;
-	for (char *line = strtok_r(text, "\n", &rest); line && !g.xf.known; line = strtok_r(NULL, "\n", &rest))
-		g.xf.known = xf_cookie_line(line);
-	log_at(TP_VERBOSE, "X11: %s", g.xf.known ? "xauth knows the display's cookie" :
+	while (d < g.xf.slot + DISPLAYS && d->state != XF_ASKED)
+		d++;
+	if (d == g.xf.slot + DISPLAYS)
+		return;
+	d->state = XF_UNKNOWN;
+	for (char *line = strtok_r(text, "\n", &rest); line && d->state != XF_KNOWN; line = strtok_r(NULL, "\n", &rest))
+		if (xf_cookie_line(line, d->real))
+			d->state = XF_KNOWN;
+	log_at(TP_VERBOSE, "X11: %s", d->state == XF_KNOWN ? "xauth knows the display's cookie" :
 	       "no cookie from xauth: the display is asked without one of its own");
 }
 
-static void xf_request_x11(struct channel *c)
+/* A place for c's display of that name; NULL if none is free, or it cannot be one. */
+static struct display *xf_take(struct channel *c, struct str name)
+{
+	struct endpoint to;
+	uint32_t screen, in_use = xf_in_use();
+	int i = 0;
+	while (i < DISPLAYS && in_use & 1u << i)
+		i++;
+	ev_used(TABLE_DISPLAYS, (uint32_t)i + 1);
+	struct display *d = &g.xf.slot[i];
+	bool plain = name.len < XF_NAME;
+	for (uint32_t k = 0; plain && k < name.len; k++)
+		plain = isalnum(name.p[k]) || memchr(":/.-_[]", name.p[k], 7);
+	if (i == DISPLAYS) {
+		ev_full(TABLE_DISPLAYS, "DISPLAYS");
+		ch_tell(c, "X11 forwarding request failed: too many displays\r\n");
+	}
+	if (i == DISPLAYS || !plain || name.len == 0)
+		return NULL;
+	*d = (struct display){ .state = XF_UNKNOWN };
+	memcpy(d->name, name.p, name.len);
+	if (!xf_display(d->name, &to, &screen) || !us_random_bytes(d->fake, XF_COOKIE))
+		return NULL;
+	d->state = XF_TO_ASK;
+	c->display = (uint8_t)(i + 1);
+	return d;
+}
+
+/* c asks for the display of that name, or if it has none for the master's. */
+static void xf_request_x11(struct channel *c, struct str name)
 {
 	struct endpoint to;
 	uint32_t screen;
 	char hex[2 * XF_COOKIE + 1];
-	if (!g.op.forward_x11 || !xf_display(&to, &screen))
+	const char *own = getenv("DISPLAY");
+	const struct display *d = !g.op.forward_x11 ? NULL : xf_take(c, name.len > 0 ? name : str_of(own ? own : ""));
+	if (!d || !xf_display(d->name, &to, &screen))
 		return;
-	if (!g.xf.faked && !(g.xf.faked = us_random_bytes(g.xf.fake, XF_COOKIE)))
-		return;
-	xf_ask_cookie();
 	for (int i = 0; i < XF_COOKIE; i++)
-		snprintf(hex + 2 * i, 3, "%02x", g.xf.fake[i]);
+		snprintf(hex + 2 * i, 3, "%02x", d->fake[i]);
 	struct buf *b = tx_request(c, "x11-req", true);
 	buf_put_u8(b, false);		/* more than one connection */
 	buf_put_text(b, xf_protocol);
@@ -5616,8 +5685,8 @@ static void xf_request_x11(struct channel *c)
 #define XF_GREETING (XF_COOKIE_AT + XF_COOKIE)
 _Static_assert(XF_GREETING <= WINDOW_BLOCK, "an X11 greeting must fit in one block");
 
-/* 1: the first n bytes show our cookie, 0: more are needed, -1: they do not. */
-static int xf_check(const uint8_t *p, size_t n)
+/* 1: the first n bytes show that cookie, 0: more are needed, -1: they do not. */
+static int xf_check(const uint8_t *shown, const uint8_t *p, size_t n)
 {
 	if (n < XF_HEADER)
 		return 0;
@@ -5630,41 +5699,45 @@ static int xf_check(const uint8_t *p, size_t n)
 		return 0;
 	uint8_t differ = 0;		/* all are looked at: the time tells nothing */
 	for (int i = 0; i < XF_COOKIE; i++)
-		differ |= p[XF_COOKIE_AT + i] ^ g.xf.fake[i];
+		differ |= p[XF_COOKIE_AT + i] ^ shown[i];
 	return memcmp(p + XF_HEADER, xf_protocol, sizeof xf_protocol - 1) == 0 && !differ ? 1 : -1;
 }
 
-/* A channel whose greeting is awaited: nothing reaches the display before it is
- * right.  Waits for xauth, too, and for a connector. */
-static void xf_greeting(struct channel *c)
+/* A channel whose greeting is awaited: nothing reaches a display before it is right
+ * for one of those in use.  Waits for xauth, too, and for a connector. */
+static void xf_greeting(struct channel *c, uint32_t in_use)
 {
 	struct iovec first = { g.scratch, 0 };
 	struct endpoint to;
 	uint32_t screen;
+	int right = -1;
 	pool_iov(&c->queue[CH_OUT], &first, 1);
-	int right = xf_check(first.iov_base, first.iov_len);
+	for (int i = 0; i < DISPLAYS && right < 1; i++) {
+		int shows = in_use & 1u << i ? xf_check(g.xf.slot[i].fake, first.iov_base, first.iov_len) : -1;
+		right = shows > right ? shows : right;
+		if (shows == 1)
+			c->display = (uint8_t)(i + 1);
+	}
 	if (right < 0 || (right == 0 && c->rcvd >= CH_EOF)) {
 		if (first.iov_len > 0)
 			log_at(log_once(LOG_COOKIE), "X11 connection rejected because of wrong authentication.");
 		fw_refuse(c, "");
 	}
-	if (right <= 0 || g.ex.slot[EX_XAUTH].state != EX_IDLE || fw_connector() < 0)
+	const struct display *d = right == 1 ? &g.xf.slot[c->display - 1] : NULL;
+	if (!d || d->state == XF_TO_ASK || d->state == XF_ASKED || fw_connector() < 0)
 		return;
-	if (g.xf.known)
-		memcpy((uint8_t *)first.iov_base + XF_COOKIE_AT, g.xf.real, XF_COOKIE);
-	if (xf_display(&to, &screen))
+	if (d->state == XF_KNOWN)
+		memcpy((uint8_t *)first.iov_base + XF_COOKIE_AT, d->real, XF_COOKIE);
+	if (xf_display(d->name, &to, &screen))
 		fw_connect(c, &to);
 }
 
-/* Whether a session that asked for it is open, or a connection that such a one led to. */
 static bool xf_wanted(uint16_t wish)
 {
-	for (int i = 0; i < g.ch.end; i++) {
-		const struct channel *c = &g.ch.slot[i];
-		if (ch_is_open(c) && c->flags & wish && !ch_is_closing(c) && !ch_is_abandoned(c))
-			return true;
-	}
-	return false;
+	bool wanted = false;
+	for (int i = 0; i < g.ch.end; i++)
+		wanted |= xf_asked(&g.ch.slot[i], wish);
+	return wanted;
 }
 
 /* The server opens a channel to the agent or the display.  False if that is not
@@ -5692,12 +5765,20 @@ static bool xf_server_open(struct str type, uint32_t id, uint32_t window, uint32
 
 static void xf_settle(void)
 {
+	uint32_t in_use = 0;
+	bool looked = false;
 	if (g.ex.slot[EX_XAUTH].state > EX_RUNNING)
 		xf_read_cookie();
+	if (g.ex.slot[EX_XAUTH].state == EX_IDLE)
+		xf_ask_cookie();
 	for (int i = 0; i < g.ch.end; i++) {
 		struct channel *c = &g.ch.slot[i];
-		if (c->state == CH_GREETING && c->connector < 0)
-			xf_greeting(c);
+		if (c->state != CH_GREETING || c->connector >= 0)
+			continue;
+		if (!looked)
+			in_use = xf_in_use();
+		looked = true;
+		xf_greeting(c, in_use);
 	}
 }
 
@@ -6104,7 +6185,7 @@ static void as_forget(int8_t *slot)
  * forward, …), straight from the state: a reader that is slow costs no memory,
  * and what begins or ends between two pieces is told or is not.  The manual's
  * section REPORTS is the schema.
- * Calls ev_, buf_, ch_, fw_, in_, px_. */
+ * Calls ev_, buf_, ch_, fw_, in_, px_, xf_. */
 
 enum st_report { ST_NONE, ST_STATUS, ST_JSON, ST_METRICS, ST_LOG, ST_LOG_JSON, ST_WATCH, ST_REPORTS };
 static const char *const st_reports[ST_REPORTS] = {
@@ -6361,6 +6442,11 @@ static uint32_t st_askers(void)
 	return n;
 }
 
+static uint32_t st_displays(void)
+{
+	return (uint32_t)__builtin_popcount(xf_in_use());
+}
+
 static uint32_t st_blocks(void)
 {
 	return g.pool.shared;
@@ -6378,6 +6464,7 @@ static const struct st_table {
 	[TABLE_CONNECTORS] = { "CONNECTORS", CONNECTORS, st_connectors },
 	[TABLE_REQUESTS] = { "REQUESTS", REQUESTS, st_requests },
 	[TABLE_ASKERS] = { "ASKERS", ASKERS, st_askers },
+	[TABLE_DISPLAYS] = { "DISPLAYS", DISPLAYS, st_displays },
 	[TABLE_WINDOW_POOL] = { "WINDOW_POOL", WINDOW_BLOCKS - WINDOW_RESERVED, st_blocks },
 };
 
@@ -8034,6 +8121,18 @@ static void mx_send_env(struct channel *ch, struct str s)
 		tx_end(b);
 }
 
+/* A client of ours tells its display with the environment; `b` stands there. */
+static struct str mx_display(struct buf b)
+{
+	static const char name[] = "DISPLAY=";
+	while (b.pos < b.len) {
+		struct str v = buf_get_str(&b);
+		if (v.len > sizeof name - 1 && memcmp(v.p, name, sizeof name - 1) == 0)
+			return (struct str){ v.p + sizeof name - 1, v.len - (uint32_t)(sizeof name - 1) };
+	}
+	return str_of("");
+}
+
 /* A session's channel is open: display, agent, terminal, environment, command,
  * all without waiting. */
 static void mx_request_session(struct client *c, struct channel *ch)
@@ -8046,7 +8145,7 @@ static void mx_request_session(struct client *c, struct channel *ch)
 	ch->flags |= CH_LINE_START;
 	bool own = us_is_own(os_peer(c->fd).uid);	/* agent and display are its user's */
 	if (s.want_x11 && own)
-		xf_request_x11(ch);
+		xf_request_x11(ch, c->ours ? mx_display(b) : str_of(""));
 	if (s.want_agent && own)
 		xf_request_agent(ch);
 	if (s.want_tty) {
@@ -10077,14 +10176,19 @@ static bool cl_put_wait(void)
 	return true;
 }
 
-/* --bulk, --interactive, likewise. */
+static bool cl_has_display(void)
+{
+	return g.op.forward_x11 && getenv("DISPLAY");
+}
+
+/* --bulk, --interactive, likewise; and what cl_put_session() must know. */
 static bool cl_put_weight(void)
 {
-	if (!g.op.weight)
+	if (!g.op.weight && !cl_has_display())
 		return true;
 	if (!cl_hello())
 		return false;
-	if (cl.ours) {
+	if (cl.ours && g.op.weight) {
 		buf_put_u32(&cl.out, 8);
 		buf_put_u32(&cl.out, MUX_X_C_WEIGHT);
 		buf_put_u32(&cl.out, (uint32_t)g.op.weight);
@@ -10630,6 +10734,14 @@ static void cl_put_words(struct buf *b)
 		buf_set_u32(b->p + length, (uint32_t)(b->pos - length - 4));
 }
 
+static void cl_put_display(struct buf *b)
+{
+	const char *d = getenv("DISPLAY");
+	buf_put_u32(b, (uint32_t)strlen(d) + 8);
+	buf_put_bytes(b, "DISPLAY=", 8);
+	buf_put_bytes(b, d, strlen(d));
+}
+
 /* The whole session request; false if it does not fit. */
 static bool cl_put_session(bool tty)
 {
@@ -10647,6 +10759,8 @@ static bool cl_put_session(bool tty)
 	cl_put_words(b);
 	for (size_t i = 0; i < g.op.set_env.n; i++)
 		buf_put_text(b, g.op.set_env.at[i]);
+	if (cl_has_display() && cl.ours)	/* for the master, not for the server */
+		cl_put_display(b);
 	for (char **e = environ; *e; e++)
 		if (mx_env_allowed(str_of(*e)))
 			buf_put_text(b, *e);

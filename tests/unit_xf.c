@@ -17,15 +17,15 @@ static void unit_xf_greeting(void)
 {
 	uint8_t bytes[XF_GREETING + 8] = { 0 };
 	bool right = true, wrong = true;
-	memcpy(g.xf.fake, "0123456789abcdef", XF_COOKIE);
+	memcpy(g.xf.slot[0].fake, "0123456789abcdef", XF_COOKIE);
 	for (int big = 0; big < 2; big++) {
-		greeting(bytes, big, g.xf.fake);
+		greeting(bytes, big, g.xf.slot[0].fake);
 		for (size_t n = 0; n <= sizeof bytes; n++)
-			right = right && xf_check(bytes, n) == (n >= XF_GREETING);
+			right = right && xf_check(g.xf.slot[0].fake, bytes, n) == (n >= XF_GREETING);
 		for (size_t i = 0; i < XF_GREETING; i++) {
 			bool pad = i == 1 || (i > 1 && i < 6) || i == 10 || i == 11 || i == 30 || i == 31;
 			bytes[i] ^= 1;
-			wrong = wrong && xf_check(bytes, XF_GREETING) == (pad ? 1 : -1);
+			wrong = wrong && xf_check(g.xf.slot[0].fake, bytes, XF_GREETING) == (pad ? 1 : -1);
 			bytes[i] ^= 1;
 		}
 	}
@@ -80,12 +80,13 @@ static void unit_xf_cookie(void)
 	world_begin();
 	session_open(&s, 1000, 1000);
 	g.ch.slot[s.id].flags |= CH_DISPLAY;
+	g.ch.slot[s.id].display = 1;
 	greeting(bytes, true, (const uint8_t *)"0123456789abcdeX");
 	check(xf_opens("x11", 70), "xf: asked for: the display's channel is opened");
 	fake_put(SSH_CHANNEL_DATA, "uS", 1, bytes, (size_t)20);
 	world_run();
 	check(fake_take() == NULL, "xf: half a greeting waits");
-	memcpy(g.xf.fake, "0123456789abcdef", XF_COOKIE);
+	memcpy(g.xf.slot[0].fake, "0123456789abcdef", XF_COOKIE);
 	fake_put(SSH_CHANNEL_DATA, "uS", 1, bytes + 20, sizeof bytes - 20);
 	world_run();
 	bool closed = false;
@@ -95,6 +96,82 @@ static void unit_xf_cookie(void)
 	fake_put(SSH_CHANNEL_CLOSE, "u", 1);
 	session_close(&s);
 	check_clean("xf: a wrong cookie");
+}
+
+/* A display of that path, and the channel of a program that shows `cookie`; whether
+ * the connection comes there. */
+static bool xf_arrives(int listener, uint32_t id, const uint8_t *cookie)
+{
+	uint8_t bytes[XF_GREETING], got[XF_GREETING] = { 0 };
+	greeting(bytes, false, cookie);
+	if (!xf_opens("x11", id))
+		return false;
+	int at = g.ch.end - 1;
+	fake_put(SSH_CHANNEL_DATA, "uS", (uint32_t)at, bytes, sizeof bytes);
+	int fd = -1;
+	for (int i = 0; i < 100 && fd < 0; i++) {
+		world_run();
+		fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0)
+			usleep(10000);
+	}
+	for (int i = 0; i < 20; i++)
+		world_run();
+	bool same = fd >= 0 && read(fd, got, sizeof got) == sizeof got && memcmp(got, bytes, XF_HEADER) == 0;
+	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)at);
+	world_run();
+	if (fd >= 0)
+		close(fd);
+	world_run();
+	while (fake_take())
+		;
+	return same;
+}
+
+static int xf_listen(char *path, size_t size, const char *name)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	snprintf(path, size, "%.36s/%s", world.dir, name);
+	snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	return bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, 5) == 0 ? fd : -1;
+}
+
+/* Two sessions, each with a display of its own. */
+static void unit_xf_displays(void)
+{
+	struct session s[2];
+	char path[2][64];
+	int listener[2];
+	world_begin();
+	g.op.forward_x11 = 1;
+	g.op.xauth = "/nowhere";
+	for (int i = 0; i < 2; i++) {
+		session_open(&s[i], 1000, 1000);
+		listener[i] = xf_listen(path[i], sizeof path[i], i ? "x1" : "x0");
+		xf_request_x11(&g.ch.slot[s[i].id], str_of(path[i]));
+	}
+	check(g.ch.slot[s[0].id].display == 1 && g.ch.slot[s[1].id].display == 2 && xf_in_use() == 3 &&
+	      memcmp(g.xf.slot[0].fake, g.xf.slot[1].fake, XF_COOKIE) != 0, "xf: each session has a display and a cookie of its own");
+	while (fake_take())
+		;
+	bool second = xf_arrives(listener[1], 80, g.xf.slot[1].fake), first = xf_arrives(listener[0], 81, g.xf.slot[0].fake);
+	check(first && second, "xf: the cookie tells which display is meant");
+	uint8_t cookie[XF_COOKIE];
+	memcpy(cookie, g.xf.slot[0].fake, XF_COOKIE);
+	session_finish(&s[0], 0);
+	session_close(&s[0]);
+	world_run();
+	check(xf_in_use() == 2, "xf: a session's end frees its display");
+	check(!xf_arrives(listener[0], 82, cookie),
+	      "xf: and its cookie opens nothing more");
+	struct channel *c = &g.ch.slot[s[1].id];
+	check(!xf_take(c, str_of("-display")) && !xf_take(c, str_of("a b:0")) && !xf_take(c, str_of(":x")) && !xf_take(c, str_of("")),
+	      "xf: what is no display's name is none");
+	session_close(&s[1]);
+	for (int i = 0; i < 2; i++)
+		close(listener[i]);
+	check_clean("xf: two displays");
 }
 
 /* A program that ignores everything, and one that is not there. */
@@ -123,6 +200,7 @@ static void unit_xf(void)
 	unit_xf_greeting();
 	unit_xf_unasked();
 	unit_xf_cookie();
+	unit_xf_displays();
 	unit_xf_programs();
 	unsetenv("DISPLAY");
 }

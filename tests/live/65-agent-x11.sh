@@ -214,6 +214,20 @@ no_x11() {
 	alive "the master lives"
 	stop_master
 	[ "$MASTER" = stock ] || slow_xauth
+	[ "$MASTER" = stock ] || its_own
+}
+
+# Our client tells its display, which need not be the master's.
+its_own() {
+	[ -x "$SSHMUX" ] || return
+	x_master :4321 "$T/xauth.master" -X
+	CLIENT=sshmux
+	is "a client's own display" "$(DISPLAY=$DPY x_works)" 1
+	is "a display's name that is none" "$(DISPLAY='-x y' fx -X x 'echo ${DISPLAY:-none}')" none
+	is "and without one the master's" "$(x_works)" 0
+	CLIENT=ssh
+	is "a stock client tells none" "$(DISPLAY=$DPY x_works)" 0
+	stop_master
 }
 
 # An xauth that is slow delays the programs that wait for it, nobody else

@@ -13,6 +13,7 @@ fi
 OTHER=$TESTDIR/other
 SIZE=20000000
 PYTHON=/usr/bin/python3
+NPM=${NPM:-$T}
 free_port() {
 	FREE=$(random_port)
 	while listening "$FREE"; do FREE=$(random_port); done
@@ -31,10 +32,18 @@ needs() {
 	[ -z "$WHY" ]
 }
 python_has() { $PYTHON -W ignore -c "import $1" >/dev/null 2>&1 || WHY="Debian's python has no $1"; [ -z "$WHY" ]; }
-ours_home() { exec env LD_PRELOAD="$HOMELIB" TEST_ME="$ME" TEST_HOME="$T/home" TEST_SHELL=/bin/sh "$@" >"$SERVER_LOG" 2>&1; }
+ours_home() { exec env LD_PRELOAD="$HOMELIB" TEST_ME="$ME" TEST_HOME="${THERE:-$T/home}" TEST_SHELL=/bin/sh "$@" >"$SERVER_LOG" 2>&1; }
 
-check_tinysshd() { needs tinysshd tinysshd-makekey $PYTHON; }
+# It trusts no home directory below one that others may write, as /tmp.
+check_tinysshd() {
+	needs tinysshd tinysshd-makekey $PYTHON || return
+	TINY=$NPM/home.$$
+	rm -rf "$TINY"
+	mkdir -p "$TINY" && cp -R "$T/home/.ssh" "$TINY"
+	trap 'rm -rf "$TINY"; clean_up' EXIT
+}
 exec_tinysshd() {
+	THERE=$TINY
 	[ -d "$T/tiny" ] || tinysshd-makekey -q "$T/tiny"
 	ours_home $PYTHON "$OTHER/inetd.py" $PORT tinysshd -x sftp=/usr/lib/openssh/sftp-server "$T/tiny"
 }
@@ -46,11 +55,11 @@ check_conch() { python_has twisted.conch.unix && [ "$(id -u)" = 0 ] || { WHY=${W
 exec_conch() { ours_home $PYTHON "$OTHER/conch.py" $PORT "$T/host" "$T/key.pub"; }
 check_go() {
 	needs go /usr/share/gocode/src/golang.org/x/crypto/ssh || return
-	GOPATH=/usr/share/gocode GO111MODULE=off GOCACHE=${NPM:-$T}/cache go build -o "$T/gossh" "$OTHER/gossh.go" >"$T/go.log" 2>&1 ||
+	GOPATH=/usr/share/gocode GO111MODULE=off GOCACHE=$NPM/cache go build -o "$T/gossh" "$OTHER/gossh.go" >"$T/go.log" 2>&1 ||
 		{ WHY="it does not compile: $(head -n 1 "$T/go.log")"; false; }
 }
 exec_go() { exec "$T/gossh" $PORT "$T/host" "$T/key.pub" >"$SERVER_LOG" 2>&1; }
-check_ssh2() { needs node && { [ -d "${NPM:-}/node_modules/ssh2" ] || { WHY="npm's ssh2 is not installed"; false; }; }; }
+check_ssh2() { needs node && { [ -d "$NPM/node_modules/ssh2" ] || { WHY="npm's ssh2 is not installed"; false; }; }; }
 exec_ssh2() { exec env NODE_PATH="$NPM/node_modules" node "$OTHER/ssh2.js" $PORT "$T/host" "$T/key.pub" >"$SERVER_LOG" 2>&1; }
 check_erlang() { needs escript; }
 exec_erlang() {
@@ -78,7 +87,7 @@ start_other() {
 
 # --- what is asked of each; 0 if it does it ------------------------------------------
 
-c() { timeout 60 ssh -F none -o ProxyCommand=false -S "$CTL" x "$@"; }
+c() { timeout 30 ssh -F none -o ProxyCommand=false -S "$CTL" x "$@"; }
 o() { timeout 30 ssh -F none -S "$CTL" -O "$@" x </dev/null >/dev/null 2>&1; }
 
 do_exec() { [ "$(c 'echo said; exit 7' </dev/null; echo $?)" = "said
@@ -104,7 +113,7 @@ do_eight() {
 do_sftp() {
 	rm -f "$T/got"
 	echo "get $T/some $T/got" | timeout 30 sftp -F none -o ProxyCommand=false -o ControlPath="$CTL" -b - x >/dev/null 2>&1
-	cmp -s "$T/some" "$T/got"
+	cmp -s "$T/some" "$T/got" 2>/dev/null
 }
 echoes() { [ "$(timeout 20 "$NET" "$@" <"$T/some" 2>/dev/null | sum)" = "$(sum "$T/some")" ]; }
 do_L() { free_port; o forward -L 127.0.0.1:$FREE:127.0.0.1:$ECHO && echoes call 127.0.0.1:$FREE; }
@@ -121,7 +130,7 @@ do_alive() {	# quiet for longer than the interval, and still there
 }
 # The server, and so the connection, is gone and comes back at the same port.
 do_return() {
-	[ "$MASTER" = sshmux ] || return 2
+	[ "$MASTER" = sshmux ] || return 9
 	processes=$(connection_processes)
 	end $SERVER_PID
 	for p in $processes; do end $p; done
@@ -146,10 +155,12 @@ asks() {
 		do_$what >"$T/said" 2>&1 </dev/null
 		case $? in
 		0) printf 'yes ' ;;
-		2) printf -- '- ' ;;
+		9) printf -- '- ' ;;
 		*) printf 'no ' ;;
 		esac
 	done
+	LOGINS=$("$SSHMUX" -S "$CTL" -O status --json 2>/dev/null | sed -n 's/.*"logins":\([0-9]*\).*/\1/p')
+	[ $MASTER = stock ] || tail -n 3 "$T/master.log" >"$T/$SERVER.said"
 	stop_master >/dev/null 2>&1
 }
 

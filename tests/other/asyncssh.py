@@ -3,9 +3,11 @@
 import asyncio
 import os
 import pty
+import subprocess
 import sys
 import warnings
 
+sys.path[0] = "/usr/lib/python3/dist-packages"
 warnings.simplefilter("ignore")
 import asyncssh
 
@@ -21,22 +23,18 @@ class Server(asyncssh.SSHServer):
 
 
 async def command(process):
+    run = ["/bin/sh", "-c", process.command or "exec sh"]
     if process.get_terminal_type():
         master, slave = pty.openpty()
-        child = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", process.command, stdin=slave, stdout=slave, stderr=slave)
+        child = subprocess.Popen(run, stdin=slave, stdout=slave, stderr=slave)
         os.close(slave)
         await process.redirect(stdin=os.dup(master), stdout=master)
-        process.exit(await child.wait())
-        return
-    child = await asyncio.create_subprocess_exec(
-        "/bin/sh", "-c", process.command or "exec sh", stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-    await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-    status = await child.wait()
-    await process.wait_closed() if process.is_closing() else None
+    else:
+        child = subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+        await process.stderr.drain()
     await process.stdout.drain()
-    process.exit(status)
+    process.exit(await asyncio.get_event_loop().run_in_executor(None, child.wait))
 
 
 async def main():
