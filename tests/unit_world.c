@@ -618,7 +618,8 @@ static bool session_ask(struct session *s, const char *command)
 	world_run();
 	s->id = -1;
 	for (int i = 0; i < g.mx.end; i++)
-		if (g.mx.slot[i].phase == MX_OPENING && s->id < g.mx.slot[i].channel)
+		if (g.mx.slot[i].phase == MX_OPENING && s->id < g.mx.slot[i].channel &&
+		    g.ch.slot[g.mx.slot[i].channel].state == CH_OPENING)
 			s->id = g.mx.slot[i].channel;
 	s->remote = 100 + (uint32_t)s->id;
 	return ok;
