@@ -1,6 +1,6 @@
 # RateLimit: bulk is held back both ways, by no less than was asked for; whoever is
 # interactive is not.
-# shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2153,SC2154
+# shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2119,SC2120,SC2153,SC2154
 . "$TESTDIR/lib.sh"
 if [ "$MASTER" = stock ]; then
 	skip "RateLimit" "OpenSSH differs: it has none"

@@ -321,6 +321,7 @@ limits() {
 		for profile in "-DPROFILE_ROUTER $router" "-UPROFILE_ROUTER ${large:-$router}"; do
 			value=$(printf '#include "config.h"\n= %s\n' "$name" |
 				cc -E -P -I "$TOP" "${profile% *}" - | sed -n 's/^= //p')
+			# shellcheck disable=SC2004	# an expression, not a number
 			is "manual: $name, ${profile% *}" "$(($value))" "${profile#* }"
 		done
 	done <"$T/limits"
