@@ -192,7 +192,7 @@ $(PROGRAM): $(O)/sshmux FORCE
 
 # A static binary brings its own printf and malloc: see there.
 SMALL := $(if $(STATIC),$(O)/small.o)
-$(O)/sshmux: $(O)/sshmux.o $(O)/linux.o $(SMALL) $(O)/libtransport.a
+$(O)/sshmux: $(O)/sshmux.o $(O)/linux.o $(O)/confine.o $(SMALL) $(O)/libtransport.a
 	$(LINK) -o $@ $^
 
 $(O)/linux.o: port/linux.c $(O)/flags
@@ -208,7 +208,10 @@ $(O)/flags: FORCE | $(O)
 $(O)/sshmux.o: sshmux.c $(O)/flags
 	$(OWN) -c -o $@ $<
 
-$(O)/unit: $(O)/unit.o $(O)/fake.o
+$(O)/confine.o: port/confine.c port/confine.list $(O)/flags
+	$(OWN) -c -o $@ $<
+
+$(O)/unit: $(O)/unit.o $(O)/confine.o $(O)/fake.o
 	$(LINK) -o $@ $^
 
 FUZZ_WORLD = mux ssh proxy socks options config
@@ -221,7 +224,7 @@ for = $(if $(strip $(TESTS)),$(if $(filter $1,$(TESTS)),$2),$2)
 TEST_OBJECTS = $(TOOLS) $(HOMELIB) $(call for,unit,$(O)/unit) $(call for,07-fuzz,$(FUZZERS)) \
 	$(call for,14-ciphers,$(WAYS)) $(call for,14-conform,$(CONFORM)) \
 	$(call for,87-nomalloc,$(NOMALLOC)) $(call for,88-herd,$(O)/herd)
-$(FUZZ_WORLD:%=$(O)/fuzz_%): %: %.o $(O)/fake.o
+$(FUZZ_WORLD:%=$(O)/fuzz_%): %: %.o $(O)/confine.o $(O)/fake.o
 	$(LINK) -o $@ $^
 
 $(FUZZ_TRANSPORT:%=$(O)/fuzz_%): %: %.o $(O)/libtransport.a
@@ -239,7 +242,7 @@ $(TOOLS): $(O)/%: tests/%.c | $(O)
 
 # The program whose allocator ends it (not with sanitizers, which have their own).
 NOMALLOC = $(if $(SANITIZE),,$(O)/sshmux-nomalloc)
-$(O)/sshmux-nomalloc: tests/nomalloc.c $(O)/sshmux.o $(O)/linux.o $(O)/libtransport.a
+$(O)/sshmux-nomalloc: tests/nomalloc.c $(O)/sshmux.o $(O)/linux.o $(O)/confine.o $(O)/libtransport.a
 	$(LINK) -std=c11 -Wall -Wextra -Werror -fno-builtin -D_GNU_SOURCE -o $@ $^
 
 CONFORM = $(O)/conform $(O)/conform-fake
@@ -258,14 +261,14 @@ $(O)/conform-fake: $(O)/conform-fake.o $(O)/fake.o
 $(O)/herd.o: tests/herd.c $(O)/flags
 	$(OWN) -c -o $@ $<
 
-$(O)/herd: $(O)/herd.o $(O)/fake.o
+$(O)/herd: $(O)/herd.o $(O)/confine.o $(O)/fake.o
 	$(LINK) -o $@ $^
 
 $(O)/ram.o: tests/ram.c $(O)/flags
 	$(OWN) -c -o $@ $<
 
-$(O)/ram: $(O)/ram.o $(O)/fake.o
-	$(LINK) -o $@ $(O)/ram.o $(O)/fake.o
+$(O)/ram: $(O)/ram.o $(O)/confine.o $(O)/fake.o
+	$(LINK) -o $@ $^
 
 # Each way of each cipher, by known answers
 $(O)/ciphers.o: tests/ciphers.c port/dropbear/ciphers.c $(O)/flags $(TP_GUARD) $(CI_SOURCES)
@@ -275,7 +278,7 @@ $(O)/ciphers: $(O)/ciphers.o $(O)/libtransport.a
 	$(LINK) -o $@ $^
 
 # The program, and which ways it may go says the environment
-$(O)/sshmux-ways: tests/ways.c $(O)/sshmux.o $(O)/linux.o $(O)/libtransport.a
+$(O)/sshmux-ways: tests/ways.c $(O)/sshmux.o $(O)/linux.o $(O)/confine.o $(O)/libtransport.a
 	$(LINK) -std=c11 -Wall -Wextra -Werror -o $@ $^
 
 $(HOMELIB): tests/home.c | $(O)

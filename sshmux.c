@@ -18,6 +18,7 @@
  *   pool_      the window pool: blocks of received bytes, and their account
  *   req_       request bodies that wait for their channel
  *   fd_        descriptors: flags, reading, writing, passing
+ *   sp_        starting programs: by fork, or by a helper outside
  *   cn_        connecting: resolver child, addresses in turn
  *   ex_        short-lived programs that we ask something
  *   tx_        SSH messages we send
@@ -93,6 +94,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <syslog.h>
@@ -101,6 +103,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "port/confine.h"
 #include "port/linux.h"
 #include "port/transport.h"
 
@@ -643,6 +646,7 @@ static struct {
 		const char *stdio_forward;
 		int64_t foreign_master, watch_network;
 		const char *control_group;
+		int64_t confine;
 		int64_t max_per_user;		/* 0 for as many as there is room for */
 		struct list allow;		/* ControlAllow: words, a line each */
 		const char *user, *host_key_alias, *bind_address, *bind_interface, *tag;
@@ -681,6 +685,10 @@ static struct {
 		int64_t at;		/* when they were filled up */
 		bool denied[RL_WAYS];		/* somebody waits for more */
 	} rl;
+
+	struct {
+		int helper;		/* socket to it, 0 for none */
+	} sp;
 
 	struct {
 		struct program slot[PROGRAMS];
@@ -805,6 +813,7 @@ static struct {
 		int cancel_pipe[2];	/* readable when one of them ends us */
 		enum lp_split split;	/* what is to happen after the login */
 		bool has_split;		/* we are the child that stays */
+		bool confined;		/* as far as that was possible */
 		int own_fd;		/* in the parent: its connection to that child, 0 for none */
 		pid_t own_master;
 		int64_t resize_at;	/* when terminals are looked at next */
@@ -1797,14 +1806,15 @@ static bool fd_send(int to, int fd)
 	return n == 1;
 }
 
-/* ===== cn_ ================================================================
- * Connecting to host:port without ever waiting: names are resolved in a child
- * (getaddrinfo() blocks and allocates), addresses are tried one after the
- * other.  The owner polls `fd` for cn_events() and calls cn_service().
+/* ===== sp_ ================================================================
+ * Starting the resolver and the programs that options name.  A confined master
+ * (port/confine.h) can neither fork() nor exec(): a helper does it, forked before and
+ * outside.  It takes from its own options what it runs, so that who has got hold of
+ * the master cannot have another program run.
  * Calls fd_. */
 
 /* What a program of the user's finds as it would have without us. */
-static void cn_default_signals(void)
+static void sp_default_signals(void)
 {
 	sigset_t none;
 	sigemptyset(&none);
@@ -1817,7 +1827,7 @@ static void cn_default_signals(void)
 
 /* The child: everything of ours is closed, so that a slow name server does
  * not keep clients' descriptors open. */
-static void cn_child(const char *host, int family, int out)
+static void sp_resolve(const char *host, int family, int out)
 {
 	fd_close_others(out, out);
 	struct addrinfo hints = { .ai_family = family, .ai_socktype = SOCK_STREAM }, *list = NULL;
@@ -1839,6 +1849,203 @@ static void cn_child(const char *host, int family, int out)
 	ssize_t n = write(out, &r, sizeof r);	/* less than PIPE_BUF: whole or not at all */
 	_exit(n == (ssize_t)sizeof r ? 0 : 1);
 }
+
+/* ProxyCommand, LocalCommand: `before` and the command, by the user's shell. */
+static void sp_shell(const char *before, const char *command)
+{
+	char line[PATH_MAX * 2 + 1200];
+	const char *shell = getenv("SHELL");
+	if (!shell || !*shell)
+		shell = "/bin/sh";
+	snprintf(line, sizeof line, "%s%s", before, command);
+	sp_default_signals();
+	fd_close_others(0, 0);
+	execl(shell, shell, "-c", line, (char *)NULL);
+	_exit(127);
+}
+
+static void sp_proxy(int fd)
+{
+	if (dup2(fd, STDIN_FILENO) < 0 || dup2(fd, STDOUT_FILENO) < 0)
+		_exit(127);
+	if (g.op.persist >= 0 && g.log.level < TP_DEBUG) {	/* it outlives our caller, as in ssh */
+		int null = open("/dev/null", O_WRONLY);
+		if (null >= 0)
+			dup2(null, STDERR_FILENO);
+	}
+	sp_shell("exec ", g.op.proxy_command);
+}
+
+/* Nothing of ours goes along: no descriptor, no signal that we ignore.  A group
+ * of its own, so that what the program starts ends with it. */
+static void sp_exec(const char *const argv[], const char *const variables[], int out)
+{
+	sp_default_signals();
+	setpgid(0, 0);
+	int null = open("/dev/null", O_RDONLY);
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)
+		_exit(127);
+	fd_close_others(0, 0);
+	for (; variables && *variables; variables++)
+		putenv((char *)(uintptr_t)*variables);
+	execvp(argv[0], (char *const *)(uintptr_t)argv);
+	_exit(127);
+}
+
+enum sp_kind { SP_RESOLVE, SP_PROXY, SP_LOCAL, SP_PROGRAM };
+#define SP_TEXT 4096		/* words and variables of a program */
+#define SP_WORDS 12		/* how many of both */
+#define SP_HELPER_MS 1000	/* the helper answers within that */
+
+/* What is to be started: a host, or a program's words and then its variables. */
+struct sp_job {
+	uint8_t kind;			/* enum sp_kind */
+	uint8_t words, variables;
+	int32_t family;
+	uint32_t len;
+	char text[SP_TEXT];
+};
+
+static bool sp_put(struct sp_job *j, const char *text)
+{
+	size_t n = strlen(text) + 1;
+	if (n > sizeof j->text - j->len || j->words + j->variables >= SP_WORDS)
+		return false;
+	memcpy(j->text + j->len, text, n);
+	j->len += (uint32_t)n;
+	return true;
+}
+
+/* What the helper may run: the options' programs, with variables of ours. */
+static bool sp_is_known(const char *program, const char *const variables[])
+{
+	const char *ask = getenv("SSH_ASKPASS");
+	const char *const known[] = { g.op.event_command, g.op.xauth ? g.op.xauth : "xauth", ask && *ask ? ask : ASKPASS };
+	bool found = false;
+	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+		found |= known[i] && strcmp(program, known[i]) == 0;
+	for (; found && *variables; variables++)
+		found = strncmp(*variables, "SSHMUX_", 7) == 0 || strncmp(*variables, "SSH_ASKPASS_PROMPT=", 19) == 0;
+	return found;
+}
+
+/* The child, or the helper's: does the job, does not return. */
+static void sp_run(struct sp_job *j, int fd, bool helper)
+{
+	const char *list[SP_WORDS + 2] = { NULL }, **variables = list + j->words + 1;
+	char *p = j->text, *end = j->text + j->len;
+	for (int i = 0; i < j->words + j->variables && p < end; i++, p += strlen(p) + 1)
+		list[i + (i >= j->words)] = p;
+	switch ((enum sp_kind)j->kind) {
+	case SP_RESOLVE:	sp_resolve(j->text, j->family, fd); break;
+	case SP_PROXY:		sp_proxy(fd); break;
+	case SP_LOCAL:		sp_shell("", g.op.local_command); break;
+	case SP_PROGRAM:
+		if (!helper || (list[0] && sp_is_known(list[0], variables)))
+			sp_exec(list, variables, fd);
+	}
+	_exit(127);
+}
+
+/* The helper: it ends with its master, whose children those are that it starts. */
+static void sp_help(int from)
+{
+	struct sp_job j;
+	for (;;) {
+		union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
+		struct iovec iov = { &j, sizeof j };
+		struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+		ssize_t n = recvmsg(from, &m, MSG_CMSG_CLOEXEC);
+		if (n == 0 || (n < 0 && errno != EINTR))
+			_exit(0);
+		const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+		if (!c || (size_t)n < offsetof(struct sp_job, text) || c->cmsg_len != CMSG_LEN(sizeof(int)))
+			continue;
+		int fd;
+		memcpy(&fd, CMSG_DATA(c), sizeof fd);
+		j.len = (uint32_t)((size_t)n - offsetof(struct sp_job, text));
+		if (j.len == 0 || j.words + j.variables > SP_WORDS || j.text[j.len - 1] != 0)
+			j.kind = UINT8_MAX;
+		pid_t pid = confine_fork_sibling();
+		if (pid == 0)
+			sp_run(&j, fd, true);
+		close(fd);
+		int32_t answer[2] = { pid, errno };
+		(void)!send(from, answer, sizeof answer, MSG_NOSIGNAL);
+	}
+}
+
+/* Forks the helper; false with errno. */
+static bool sp_begin_helper(void)
+{
+	int sv[2];
+	sigset_t all;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) != 0)
+		return false;
+	pid_t pid = fork();
+	if (pid == 0) {
+		sigfillset(&all);
+		sigprocmask(SIG_SETMASK, &all, NULL);
+		if (g.us.early >= 0)
+			close(g.us.early);
+		fd_close_others(sv[1], sv[1]);
+		tp_forget();
+		memset(g.pool.block, 0, (size_t)g.pool.fresh * sizeof g.pool.block[0]);
+		sp_help(sv[1]);
+	}
+	close(sv[1]);
+	g.sp.helper = pid > 0 ? sv[0] : -1;
+	if (pid <= 0)
+		close(sv[0]);
+	return pid > 0;
+}
+
+/* Has the helper start it; its process id or -1 with errno. */
+static pid_t sp_ask(const struct sp_job *j, int fd)
+{
+	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
+	struct iovec iov = { (void *)(uintptr_t)j, offsetof(struct sp_job, text) + j->len };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	struct pollfd p = { .fd = g.sp.helper, .events = POLLIN };
+	int32_t answer[2] = { -1, EPIPE };
+	memset(&control, 0, sizeof control);
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof fd);
+	if (sendmsg(g.sp.helper, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		return -1;
+	if (poll(&p, 1, SP_HELPER_MS) != 1 || recv(g.sp.helper, answer, sizeof answer, MSG_DONTWAIT) != sizeof answer)
+		answer[0] = -1;
+	errno = answer[1];
+	return answer[0];
+}
+
+/* Starts it with fd, which stays the caller's; its process id or -1 with errno. */
+static pid_t sp_start(struct sp_job *j, int fd)
+{
+	if (g.sp.helper > 0)
+		return sp_ask(j, fd);
+	pid_t pid = fork();
+	if (pid == 0)
+		sp_run(j, fd, false);
+	return pid;
+}
+
+/* The same for a resolver, or a command of the options. */
+static pid_t sp_start_with(enum sp_kind kind, const char *host, int family, int fd)
+{
+	struct sp_job j = { .kind = (uint8_t)kind, .family = family };
+	errno = ENAMETOOLONG;
+	return sp_put(&j, host) ? sp_start(&j, fd) : -1;
+}
+
+/* ===== cn_ ================================================================
+ * Connecting to host:port without ever waiting: names are resolved in a child
+ * (getaddrinfo() blocks and allocates), addresses are tried one after the
+ * other.  The owner polls `fd` for cn_events() and calls cn_service().
+ * Calls fd_, sp_. */
 
 static void cn_fail(struct connector *c, const char *why)
 {
@@ -1877,15 +2084,14 @@ static void cn_fork(struct connector *c, const char *host, int family)
 	for (int i = 0; i < 2; i++)
 		fcntl(p[i], F_SETFD, FD_CLOEXEC);
 	fd_nonblock(p[0]);
-	c->pid = fork();
-	if (c->pid == 0)
-		cn_child(host, family, p[1]);
+	c->pid = sp_start_with(SP_RESOLVE, host, family, p[1]);
+	int error = errno;
 	close(p[1]);
 	c->fd = p[0];
 	c->got = 0;
 	c->state = CN_RESOLVING;
 	if (c->pid < 0)
-		cn_fail(c, strerror(errno));
+		cn_fail(c, strerror(error));
 }
 
 static socklen_t cn_address(const struct connector *c, int i, struct sockaddr_storage *to)
@@ -1964,29 +2170,9 @@ static void cn_start(struct connector *c, const char *host, uint16_t port, int f
 	cn_next(c, now);
 }
 
-static void cn_proxy_child(const char *command, int fd)
-{
-	char line[PATH_MAX * 2 + 1200];
-	const char *shell = getenv("SHELL");
-	if (!shell || !*shell)
-		shell = "/bin/sh";
-	snprintf(line, sizeof line, "exec %s", command);
-	cn_default_signals();
-	if (dup2(fd, STDIN_FILENO) < 0 || dup2(fd, STDOUT_FILENO) < 0)
-		_exit(127);
-	if (g.op.persist >= 0 && g.log.level < TP_DEBUG) {	/* it outlives our caller, as in ssh */
-		int null = open("/dev/null", O_WRONLY);
-		if (null >= 0)
-			dup2(null, STDERR_FILENO);
-	}
-	fd_close_others(0, 0);
-	execl(shell, shell, "-c", line, (char *)NULL);
-	_exit(127);
-}
-
 /* ProxyCommand: a program's stdin and stdout are the connection, at once.  Its
  * process id, which is the caller's to end. */
-static pid_t cn_proxy(struct connector *c, const char *command)
+static pid_t cn_proxy(struct connector *c)
 {
 	int sv[2];
 	cn_reset(c, 0, 0);
@@ -1994,15 +2180,14 @@ static pid_t cn_proxy(struct connector *c, const char *command)
 		cn_fail(c, strerror(errno));
 		return 0;
 	}
-	pid_t pid = fork();
-	if (pid == 0)
-		cn_proxy_child(command, sv[1]);
+	pid_t pid = sp_start_with(SP_PROXY, "", 0, sv[1]);
+	int error = errno;
 	close(sv[1]);
 	fd_nonblock(sv[0]);
 	c->fd = sv[0];
 	c->state = CN_DONE;
 	if (pid < 0)
-		cn_fail(c, strerror(errno));
+		cn_fail(c, strerror(error));
 	return pid > 0 ? pid : 0;
 }
 
@@ -2079,42 +2264,28 @@ static void cn_service(struct connector *c, short revents, int64_t now)
  * Short-lived programs that we ask something: xauth, an askpass program.  What
  * they say is read once, from a pipe, after they have ended: who says more
  * than a pipe holds, or does not end, meets the deadline.
- * Calls rn_, fd_, cn_. */
-
-/* Nothing of ours goes along: no descriptor, no signal that we ignore.  A group
- * of its own, so that what the program starts ends with it. */
-static void ex_child(const char *const argv[], char *const variables[], int out)
-{
-	cn_default_signals();
-	setpgid(0, 0);
-	int null = open("/dev/null", O_RDONLY);
-	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)
-		_exit(127);
-	fd_close_others(0, 0);
-	for (; variables && *variables; variables++)
-		putenv(*variables);
-	execvp(argv[0], (char *const *)(uintptr_t)argv);
-	_exit(127);
-}
+ * Calls rn_, fd_, sp_. */
 
 /* Starts argv, with more variables in its environment unless NULL. */
 static void ex_start(struct program *p, const char *const argv[], char *const variables[], int64_t deadline)
 {
 	int out[2];
+	struct sp_job j = { .kind = SP_PROGRAM };
 	*p = (struct program){ .state = EX_FAILED, .fd = -1, .deadline = deadline };
 	rn_again();			/* should it fail, somebody must see it */
 	if (pipe2(out, O_CLOEXEC) != 0)
 		return;
 	fd_nonblock(out[0]);
 	p->fd = out[0];
-	p->pid = fork();
-	if (p->pid == 0)
-		ex_child(argv, variables, out[1]);
+	bool fits = true;
+	for (; *argv; argv++, j.words++)
+		fits = fits && sp_put(&j, *argv);
+	for (; variables && *variables; variables++, j.variables++)
+		fits = fits && sp_put(&j, *variables);
+	p->pid = fits ? sp_start(&j, out[1]) : -1;
 	close(out[1]);
-	if (p->pid > 0) {
-		setpgid(p->pid, p->pid);	/* whoever of us is first */
+	if (p->pid > 0)
 		p->state = EX_RUNNING;
-	}
 }
 
 /* A child of ours has ended, perhaps a program. */
@@ -8699,7 +8870,7 @@ static void sd_send(void)
 /* ===== lk_ ================================================================
  * The link: connect, log in, keep alive, notice the loss.  The transport does
  * the cryptography; what a loss means to clients is decided here.
- * Calls log_, rn_, ev_, fd_, cn_, tx_, ch_, tt_, us_, fw_, px_, mx_, sd_. */
+ * Calls log_, rn_, ev_, fd_, sp_, cn_, tx_, ch_, tt_, us_, fw_, px_, mx_, sd_. */
 
 /* Whether another try may follow (-o Reconnect). */
 static bool lk_comes_back(void)
@@ -8871,7 +9042,7 @@ static void lk_start(void)
 	log_at(g.lk.tries ? TP_DEBUG : TP_VERBOSE, "connecting to %s port %d", g.op.host_name, (int)g.op.port);
 	rn_again();			/* a program is connected at once */
 	if (g.op.proxy_command)
-		g.lk.proxy = cn_proxy(&g.lk.uplink, g.op.proxy_command);
+		g.lk.proxy = cn_proxy(&g.lk.uplink);
 	else
 		cn_start(&g.lk.uplink, g.op.host_name, (uint16_t)g.op.port, (int)g.op.family, g.lk.login_deadline, g.now);
 }
@@ -8931,14 +9102,8 @@ static void lk_listen(void)
 /* LocalCommand, after each login; nobody waits for it. */
 static void lk_local_command(void)
 {
-	const char *shell = getenv("SHELL");
-	if (!g.op.local_command || fork() != 0)
-		return;
-	shell = shell && *shell ? shell : "/bin/sh";
-	cn_default_signals();
-	fd_close_others(0, 0);
-	execl(shell, shell, "-c", g.op.local_command, (char *)NULL);
-	_exit(1);
+	if (g.op.local_command)
+		sp_start_with(SP_LOCAL, "", 0, STDERR_FILENO);
 }
 
 /* Logged in. */
@@ -9310,7 +9475,7 @@ static void hk_settle(void)
 /* ===== lp_ ================================================================
  * The loop: build the poll set from the state, poll, serve the transport, the
  * clients and the channels, settle what follows, reap.
- * Calls log_, rn_, ev_, rl_, fd_, cn_, ex_, ch_, tt_, us_, fw_, px_, xf_, rx_, mx_, sd_, lk_,
+ * Calls log_, rn_, ev_, rl_, fd_, sp_, cn_, ex_, ch_, tt_, us_, fw_, px_, xf_, rx_, mx_, sd_, lk_,
  * hk_. */
 
 enum lp_kind {
@@ -9886,6 +10051,19 @@ static bool lp_split(void)
 	return false;
 }
 
+/* A master that serves others gives up what it does not need any more. */
+static void lp_confine(void)
+{
+	if (g.lp.confined || !g.us.bound || g.lk.state != LK_UP || (g.lp.split != LP_STAYS && !g.lp.has_split))
+		return;
+	g.lp.confined = true;
+	if (g.op.confine && confine_able() && sp_begin_helper() && confine())
+		log_at(TP_DEBUG, "confined: no more system calls than are needed");
+	else if (g.op.confine)
+		log_at(TP_VERBOSE, "not confined: %s", strerror(errno));
+	confine_memory();
+}
+
 /* The exit code; meaningless where g.lp.own_master tells that we have split. */
 static int lp_run(void)
 {
@@ -9900,6 +10078,7 @@ static int lp_run(void)
 		lp_turn();
 		if (lp_may_split() && lp_split())
 			return 0;
+		lp_confine();
 	} while (!lp_stopped());
 	for (int i = 0; i < g.mx.end; i++)
 		mx_drop(&g.mx.slot[i]);
@@ -9939,6 +10118,7 @@ static struct cl_state {
 	bool lost;			/* the session ended without an exit status */
 	bool signalled;			/* INT or TERM was passed on to the command */
 	bool own;			/* the master is a child of ours, and only so for us */
+	pid_t copier[3];		/* of stdin, stdout, stderr: cl_stand_in(); 0 for none */
 	struct buf out;			/* requests that are not yet written */
 } cl = { .fd = -1 };
 static bool cl_early;			/* our master still logs in: us_claim() */
@@ -10767,14 +10947,81 @@ static bool cl_put_session(bool tty)
 	return cl_end(start);
 }
 
+/* Whether fd is a file of a file system that may itself be served through our master,
+ * which must not wait for it. */
+static bool cl_is_networked(int fd)
+{
+	static const uint32_t types[] = {	/* linux/magic.h: FUSE, NFS, CIFS, SMB 2, 9P, Ceph, AFS */
+		0x65735546, 0x6969, 0xff534d42, 0xfe534d42, 0x01021997, 0x00c36400, 0x5346414f
+	};
+	struct statfs fs;
+	if (fstatfs(fd, &fs) != 0)
+		return false;
+	for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+		if ((uint32_t)fs.f_type == types[i])
+			return true;
+	return false;
+}
+
+/* A child that copies until there is no more, or nobody takes it. */
+static void cl_copy(int from, int to)
+{
+	sigset_t none;
+	ssize_t n = -1, k = 1;
+	signal(SIGPIPE, SIG_DFL);
+	sigfillset(&none);
+	sigdelset(&none, SIGPIPE);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (dup2(from, STDIN_FILENO) < 0 || dup2(to, STDOUT_FILENO) < 0)
+		_exit(1);
+	close(STDERR_FILENO);
+	fd_close_others(0, 0);
+	while (k > 0 && (n = read(STDIN_FILENO, g.scratch, sizeof g.scratch)) > 0)
+		for (ssize_t at = 0; at < n && k > 0; at += k)
+			k = write(STDOUT_FILENO, g.scratch + at, (size_t)(n - at));
+	_exit(n == 0 ? 0 : 1);
+}
+
+/* What to pass in place of stdin, stdout or stderr: itself, or a pipe whose other end a
+ * child of ours reads or writes the file for. */
+static int cl_stand_in(int fd)
+{
+	int p[2], ours = fd == STDIN_FILENO;	/* the end that the child keeps */
+	if (!cl_is_networked(fd) || pipe2(p, O_CLOEXEC) != 0)
+		return fd;
+	cl.copier[fd] = fork();
+	if (cl.copier[fd] == 0)
+		cl_copy(ours ? fd : p[0], ours ? p[1] : fd);
+	close(p[ours]);
+	if (cl.copier[fd] > 0)
+		return p[!ours];
+	close(p[!ours]);
+	return fd;
+}
+
+/* The session is over: nobody reads our input any more, the output is still written. */
+static void cl_end_copies(void)
+{
+	if (cl.copier[STDIN_FILENO] > 0)
+		kill(cl.copier[STDIN_FILENO], SIGKILL);
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		if (cl.copier[fd] > 0)
+			waitpid(cl.copier[fd], NULL, 0);
+	memset(cl.copier, 0, sizeof cl.copier);
+}
+
 /* Sends the request and n descriptors after it; the session's id when it is
  * open. */
 static bool cl_open(const char *what, int n, uint32_t *sid)
 {
 	struct cl_frame f;
 	bool sent = cl_flush();
-	for (int fd = 0; sent && fd < n; fd++)
-		sent = fd_send(cl.fd, fd);
+	for (int fd = 0; sent && fd < n; fd++) {
+		int passed = cl_stand_in(fd);
+		sent = fd_send(cl.fd, passed);
+		if (passed != fd)
+			close(passed);
+	}
 	cl.may_run = sent;
 	if (!cl_answer(what, &f)) {
 		cl.may_run &= cl.greeted;	/* a master greets before it reads */
@@ -10886,6 +11133,7 @@ static int cl_once(void)
 	if (!cl_connect() || (cl_early && !cl_hello()) || !cl_put_wait() || !cl_put_weight() || !cl_forwards(MUX_C_OPEN_FWD, false))
 		return cl.late ? EX_TEMPFAIL : 255;
 	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
+	cl_end_copies();
 	if (!cl.open && (cl.late || cl_signal == SIGALRM))
 		return EX_TEMPFAIL;
 	return status;
@@ -11032,6 +11280,7 @@ static const struct op_keyword {
 	{ "BindInterface", OP_MASTER, OP_TEXT, &g.op.bind_interface, 0, 0, NULL },
 	{ "Ciphers", OP_MASTER, OP_ALGORITHMS, &g.op.tp.ciphers, TP_CIPHERS, 0, NULL },
 	{ "ClearAllForwardings", OP_BOTH, OP_CHOICE, &g.op.clear_forwards, 0, 0, op_yes_no },
+	{ "Confine", OP_MASTER, OP_CHOICE, &g.op.confine, 0, 0, op_yes_no },
 	{ "ConnectionAttempts", OP_MASTER, OP_NUMBER, &g.op.attempts, 1, INT32_MAX, NULL },
 	{ "ConnectTimeout", OP_MASTER, OP_TIME, &g.op.connect_timeout, 0, INT32_MAX, NULL },
 	{ "ControlAllow", OP_MASTER, OP_ALLOW, &g.op.allow, 0, 0, NULL },
@@ -12072,7 +12321,7 @@ static void op_parse(char **argv)
 /* ===== cf_ ================================================================
  * Configuration files in ssh_config's words, what follows from all options
  * together, and -G.
- * Calls log_, buf_, fd_, cn_, us_, st_, cl_, op_. */
+ * Calls log_, buf_, fd_, sp_, us_, st_, cl_, op_. */
 
 /* --- tokens ------------------------------------------------------------------- */
 
@@ -12280,7 +12529,7 @@ static bool cf_exec(const char *command)
 		int null = open("/dev/null", O_RDWR);
 		dup2(null, STDIN_FILENO);
 		dup2(null, STDOUT_FILENO);
-		cn_default_signals();
+		sp_default_signals();
 		fd_close_others(0, 0);
 		execl(shell, shell, "-c", command, (char *)NULL);
 		raise(SIGTERM);
@@ -13195,7 +13444,7 @@ static void main_defaults(void)
 	g.pool.free = NO_BLOCK;
 	g.us.early = g.us.listener = g.lk.uplink.fd = g.lp.signal_pipe[0] = g.lp.signal_pipe[1] = g.lp.cancel_pipe[0] = g.lp.cancel_pipe[1] = -1;
 	g.lk.net_fd = g.sd.fd = g.lk.watch = -1;
-	g.op.watch_network = 1;
+	g.op.watch_network = g.op.confine = 1;
 	g.log.level = TP_INFO;
 	g.log.facility = LOG_USER;
 	g.op.level = 3;

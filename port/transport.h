@@ -125,6 +125,10 @@ void tp_start(int fd, bool interactive, int64_t now);
  * Afterwards TP_IDLE; tp_error() and tp_cause() are kept. */
 void tp_stop(void);
 
+/* The same without a word to the peer: in a child that goes on without the transport,
+ * so that no key is in its memory. */
+void tp_forget(void);
+
 enum tp_state tp_state(void);
 enum tp_cause tp_cause(void);
 const char *tp_error(void);		/* one line, names the thing; "" if none */

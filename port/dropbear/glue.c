@@ -185,6 +185,12 @@ static const struct { const char *dropbear, *ours; } known_errors[] = {
 	{ "No matching algo enc", "no matching cipher found" },
 	{ "No matching algo mac", "no matching MAC found" },
 	{ "Bad hostkey signature", "incorrect host key signature" },
+	{ "Bad KEX packet", "bad host key or key exchange message from the server" },
+	{ "Bad packet size", "packet of a bad size from the server (or its MAC is wrong)" },
+	{ "Bad curve25519", "the server's part of the key exchange is no valid key" },
+	{ "Bad sntrup", "the server's part of the key exchange is no valid key" },
+	{ "Bad buf_", "a message of the server ends too early, or says wrong lengths" },
+	{ "Bad ", "malformed message from the server" },
 };
 
 /* dropbear_exit(), dropbear_close() and fail_assert() end here. */
@@ -201,7 +207,7 @@ static void fatal(int exitcode, const char *format, va_list args)
 	vsnprintf(text, sizeof(text), format, args);
 	if (strncmp(text, "No matching algo ", 17) == 0)
 		algorithms_their_offer(text + 17, offer, sizeof(offer));
-	for (i = 0; i < ARRAY_SIZE(known_errors); i++)
+	for (i = 0; i < ARRAY_SIZE(known_errors) && reason == text; i++)
 		if (strncmp(text, known_errors[i].dropbear,
 		    strlen(known_errors[i].dropbear)) == 0)
 			reason = known_errors[i].ours;

@@ -128,6 +128,17 @@ void tp_start(int fd, bool interactive, int64_t now)
 	port_run(session_begin);
 }
 
+void tp_forget(void)
+{
+	if (port.state == TP_IDLE)
+		return;
+	agent_end();
+	close(port.fd);
+	port.fd = -1;
+	session_end();
+	port.state = TP_IDLE;
+}
+
 void tp_stop(void)
 {
 	if (port.state == TP_IDLE)
@@ -136,11 +147,7 @@ void tp_stop(void)
 		port_run(session_goodbye);
 	port_log(TP_DEBUG, "transport memory: %zu of %u bytes at most",
 		arena_peak(), (unsigned)ARENA_SIZE);
-	agent_end();
-	close(port.fd);
-	port.fd = -1;
-	session_end();
-	port.state = TP_IDLE;
+	tp_forget();
 }
 
 /* --- what it is ----------------------------------------------------------- */

@@ -28,6 +28,48 @@ is "-G prints the rules" "$("$SSHMUX" -F none -G -o 'ControlAllow=@7 "command=df
 	grep controlallow)" 'controlallow @7 "command=df -h" forward
 controlallow 8 all'
 
+# --- what a running master gives up -----------------------------------------------
+
+status_of() { awk -v n="$1:" '$1 == n { print $2 }' "/proc/$MASTER_PID/status"; }
+confined() { [ "$(status_of Seccomp)" = 2 ]; }
+core() { awk '/^Max core/ { print $5 }' "/proc/$MASTER_PID/limits"; }
+printf '#!/bin/sh\nprintf "%%s\\n" "$SSHMUX_EVENT" >>"%s"\ngrep "^NoNewPrivs\|^Seccomp:" /proc/self/status >>"%s"\n' \
+	"$T/events" "$T/rights" >"$T/event"
+chmod 755 "$T/event"
+proxied() {
+	need_master -v -o Reconnect=yes -o ReconnectMin=1 -o ReconnectMax=1 -o ServerAliveInterval=5 \
+		-o EventCommand="$T/event" -o EventDelay=0 -o PermitLocalCommand=yes -o LocalCommand="echo in >>$T/local" "$@"
+}
+works "before that nothing is limited" test "$(awk '/^Seccomp:/ { print $2 }' /proc/self/status)" = "$(proxied -o Confine=no; status_of Seccomp; stop_master)"
+rm -f "$T/events" "$T/rights" "$T/local"
+proxied -o ProxyCommand="$NET call 127.0.0.1:$PORT"
+settled() { confined || grep -q 'not confined' "$T/master.log"; }
+wait_for 10 settled
+if confined; then
+	is "no new privileges, no core file" "$(status_of NoNewPrivs) $(core)" "1 0"
+	works "an event's command runs" wait_for 10 has "$T/events" up
+	works "and a local command" wait_for 10 has "$T/local" in
+	for process in $(connection_processes); do kill "$process" 2>/dev/null; done
+	works "ProxyCommand runs again after a loss" wait_for 60 has "$T/events" up 2
+	works "LocalCommand does" wait_for 20 has "$T/local" in 2
+	is "neither is limited itself" "$(sort -u "$T/rights" | tr -s '\t\n' '  ')" "NoNewPrivs: 0 Seccomp: 0 "
+	alive "and the master serves"
+	helper=$(children_of "$MASTER_PID" | tr ' ' '\n' | while read -r p; do
+		! grep -q sshmux "/proc/$p/comm" 2>/dev/null || echo "$p"; done)
+	works "it has a helper" test -n "$helper"
+	kill -9 "$MASTER_PID"
+	reap_master
+	works "which ends with it" wait_for 10 gone "$helper"
+	rm -f "$CTL"
+	CLOSED=$(random_port)
+	need_master -R "$CLOSED:localhost:$PORT"
+	like "names are resolved" "$(timeout 30 "$NET" call 127.0.0.1:$CLOSED </dev/null | head -c 4)" "SSH-"
+	stop_master
+else
+	skip "a filter of system calls" "this build, CPU or kernel has none: $(grep confined "$T/master.log")"
+	stop_master
+fi
+
 if [ "$(id -u)" != 0 ] || ! setpriv --reuid=65534 --regid=65534 --clear-groups true 2>/dev/null; then
 	skip "other users" "only root can become one"
 	finish
@@ -40,7 +82,8 @@ NOBODY=65534
 OTHERS=54321
 SECOND=54322
 mkdir "$T/pub"
-cp "$SSHMUX" "$MUXC" "$T/pub/"
+cp "$SSHMUX" "$T/pub/sshmux"
+cp "$MUXC" "$T/pub/"
 MUXC_COPY=$T/pub/${MUXC##*/}
 chmod 711 "$T"
 chmod -R a+rX "$T/pub"

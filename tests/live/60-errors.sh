@@ -1,6 +1,6 @@
 # What goes wrong at a login or at the control path: one clear line that names
 # the thing, status 255, nothing left behind.
-# shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2153
+# shellcheck shell=sh disable=SC2016,SC2034,SC2059,SC2086,SC2153
 . "$TESTDIR/lib.sh"
 
 # fails NAME PATTERN WORD...: a master with these options
@@ -221,6 +221,39 @@ too_many() {
 	stop_server
 }
 
+# What a server of odd messages is told to be, in plain words
+u32() { printf "$(printf '\\%03o\\%03o\\%03o\\%03o' $(($1 >> 24 & 255)) $(($1 >> 16 & 255)) $(($1 >> 8 & 255)) $(($1 & 255)))"; }
+text() { u32 ${#1}; printf %s "$1"; }
+# packet FILE: its bytes as an SSH packet without encryption
+packet() {
+	n=$(size "$1")
+	pad=$((16 - (n + 5) % 8))
+	u32 $((n + pad + 1))
+	printf "$(printf '\\%03o' $pad)"
+	cat "$1"
+	head -c $pad /dev/zero
+}
+plain_words() {
+	{
+		printf '\024'
+		head -c 16 /dev/zero
+		for list in curve25519-sha256 ssh-rsa,rsa-sha2-256,ssh-ed25519 aes256-ctr aes256-ctr hmac-sha2-256 hmac-sha2-256 \
+			none none '' ''; do text "$list"; done
+		head -c 5 /dev/zero
+	} >"$T/kexinit"
+	printf '\037' >"$T/reply.empty"
+	{ printf '\037'; u32 25; text ssh-ed25519; text 0123456789; } >"$T/reply.short"
+	{ printf '\037'; u32 1046; text ssh-rsa; u32 3; printf '\001\000\001'; u32 1024; head -c 1024 /dev/urandom; text sig; text sig; } \
+		>"$T/reply.rsa"
+	for reply in empty:"*server*" short:"*server*" \
+		rsa:"*its RSA host key has more than 4096 bits, which is not supported*"; do
+		what=${reply%%:*}
+		{ printf 'SSH-2.0-odd\r\n'; packet "$T/kexinit"; packet "$T/reply.$what"; } >"$T/odd"
+		fails "a key exchange of a server: $what" "${reply#*:}" -o ProxyCommand="cat $T/odd; cat >/dev/null" -o StrictHostKeyChecking=no
+		[ "$MASTER" = stock ] || like "$what: no word of a library" "$(grep -c 'Bad [bK]' "$T/err")" 0
+	done
+}
+
 KEEPS=
 for server in sshd dropbear; do
 	LABEL="$server: "
@@ -236,5 +269,6 @@ done
 LABEL=
 start_dropbear
 network
+plain_words
 too_many
 finish
