@@ -456,8 +456,13 @@ struct client {
 	uint32_t type, rid;
 	uint32_t body_len, got;		/* of the header, then of the body */
 	int64_t deadline;		/* ms, 0 for none */
-	int64_t give_up;		/* when its wait for a session ends */
-	int64_t wait;			/* ms it may wait */
+	union {
+		struct {
+			int64_t give_up;	/* when its wait for a session ends */
+			int64_t wait;		/* ms it may wait */
+		};
+		uint64_t moved[2];	/* px_: IN_BYTES to the server, OUT_BYTES from it, by its channels */
+	};
 	uint8_t verdict;		/* px_: enum px_answer */
 	uint8_t tail_stream;
 	uint8_t reopening;		/* px_: how many of its channels are PX_REOPENED: so long it is not read */
@@ -2596,6 +2601,8 @@ static void ch_count(const struct channel *c, enum counted what, uint32_t n)
 		g.ch.record[c->record].active = ev_seconds();
 	} else if (c->forward >= 0)
 		g.fw.slot[c->forward].bytes[what] += n;
+	if (c->kind == CH_PROXY && c->client >= 0)
+		g.mx.slot[c->client].moved[what != IN_BYTES] += n;
 }
 
 /* A second's worth at the most: what a channel holds, the server may send at once. */
@@ -4741,6 +4748,7 @@ static void px_next(struct client *c)
 static void px_begin(struct client *c)
 {
 	log_at(TP_VERBOSE, "proxy client %d", (int)(c - g.mx.slot));
+	c->moved[IN_BYTES] = c->moved[OUT_BYTES] = 0;
 	px_next(c);
 	if (g.lk.state != LK_UP)
 		c->deadline = g.now + g.op.session_wait * 1000 + 1;
@@ -5548,6 +5556,7 @@ static uint32_t px_relay_data(struct client *c, uint32_t max)
 	buf_set_u32(p + head - 4, n);
 	ch->px.owed &= (uint8_t)~PX_FRESH;
 	tp_send(head + n);
+	ch_count(ch, IN_BYTES, n);
 	return n;
 }
 
@@ -6356,7 +6365,7 @@ static void as_forget(int8_t *slot)
  * forward, …), straight from the state: a reader that is slow costs no memory,
  * and what begins or ends between two pieces is told or is not.  The manual's
  * section REPORTS is the schema.
- * Calls ev_, buf_, ch_, fw_, in_, px_, xf_. */
+ * Calls ev_, buf_, req_, ch_, fw_, in_, px_, xf_. */
 
 enum st_report { ST_NONE, ST_STATUS, ST_JSON, ST_METRICS, ST_LOG, ST_LOG_JSON, ST_WATCH, ST_REPORTS };
 static const char *const st_reports[ST_REPORTS] = {
@@ -6524,6 +6533,22 @@ static const struct record *st_record(const struct client *c)
 	static const struct record none;
 	int at = c->channel >= 0 ? g.ch.slot[c->channel].record : -1;
 	return at >= 0 ? &g.ch.record[at] : &none;
+}
+
+/* What it asked for; while it waits, out of its request (PROTOCOL.mux, 4). */
+static const char *st_command(const struct client *c)
+{
+	static char text[COMMAND_TEXT];
+	if (c->channel >= 0 || c->type != MUX_C_NEW_SESSION)
+		return st_record(c)->command;
+	struct buf b = buf_over(c->request >= 0 ? req_data(c->request) : (uint8_t *)(uintptr_t)c->small, c->body_len);
+	buf_get_str(&b);
+	for (int i = 0; i < 5; i++)
+		buf_get_u32(&b);
+	buf_get_str(&b);
+	struct str s = buf_get_str(&b);
+	snprintf(text, sizeof text, "%.*s", (int)(s.len < sizeof text ? s.len : sizeof text), (const char *)s.p);
+	return text;
 }
 
 static bool st_has_forward(int i)
@@ -6735,7 +6760,7 @@ static void st_json_session(struct buf *b, int i)
 	st_text(b, "state", st_session_state(c));
 	st_number(b, "place", ch ? 0 : st_place(c));
 	st_json_peer_of(b, c);
-	st_text(b, "command", r->command);
+	st_text(b, "command", st_command(c));
 	st_flag(b, "tty", ch && ch->flags & CH_TTY);
 	st_number(b, "age", r->since ? ev_seconds() - r->since : 0);
 	st_number(b, "idle", r->active ? ev_seconds() - r->active : 0);
@@ -6781,6 +6806,8 @@ static void st_json_proxy(struct buf *b, int i)
 	st_open(b, NULL);
 	st_json_peer_of(b, &g.mx.slot[i]);
 	st_number(b, "channels", st_proxied(i));
+	st_number(b, "sent_bytes", (int64_t)g.mx.slot[i].moved[IN_BYTES]);
+	st_number(b, "received_bytes", (int64_t)g.mx.slot[i].moved[OUT_BYTES]);
 	buf_put_u8(b, '}');
 }
 
@@ -6866,7 +6893,7 @@ static void st_people_session(struct buf *b, int i)
 		snprintf(id, sizeof id, "%d", c->channel);
 	in_print(b, "  %4s %-8s %7d %-10.10s %6s %6s %6s %6s  %s\n", id, st_session_state(c), (int)p.id.pid, p.program,
 		 st_span(r->since ? ev_seconds() - r->since : 0), st_span(r->active ? ev_seconds() - r->active : 0),
-		 st_size(r->bytes[IN_BYTES]), st_size(r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES]), r->command);
+		 st_size(r->bytes[IN_BYTES]), st_size(r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES]), st_command(c));
 }
 
 static void st_people_forward(struct buf *b, int i)
@@ -6880,7 +6907,8 @@ static void st_people_forward(struct buf *b, int i)
 static void st_people_proxy(struct buf *b, int i)
 {
 	struct st_peer p = st_peer(&g.mx.slot[i]);
-	in_print(b, "  pid %d %s, %d channels\n", (int)p.id.pid, p.program, st_proxied(i));
+	in_print(b, "  pid %d %s, %d channels, %sB sent, %sB received\n", (int)p.id.pid, p.program, st_proxied(i),
+		 st_size(g.mx.slot[i].moved[IN_BYTES]), st_size(g.mx.slot[i].moved[OUT_BYTES]));
 }
 
 /* Only limits that were reached. */

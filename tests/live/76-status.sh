@@ -175,6 +175,7 @@ hold_and_drain() {
 	waits=$!
 	ends_later $waits
 	works "held: a session waits" wait_for 20 field_is 's["sessions"][0]["state"]' waiting
+	is "held: what it would run" "$(field 's["sessions"][0]["command"]')" 'echo through'
 	ours -O resume
 	wait $waits
 	is "-O resume: it runs" "$? $(cat "$T/through")" "0 through"
@@ -203,6 +204,43 @@ comes_back() {
 	works "an outage: with the reason" sh -c '"$1" -S "$2" -O status | grep -q "^last error"' sh "$SSHMUX" "$CTL"
 	works "an outage: an event" has_event uplink-down
 	stop_master
+}
+
+# As many sessions as there may be, in one status; a reader that takes its time.
+the_crowd() {
+	start_sshd 'MaxSessions 300' 'LogLevel ERROR'
+	need_master
+	many=$(field 'min(250, s["session_limit"] - 2)')
+	mkfifo "$T/slow"
+	exec 9<>"$T/slow"
+	(exec 9<&- python3 "$TESTDIR/crowd.py" "$CTL" "$many" "$T/crowd" <"$T/slow" >"$T/slow.json") &
+	crowd=$!
+	ends_later $crowd
+	works "$many sessions" wait_for 60 test -e "$T/crowd"
+	is "$many sessions: each is in the status, once" \
+		"$(field 'len({r["command"] for r in s["sessions"] if r["state"] == "open"})')" "$many"
+	is "$many sessions: and in the one for people" "$(ours -O status | grep -c ' : [0-9]*; exec cat$')" "$many"
+	works "metrics: their number" sh -c '"$1" -S "$2" -O metrics | grep -q "^sshmux_sessions{.*} $3\$"' sh "$SSHMUX" "$CTL" "$many"
+	is "beside a reader that stalls sessions open" "$(ours x 'echo opened')" opened
+	exec 9>&-
+	wait $crowd
+	is "a status that is read late is whole" "$? $(python3 -c 'import json,sys
+print(len(json.load(open(sys.argv[1]))["sessions"]))' "$T/slow.json")" "0 $many"
+	stop_master
+	stop_server
+}
+
+# What the channels of a proxy client move is counted with it.
+the_proxied() {
+	exec 9<>"$T/hold"
+	(exec 9<&- ssh -F none -o ProxyCommand=false -S "$CTL" -O proxy x 'head -c 7000 /dev/zero; exec cat' <"$T/hold" >"$T/proxied") &
+	proxied=$!
+	ends_later $proxied
+	works "proxied: what has come" wait_for 20 field_is '[p["received_bytes"] for p in s["proxies"]]' '[7000]'
+	printf 123456 >&9
+	works "proxied: what was sent" wait_for 20 field_is '[p["sent_bytes"] for p in s["proxies"]]' '[6]'
+	exec 9>&-
+	wait $proxied
 }
 
 # EventCommand, and supervisors who want to know when the path is served.
@@ -264,6 +302,7 @@ the_status
 the_schema
 the_events
 the_counters
+the_proxied
 hold_and_drain
 comes_back
 start_sshd
@@ -273,4 +312,5 @@ need_master
 the_signals
 stop_master
 stop_server
+the_crowd
 finish

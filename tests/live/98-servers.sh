@@ -87,13 +87,13 @@ start_other() {
 
 # --- what is asked of each; 0 if it does it ------------------------------------------
 
-c() { timeout 30 ssh -F none -o ProxyCommand=false -S "$CTL" x "$@"; }
+c() { timeout $PATIENCE ssh -F none -o ProxyCommand=false -S "$CTL" x "$@"; }
 o() { timeout 30 ssh -F none -S "$CTL" -O "$@" x </dev/null >/dev/null 2>&1; }
 
 do_exec() { [ "$(c 'echo said; exit 7' </dev/null; echo $?)" = "said
 7" ]; }
-do_up() { [ "$(c sha256sum <"$T/data" | cut -d' ' -f1)" = "$SUM" ]; }
-do_down() { [ "$(c "cat $T/data" </dev/null | sum)" = "$SUM" ]; }
+do_up() { PATIENCE=40; [ "$(c sha256sum <"$T/data" | cut -d' ' -f1)" = "$SUM" ]; }
+do_down() { PATIENCE=40; [ "$(c "cat $T/data" </dev/null | sum)" = "$SUM" ]; }
 do_stderr() { c 'echo out; echo err >&2' </dev/null >"$T/o" 2>"$T/e" && [ "$(cat "$T/o") $(cat "$T/e")" = "out err" ]; }
 do_pty() { c -tt 'test -t 0 && echo tty' </dev/null 2>/dev/null | grep -q '^tty'; }
 do_eight() {
@@ -152,6 +152,7 @@ asks() {
 		return
 	fi
 	for what in $WHAT; do
+		PATIENCE=15
 		do_$what >"$T/said" 2>&1 </dev/null
 		case $? in
 		0) printf 'yes ' ;;
@@ -173,7 +174,7 @@ wait_for 10 test -s "$T/echo.port"
 ECHO=$(cat "$T/echo.port")
 printf '# %-10s' server >"$T/table"
 printf ' %6s' $WHAT >>"$T/table"
-echo >>"$T/table"
+echo '  logins' >>"$T/table"
 for server in $SERVERS; do
 	if ! start_other $server; then
 		skip "$server" "$WHY"
@@ -195,10 +196,11 @@ for server in $SERVERS; do
 		works "$server: $what (with stock ssh: $stock)" [ "$1" != no -o "$stock" = no ]
 		shift
 	done
-	echo >>"$T/table"
+	echo "  $LOGINS" >>"$T/table"
 	MASTER=sshmux
 	stop_server
 done
 cat "$T/table"
+note "logins: of the last master, which is told to come back; a server that closes with each session needs many"
 note "none: neither with stock ssh nor with sshmux; yes+: with sshmux alone; -: not asked"
 finish
