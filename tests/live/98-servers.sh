@@ -1,6 +1,6 @@
 # Servers of other makers (SERVERS="asyncssh go ..."; tests/servers installs them): what
 # works through stock ssh's master must work through ours.
-# shellcheck shell=sh disable=SC2016,SC2034,SC2086,SC2153,SC2154
+# shellcheck shell=sh disable=SC2016,SC2034,SC2046,SC2086,SC2153,SC2154
 . "$TESTDIR/lib.sh"
 if [ -z "${SERVERS:-}" ]; then
 	skip "servers of other makers" "only with tests/servers, as in make check-more"
@@ -51,7 +51,10 @@ check_asyncssh() { python_has asyncssh; }
 exec_asyncssh() { exec $PYTHON "$OTHER/asyncssh.py" $PORT "$T/host" "$T/key.pub" >"$SERVER_LOG" 2>&1; }
 check_paramiko() { python_has paramiko; }
 exec_paramiko() { exec $PYTHON "$OTHER/paramiko.py" $PORT "$T/host" "$T/key.pub" >"$SERVER_LOG" 2>&1; }
-check_conch() { python_has twisted.conch.unix && [ "$(id -u)" = 0 ] || { WHY=${WHY:-"it wants root"}; false; }; }
+check_conch() {
+	[ "$(id -u)" = 0 ] || WHY="it wants root"
+	[ -z "$WHY" ] && python_has twisted.conch.unix
+}
 exec_conch() { ours_home $PYTHON "$OTHER/conch.py" $PORT "$T/host" "$T/key.pub"; }
 check_go() {
 	needs go /usr/share/gocode/src/golang.org/x/crypto/ssh || return
@@ -140,7 +143,7 @@ do_return() {
 	wait_for 20 listening $PORT
 	[ "$(timeout 40 "$SSHMUX" --wait=30 -S "$CTL" x 'echo back' </dev/null)" = back ]
 }
-WHAT="exec up down stderr pty eight sftp L R D W rekey alive return"
+WHAT=${WHAT:-"exec up down stderr pty eight sftp L R D W rekey alive return"}
 
 # asks MASTER: one word for each of WHAT: yes, no, - (not asked)
 asks() {
