@@ -1527,6 +1527,10 @@ enum { FD_AGAIN = -1, FD_END = 0, FD_ERROR = -2, FD_FULL = -3 };
 #define FD_INTERRUPTS 8		/* EINTR in a row before it counts as "not now" */
 #define FD_TTY_CHUNK 512	/* what a terminal takes at once after POLLOUT */
 
+/* n = call, again while a signal interrupts it: so often at most. */
+#define FD_CALL(n, call) \
+	for (int tries_ = 0; tries_ < FD_INTERRUPTS && ((n) = (call)) < 0 && errno == EINTR; tries_++)
+
 static ssize_t fd_result(ssize_t n)
 {
 	if (n >= 0)
@@ -1537,18 +1541,14 @@ static ssize_t fd_result(ssize_t n)
 static ssize_t fd_read(int fd, void *p, size_t len)
 {
 	ssize_t n = -1;
-	for (int i = 0; i < FD_INTERRUPTS; i++)
-		if ((n = read(fd, p, len)) >= 0 || errno != EINTR)
-			break;
+	FD_CALL(n, read(fd, p, len));
 	return fd_result(n);
 }
 
 static ssize_t fd_writev(int fd, const struct iovec *iov, int pieces)
 {
 	ssize_t n = -1;
-	for (int i = 0; i < FD_INTERRUPTS; i++)
-		if ((n = writev(fd, iov, pieces)) >= 0 || errno != EINTR)
-			break;
+	FD_CALL(n, writev(fd, iov, pieces));
 	return n == 0 ? FD_AGAIN : fd_result(n);
 }
 
@@ -1673,9 +1673,7 @@ static ssize_t fd_take(const struct passed *d, void *p, size_t len)
 	ssize_t n = -1;
 	if (!d->socket)
 		return fd_read(d->fd, p, len);
-	for (int i = 0; i < FD_INTERRUPTS; i++)
-		if ((n = recv(d->fd, p, len, MSG_DONTWAIT)) >= 0 || errno != EINTR)
-			break;
+	FD_CALL(n, recv(d->fd, p, len, MSG_DONTWAIT));
 	return fd_result(n);
 }
 
@@ -1685,9 +1683,7 @@ static ssize_t fd_give(const struct passed *d, const struct iovec *iov, int piec
 	ssize_t n = -1;
 	if (!d->socket)
 		return fd_writev(d->fd, iov, pieces);
-	for (int i = 0; i < FD_INTERRUPTS; i++)
-		if ((n = sendmsg(d->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL)) >= 0 || errno != EINTR)
-			break;
+	FD_CALL(n, sendmsg(d->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL));
 	return n == 0 ? FD_AGAIN : fd_result(n);
 }
 
@@ -1773,9 +1769,7 @@ static ssize_t fd_receive(int from, int *fd)
 	if (another < 0)
 		return FD_FULL;
 	close(another);
-	for (int i = 0; i < FD_INTERRUPTS; i++)
-		if ((n = recvmsg(from, &m, MSG_CMSG_CLOEXEC)) >= 0 || errno != EINTR)
-			break;
+	FD_CALL(n, recvmsg(from, &m, MSG_CMSG_CLOEXEC));
 	if (n <= 0)
 		return fd_result(n);
 	const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
@@ -1805,9 +1799,8 @@ static bool fd_send(int to, int fd)
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(c), &fd, sizeof fd);
-	ssize_t n;
-	for (int i = 0; (n = sendmsg(to, &m, MSG_NOSIGNAL)) < 0 && errno == EINTR && i < FD_INTERRUPTS; i++)
-		;
+	ssize_t n = -1;
+	FD_CALL(n, sendmsg(to, &m, MSG_NOSIGNAL));
 	return n == 1;
 }
 
@@ -6585,68 +6578,24 @@ static int st_proxied(int client)
 
 /* --- tables and their limits -------------------------------------------------------- */
 
-static uint32_t st_clients(void)
-{
-	uint32_t n = 0;
-	for (int i = 0; i < g.mx.end; i++)
-		n += g.mx.slot[i].phase != MX_FREE;
-	return n;
-}
-
-static uint32_t st_channels(void)
-{
-	uint32_t n = 0;
-	for (int i = 0; i < g.ch.end; i++)
-		n += g.ch.slot[i].state != CH_FREE;
-	return n;
-}
-
-static uint32_t st_sessions(void)
-{
-	return (uint32_t)g.ch.sessions;
-}
-
-static uint32_t st_forwards(void)
-{
-	uint32_t n = 0;
-	for (int i = 0; i < FORWARDS; i++)
-		n += st_has_forward(i);
-	return n;
-}
-
-static uint32_t st_connectors(void)
-{
-	uint32_t n = 0;
-	for (int i = 0; i < CONNECTORS; i++)
-		n += g.cn.slot[i].state != CN_IDLE;
-	return n;
-}
-
-static uint32_t st_requests(void)
-{
-	uint32_t n = 0;
-	for (int i = 0; i < REQUESTS; i++)
-		n += g.req.slot[i].len > 0;
-	return n;
-}
-
-static uint32_t st_askers(void)
-{
-	uint32_t n = 0;
-	for (int i = EX_ASKERS; i < PROGRAMS; i++)
-		n += g.ex.slot[i].state != EX_IDLE;
-	return n;
-}
-
-static uint32_t st_displays(void)
-{
-	return (uint32_t)__builtin_popcount(xf_in_use());
-}
-
-static uint32_t st_blocks(void)
-{
-	return g.pool.shared;
-}
+/* How many of n slots are in use. */
+#define ST_COUNT(name, n, used) \
+	static uint32_t name(void) \
+	{ \
+		uint32_t count = 0; \
+		for (int i = 0; i < (n); i++) \
+			count += (used); \
+		return count; \
+	}
+ST_COUNT(st_clients, g.mx.end, g.mx.slot[i].phase != MX_FREE)
+ST_COUNT(st_channels, g.ch.end, g.ch.slot[i].state != CH_FREE)
+ST_COUNT(st_forwards, FORWARDS, g.fw.slot[i].state != FW_FREE)
+ST_COUNT(st_connectors, CONNECTORS, g.cn.slot[i].state != CN_IDLE)
+ST_COUNT(st_requests, REQUESTS, g.req.slot[i].len > 0)
+ST_COUNT(st_askers, PROGRAMS, i >= EX_ASKERS && g.ex.slot[i].state != EX_IDLE)
+static uint32_t st_sessions(void) { return (uint32_t)g.ch.sessions; }
+static uint32_t st_displays(void) { return (uint32_t)__builtin_popcount(xf_in_use()); }
+static uint32_t st_blocks(void) { return g.pool.shared; }
 
 static const struct st_table {
 	const char *name;
