@@ -14,6 +14,7 @@
  *   rn_        the run: its clock, chance, whether a turn follows at once, how it ends
  *   ev_        what has happened: a ring of events, and which limits were reached
  *   rl_        RateLimit: how much bulk may go and come
+ *   sl_        slots of the tables: links between them, loops over them
  *   buf_       bounds-checked cursors over messages
  *   pool_      the window pool: blocks of received bytes, and their account
  *   req_       request bodies that wait for their channel
@@ -1192,6 +1193,58 @@ static int64_t rl_due(void)
 	return due;
 }
 
+/* ===== sl_ ================================================================
+ * The slots of the tables.  One knows another by its index, -1 for none; here an
+ * index becomes a slot, NULL if there is none in use, and back again.  Loops see
+ * the slots in use alone, and may free the one they are at.
+ * Calls nobody. */
+
+#define for_each_channel(c) \
+	for (struct channel *c = g.ch.slot; c < g.ch.slot + g.ch.end; c++) if (c->state == CH_FREE) { } else
+#define for_each_client(c) \
+	for (struct client *c = g.mx.slot; c < g.mx.slot + g.mx.end; c++) if (c->phase == MX_FREE) { } else
+#define for_each_forward(f) \
+	for (struct forward *f = g.fw.slot; f < g.fw.slot + FORWARDS; f++) if (f->state == FW_FREE) { } else
+#define for_each_connector(k) \
+	for (struct connector *k = g.cn.slot; k < g.cn.slot + CONNECTORS; k++) if (k->state == CN_IDLE) { } else
+#define for_each_program(p) \
+	for (struct program *p = g.ex.slot; p < g.ex.slot + PROGRAMS; p++) if (p->state == EX_IDLE) { } else
+
+static struct channel *sl_channel(int64_t i)
+{
+	return i >= 0 && i < g.ch.end && g.ch.slot[i].state != CH_FREE ? &g.ch.slot[i] : NULL;
+}
+
+static int16_t sl_channel_index(const struct channel *c)
+{
+	return (int16_t)(c - g.ch.slot);
+}
+
+static struct client *sl_client(int i)
+{
+	return i >= 0 && i < g.mx.end && g.mx.slot[i].phase != MX_FREE ? &g.mx.slot[i] : NULL;
+}
+
+static int16_t sl_client_index(const struct client *c)
+{
+	return (int16_t)(c - g.mx.slot);
+}
+
+static struct forward *sl_forward(int i)
+{
+	return i >= 0 && i < FORWARDS && g.fw.slot[i].state != FW_FREE ? &g.fw.slot[i] : NULL;
+}
+
+static int16_t sl_forward_index(const struct forward *f)
+{
+	return (int16_t)(f - g.fw.slot);
+}
+
+static struct connector *sl_connector(int i)
+{
+	return i >= 0 && i < CONNECTORS && g.cn.slot[i].state != CN_IDLE ? &g.cn.slot[i] : NULL;
+}
+
 /* ===== buf_ ===============================================================
  * Cursors over messages, big-endian as SSH and mux have it.
  * Calls nobody. */
@@ -1578,10 +1631,8 @@ static void fd_nonblock(int fd)
 static int fd_idle(void)
 {
 	int n = 0;
-	for (int i = 0; i < g.mx.end; i++) {
-		const struct client *c = &g.mx.slot[i];
-		n += c->phase != MX_FREE && c->phase < MX_PROXY_HEAD && c->channel < 0 && c->n_fds == 0;
-	}
+	for_each_client(c)
+		n += c->phase < MX_PROXY_HEAD && c->channel < 0 && c->n_fds == 0;
 	return n;
 }
 
@@ -1595,21 +1646,17 @@ static int fd_of(const struct channel *c, int end)
 static int fd_used(void)
 {
 	int idle = fd_idle(), n = idle > FD_SPARE ? -FD_SPARE : -idle;
-	for (int i = 0; i < g.mx.end; i++) {
-		const struct client *c = &g.mx.slot[i];
-		if (c->phase != MX_FREE)
-			n += 1 + (c->n_fds > 0 ? MX_DESCRIPTOR_MAX : 0);
-	}
-	for (int i = 0; i < g.ch.end; i++) {
-		const struct channel *c = &g.ch.slot[i];
+	for_each_client(c)
+		n += 1 + (c->n_fds > 0 ? MX_DESCRIPTOR_MAX : 0);
+	for_each_channel(c) {
 		int in = fd_of(c, CH_IN), out = fd_of(c, CH_OUT);
 		n += (in >= 0) + (out >= 0 && out != in) + (fd_of(c, CH_ERR) >= 0);
 	}
-	for (int i = 0; i < FORWARDS; i++)
-		for (int k = 0; g.fw.slot[i].state != FW_FREE && k < FW_SOCKETS; k++)
-			n += g.fw.slot[i].socket[k] >= 0;
-	for (int i = 0; i < CONNECTORS; i++)
-		n += g.cn.slot[i].state != CN_IDLE;
+	for_each_forward(f)
+		for (int k = 0; k < FW_SOCKETS; k++)
+			n += f->socket[k] >= 0;
+	for_each_connector(o)
+		n++;
 	return n;
 }
 
@@ -1691,10 +1738,10 @@ static ssize_t fd_give(const struct passed *d, const struct iovec *iov, int piec
  * description sees it gone: the first one sets it again and inherits the debt. */
 static void fd_inherit(const struct passed *d)
 {
-	for (int i = 0; i < g.ch.end; i++)
+	for_each_channel(c)
 		for (int k = 0; k < CH_ENDS; k++) {
-			struct passed *o = &g.ch.slot[i].end[k];
-			if (fd_of(&g.ch.slot[i], k) < 0 || o == d || !o->nonblock || o->inode != d->inode)
+			struct passed *o = &c->end[k];
+			if (fd_of(c, k) < 0 || o == d || !o->nonblock || o->inode != d->inode)
 				continue;
 			int flags = fcntl(o->fd, F_GETFL);
 			if (flags < 0 || flags & O_NONBLOCK)
@@ -1745,10 +1792,10 @@ static void fd_close_others(int keep, int also)
 /* On every way out of the process. */
 static void fd_give_all_back(void)
 {
-	for (int i = 0; i < g.ch.end; i++)
+	for_each_channel(c)
 		for (int k = 0; k < CH_ENDS; k++)
-			if (fd_of(&g.ch.slot[i], k) >= 0)
-				fd_give_back(&g.ch.slot[i].end[k]);
+			if (fd_of(c, k) >= 0)
+				fd_give_back(&c->end[k]);
 }
 
 /* One message of one byte with one descriptor, as PROTOCOL.mux passes them.
@@ -2289,11 +2336,9 @@ static void ex_start(struct program *p, const char *const argv[], char *const va
 /* A child of ours has ended, perhaps a program. */
 static void ex_exited(pid_t pid, int status)
 {
-	for (int i = 0; i < PROGRAMS; i++) {
-		struct program *p = &g.ex.slot[i];
+	for_each_program(p)
 		if (p->state == EX_RUNNING && p->pid == pid)
 			p->state = WIFEXITED(status) && WEXITSTATUS(status) == 0 ? EX_DONE : EX_FAILED;
-	}
 }
 
 static void ex_kill(struct program *p)
@@ -2307,9 +2352,9 @@ static void ex_kill(struct program *p)
 
 static void ex_expire(void)
 {
-	for (int i = 0; i < PROGRAMS; i++)
-		if (g.ex.slot[i].state == EX_RUNNING && g.now >= g.ex.slot[i].deadline)
-			ex_kill(&g.ex.slot[i]);
+	for_each_program(p)
+		if (p->state == EX_RUNNING && g.now >= p->deadline)
+			ex_kill(p);
 }
 
 /* Ends it in whatever state and frees the slot. */
@@ -2488,7 +2533,7 @@ static void tx_keepalive_answered(void)
  * program.  Output goes from the packet straight to the descriptor, and into
  * the window pool only when that takes no more; input is read straight into
  * the outgoing packet.
- * Calls log_, ev_, rl_, buf_, pool_, fd_, cn_, tx_. */
+ * Calls log_, ev_, rl_, sl_, buf_, pool_, fd_, cn_, tx_. */
 
 #define OF(what) (1u << (what))
 
@@ -2551,11 +2596,6 @@ static bool ch_is_open(const struct channel *c)
 	return c->state >= CH_CONFIRMED && c->state <= CH_OPEN;
 }
 
-static int ch_index(const struct channel *c)
-{
-	return (int)(c - g.ch.slot);
-}
-
 /* The server, or our table, allows so many sessions at once; believed until `until`. */
 static void ch_limit_sessions(int most, int64_t until)
 {
@@ -2593,9 +2633,9 @@ static void ch_count(const struct channel *c, enum counted what, uint32_t n)
 		g.ch.record[c->record].bytes[what] += n;
 		g.ch.record[c->record].active = ev_seconds();
 	} else if (c->forward >= 0)
-		g.fw.slot[c->forward].bytes[what] += n;
+		sl_forward(c->forward)->bytes[what] += n;
 	if (c->kind == CH_PROXY && c->client >= 0)
-		g.mx.slot[c->client].moved[what != IN_BYTES] += n;
+		sl_client(c->client)->moved[what != IN_BYTES] += n;
 }
 
 /* A second's worth at the most: what a channel holds, the server may send at once. */
@@ -2681,7 +2721,7 @@ static void ch_release(struct channel *c, int end)
 static void ch_free(struct channel *c)
 {
 	if (c->connector >= 0)		/* it was still connecting */
-		cn_stop(&g.cn.slot[c->connector]);
+		cn_stop(sl_connector(c->connector));
 	ch_release(c, CH_IN);
 	for (int s = 0; s < CH_STREAMS; s++) {
 		ch_release(c, s);
@@ -2927,7 +2967,7 @@ static void ch_credit(struct channel *c)
 	if (room == 0 || (room < step && c->window > step) || (room = rl_room(RL_DOWN, &c->sender, room)) == 0)
 		return;
 	if (limited)
-		g.ch.next = ch_index(c) + 1;
+		g.ch.next = sl_channel_index(c) + 1;
 	rl_take(RL_DOWN, &c->sender, room);
 	c->window += room;
 	pool_account(c);
@@ -3102,8 +3142,8 @@ static bool tt_is_open(const struct channel *c)
 
 static bool tt_any(void)
 {
-	for (int i = 0; i < g.ch.end; i++)
-		if (tt_is_open(&g.ch.slot[i]))
+	for_each_channel(c)
+		if (tt_is_open(c))
 			return true;
 	return false;
 }
@@ -3112,8 +3152,7 @@ static bool tt_any(void)
  * every TT_RESIZE_MS, because a client of another user cannot signal us. */
 static void tt_resize(void)
 {
-	for (int i = 0; i < g.ch.end; i++) {
-		struct channel *c = &g.ch.slot[i];
+	for_each_channel(c) {
 		struct winsize w;
 		if (!tt_is_open(c) || ioctl(c->end[CH_IN].fd, TIOCGWINSZ, &w) != 0 || memcmp(&w, &c->size, sizeof w) == 0)
 			continue;
@@ -3128,7 +3167,7 @@ static void tt_resize(void)
  * The control socket: created under a temporary name and linked into place, so
  * that the final name never exists unlistened; removed only if still ours.  Who
  * may connect, and ask for what.
- * Calls log_, ev_, buf_, fd_. */
+ * Calls log_, ev_, sl_, buf_, fd_. */
 
 #define US_SUFFIX 17			/* "." and sixteen random characters */
 
@@ -3456,14 +3495,13 @@ static bool us_is_crowded(uid_t uid)
 	int64_t n = 0;
 	if (g.op.max_per_user == 0 || us_is_own(uid))
 		return false;
-	for (int i = 0; i < g.mx.end; i++)
-		n += g.mx.slot[i].phase != MX_FREE && os_peer(g.mx.slot[i].fd).uid == uid;
-	for (int i = 0; i < FORWARDS; i++)
-		n += g.fw.slot[i].state != FW_FREE && g.fw.slot[i].uid == uid;
-	for (int i = 0; i < g.ch.end; i++) {
-		const struct channel *c = &g.ch.slot[i];
+	for_each_client(c)
+		n += os_peer(c->fd).uid == uid;
+	for_each_forward(f)
+		n += f->uid == uid;
+	for_each_channel(c) {
 		bool proxied = c->kind == CH_PROXY && c->client >= 0;
-		if (c->state != CH_FREE && (proxied ? os_peer(g.mx.slot[c->client].fd).uid == uid : c->forward >= 0 && g.fw.slot[c->forward].uid == uid))
+		if (proxied ? os_peer(sl_client(c->client)->fd).uid == uid : c->forward >= 0 && sl_forward(c->forward)->uid == uid)
 			n++;
 	}
 	if (n >= g.op.max_per_user)
@@ -3495,7 +3533,7 @@ static int us_accept(int listener)
  * Forwards (PROTOCOL.mux, 4 to 6; RFC 4254, 7): listeners of ours that open
  * channels, listeners at the server whose channels we connect, and SOCKS.
  * A forward's fate reaches the client that asked as its `answered` event.
- * Calls log_, rn_, ev_, buf_, pool_, fd_, cn_, tx_, ch_, us_. */
+ * Calls log_, rn_, ev_, sl_, buf_, pool_, fd_, cn_, tx_, ch_, us_. */
 
 #define FW_UNLINK_HINT " (StreamLocalBindUnlink=yes removes a socket left there)"
 
@@ -3519,9 +3557,8 @@ static bool fw_same(const struct endpoint *a, const struct endpoint *b)
  * the connect fields mean nothing. */
 static struct forward *fw_find(const struct forward *like)
 {
-	for (int i = 0; i < FORWARDS; i++) {
-		struct forward *f = &g.fw.slot[i];
-		if (f->state != FW_FREE && f->type == like->type && fw_same(&f->listen, &like->listen) &&
+	for_each_forward(f) {
+		if (f->type == like->type && fw_same(&f->listen, &like->listen) &&
 		    (f->type == FW_DYNAMIC || fw_same(&f->connect, &like->connect)))
 			return f;
 	}
@@ -3656,13 +3693,13 @@ static bool fw_parse(const char *text, enum fw_type type, struct forward *f)
  * said once until another thing is, or none. */
 static void fw_tried(struct channel *c, const char *why)
 {
-	struct forward *f = c->forward >= 0 ? &g.fw.slot[c->forward] : NULL;
+	struct forward *f = sl_forward(c->forward);
 	char text[sizeof f->why] = "";
 	if (why)
 		snprintf(text, sizeof text, "%s", why);
 	bool known = why && f && f->told && strcmp(f->why, text) == 0;
 	if (why)
-		log_at(known ? TP_VERBOSE : f ? TP_INFO : log_once(LOG_NOT_OPENED), "channel %d: open failed: %s", ch_index(c), text);
+		log_at(known ? TP_VERBOSE : f ? TP_INFO : log_once(LOG_NOT_OPENED), "channel %d: open failed: %s", sl_channel_index(c), text);
 	if (!f)
 		return;
 	f->told = why != NULL;
@@ -3777,9 +3814,9 @@ static void fw_close(struct forward *f)
 
 static void fw_free(struct forward *f)
 {
-	for (int i = 0; i < g.ch.end; i++)	/* who still waits for a connector */
-		if (g.ch.slot[i].forward == f - g.fw.slot)
-			g.ch.slot[i].forward = -1;
+	for_each_channel(c)	/* who still waits for a connector */
+		if (c->forward == sl_forward_index(f))
+			c->forward = -1;
 	fw_close(f);
 	fw_release_connector(&f->connector);
 	f->state = FW_FREE;
@@ -3869,7 +3906,7 @@ static void fw_listen(struct forward *f)
 /* The name to listen on is known, or is not. */
 static void fw_resolved(struct forward *f)
 {
-	struct connector *c = &g.cn.slot[f->connector];
+	struct connector *c = sl_connector(f->connector);
 	if (c->state == CN_RESOLVING)
 		return;
 	c->port = (uint16_t)f->listen.port;
@@ -3916,7 +3953,7 @@ static void fw_ask(struct forward *f)
 	if (g.lk.state != LK_UP || !tx_may_ask())
 		return;			/* stays in FW_WAITING */
 	f->state = FW_ASKED;
-	tx_expect(GLOBAL_FORWARD, (int)(f - g.fw.slot), false);
+	tx_expect(GLOBAL_FORWARD, sl_forward_index(f), false);
 	fw_tx(f, false, true);
 }
 
@@ -3929,13 +3966,13 @@ static bool fw_clear(struct forward *f)
 	struct channel *c = ch_alloc(CH_SESSION, CH_OPENING);
 	if (!c)
 		return false;
-	c->forward = (int16_t)(f - g.fw.slot);
+	c->forward = sl_forward_index(f);
 	f->cleared = true;
 	f->state = FW_WAITING;
 	f->retry_at = g.now + CONNECT_MS;
 	struct buf *b = tx_begin(SSH_CHANNEL_OPEN);
 	buf_put_text(b, "session");
-	buf_put_u32(b, (uint32_t)ch_index(c));
+	buf_put_u32(b, (uint32_t)sl_channel_index(c));
 	buf_put_u32(b, c->window);
 	buf_put_u32(b, PACKET_MAX);
 	tx_end(b);
@@ -3961,7 +3998,7 @@ static void fw_clear_command(const struct channel *c, const char *path)
 /* What has become of that session. */
 static void fw_clearing(struct channel *c)
 {
-	struct forward *f = c->forward >= 0 ? &g.fw.slot[c->forward] : NULL;
+	struct forward *f = sl_forward(c->forward);
 	if (c->state == CH_CONFIRMED) {
 		if (f)
 			fw_clear_command(c, f->listen.host);
@@ -4025,7 +4062,7 @@ static void fw_open(struct channel *c, const struct endpoint *to, const char *fr
 	bool path = fw_is_path(to);
 	struct buf *b = tx_begin(SSH_CHANNEL_OPEN);
 	buf_put_text(b, path ? "direct-streamlocal@openssh.com" : "direct-tcpip");
-	buf_put_u32(b, (uint32_t)ch_index(c));
+	buf_put_u32(b, (uint32_t)sl_channel_index(c));
 	buf_put_u32(b, c->window);
 	buf_put_u32(b, PACKET_MAX);
 	buf_put_text(b, to->host);
@@ -4070,7 +4107,7 @@ static void fw_accept(struct forward *f, int listener)
 		return;
 	}
 	fw_use_socket(c, fd);
-	c->forward = (int16_t)(f - g.fw.slot);
+	c->forward = sl_forward_index(f);
 	f->connections++;
 	c->deadline = g.now + SOCKS_MS;
 	if (f->type == FW_LOCAL)
@@ -4216,7 +4253,7 @@ static void fw_confirm(struct channel *c, enum ch_state next)
 {
 	struct buf *b = tx_begin(SSH_CHANNEL_OPEN_CONFIRMATION);
 	buf_put_u32(b, c->remote_id);
-	buf_put_u32(b, (uint32_t)ch_index(c));
+	buf_put_u32(b, (uint32_t)sl_channel_index(c));
 	buf_put_u32(b, c->window);
 	buf_put_u32(b, PACKET_MAX);
 	tx_end(b);
@@ -4290,7 +4327,7 @@ static void fw_connecting(struct channel *c)
 			fw_connect(c, &g.fw.slot[c->forward].connect);
 		return;
 	}
-	struct connector *k = &g.cn.slot[c->connector];
+	struct connector *k = sl_connector(c->connector);
 	if (k->state == CN_DONE) {
 		int fd = k->fd;
 		k->fd = -1;
@@ -4354,8 +4391,7 @@ static void fw_socks_remote(struct channel *c)
 /* The remote forward that a channel opened by the server belongs to. */
 static struct forward *fw_for_open(struct str host, uint32_t port)
 {
-	for (int i = 0; i < FORWARDS; i++) {
-		struct forward *f = &g.fw.slot[i];
+	for_each_forward(f) {
 		if (f->state == FW_ACTIVE && (f->type == FW_REMOTE || f->type == FW_PROXY) &&
 		    str_is(host, fw_is_path(&f->listen) ? f->listen.host : fw_remote_host(f)) &&
 		    port == (f->allocated ? f->allocated : f->listen.port))
@@ -4384,7 +4420,7 @@ static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint
 	struct channel *c = fw_server_channel(CH_REMOTE, id, window, packet);
 	if (!c)
 		return;
-	c->forward = (int16_t)(f - g.fw.slot);
+	c->forward = sl_forward_index(f);
 	f->connections++;
 	if (!fw_is_remote_dynamic(f)) {
 		c->deadline = g.now + CONNECT_MS;
@@ -4407,16 +4443,15 @@ static bool fw_is_due(const struct forward *f)
 /* Tries what is due: one forward a turn, each with its own back-off. */
 static void fw_retry(void)
 {
-	for (int i = 0; i < FORWARDS; i++)
-		if (fw_is_due(&g.fw.slot[i]) && g.now >= g.fw.slot[i].retry_at)
-			fw_start(&g.fw.slot[i]);
+	for_each_forward(f)
+		if (fw_is_due(f) && g.now >= f->retry_at)
+			fw_start(f);
 }
 
 /* The link is lost: the server's listeners are gone, ours stay. */
 static void fw_link_lost(void)
 {
-	for (int i = 0; i < FORWARDS; i++) {
-		struct forward *f = &g.fw.slot[i];
+	for_each_forward(f) {
 		if (f->type != FW_REMOTE || (f->state != FW_ASKED && f->state != FW_ACTIVE))
 			continue;
 		f->state = FW_WAITING;
@@ -4433,9 +4468,8 @@ static void fw_link_lost(void)
  * wants to end for; NULL if there is none. */
 static const struct forward *fw_failed(void)
 {
-	for (int i = 0; i < FORWARDS; i++) {
-		struct forward *f = &g.fw.slot[i];
-		if (f->state == FW_FREE || f->client >= 0 || !f->answered)
+	for_each_forward(f) {
+		if (f->client >= 0 || !f->answered)
 			continue;
 		f->answered = false;
 		if (f->state != FW_ACTIVE && fw_is_vital(f))
@@ -4465,14 +4499,13 @@ static void fw_settle(void)
 {
 	if (g.lk.logins > 0)
 		fw_retry();
-	for (int i = 0; i < FORWARDS; i++)
-		if (g.fw.slot[i].state == FW_RESOLVING)
-			fw_resolved(&g.fw.slot[i]);
-	for (int i = 0; i < g.ch.end; i++) {
-		struct channel *c = &g.ch.slot[i];
-		if (ch_is_socket(c) && c->state != CH_FREE && c->state != CH_DEAD)
+	for_each_forward(f)
+		if (f->state == FW_RESOLVING)
+			fw_resolved(f);
+	for_each_channel(c) {
+		if (ch_is_socket(c) && c->state != CH_DEAD)
 			fw_settle_channel(c);
-		else if (c->kind == CH_SESSION && c->state != CH_FREE && c->client < 0 && (c->forward >= 0 || c->state == CH_CONFIRMED))
+		else if (c->kind == CH_SESSION && c->client < 0 && (c->forward >= 0 || c->state == CH_CONFIRMED))
 			fw_clearing(c);
 	}
 }
@@ -4480,7 +4513,7 @@ static void fw_settle(void)
 /* ===== in_ ================================================================
  * Texts about the connection, its channels and forwards, for `-O conninfo`,
  * `-O channels`, ~I and ~#.  Lines end in CR LF (INFO-text).
- * Calls log_, fw_. */
+ * Calls log_, sl_, fw_. */
 
 /* Appends a formatted line, what is foreign in it made harmless; what does not fit is
  * left out, the text stays good. */
@@ -4551,27 +4584,23 @@ static void in_connection(struct buf *b)
 static void in_channels(struct buf *b)
 {
 	in_print(b, "The following connections are open:\r\n");
-	for (int i = 0; i < g.ch.end; i++) {
-		const struct channel *c = &g.ch.slot[i];
-		if (c->state == CH_FREE || c->state == CH_DEAD)
+	for_each_channel(c) {
+		if (c->state == CH_DEAD)
 			continue;
-		in_print(b, "  #%d %s (%s r%u i%u/%u o%u%s)\r\n", i, ch_kinds[c->kind].name, ch_states[c->state].name,
+		in_print(b, "  #%d %s (%s r%u i%u/%u o%u%s)\r\n", sl_channel_index(c), ch_kinds[c->kind].name, ch_states[c->state].name,
 			 (unsigned)c->remote_id, (unsigned)(c->queue[CH_OUT].len + c->queue[CH_ERR].len),
 			 (unsigned)c->window, (unsigned)c->remote_window, c->flags & CH_TTY ? " tty" : "");
 	}
-	for (int i = 0; i < FORWARDS; i++) {
-		const struct forward *f = &g.fw.slot[i];
-		if (f->state != FW_FREE)
-			in_print(b, "  forward %s: %s, %u of %u connections failed%s%s\r\n", fw_name(f),
+	for_each_forward(f)
+		in_print(b, "  forward %s: %s, %u of %u connections failed%s%s\r\n", fw_name(f),
 				 f->state == FW_ACTIVE ? "active" : "waiting", (unsigned)f->failed, (unsigned)f->connections,
 				 f->why[0] ? ", last: " : "", f->why);
-	}
 }
 
 /* ===== es_ ================================================================
  * Escapes: what a user types after a line start and the escape character
  * (ESC-…).  Each session has its own state, and only terminals have escapes.
- * Calls buf_, tx_, ch_. */
+ * Calls sl_, buf_, tx_, ch_. */
 
 #define ES_READ 128		/* bytes of typing looked at in one turn: two may make a request */
 #define CONTROL(letter) ((letter) & 0x1f)
@@ -4609,7 +4638,7 @@ static void es_break(struct channel *c)
 static bool es_command(struct channel *c, uint8_t byte)
 {
 	char echo[64] = "";
-	bool ours = c->client >= 0 && g.mx.slot[c->client].ours;
+	bool ours = c->client >= 0 && sl_client(c->client)->ours;
 	switch (byte) {
 	case '.':	c->events |= CH_EV_HANG_UP; return true;
 	case 'B':	es_break(c); break;
@@ -4695,7 +4724,7 @@ static uint32_t es_read(struct channel *c, uint32_t max)
  * Output is `out`, whole frames and perhaps the beginning of one, whose rest
  * are the `tail` oldest bytes of one channel's queue.  While there is a tail
  * no other frame begins.
- * Calls log_, buf_, pool_, req_, fd_, tx_, ch_, us_, fw_. */
+ * Calls log_, sl_, buf_, pool_, req_, fd_, tx_, ch_, us_, fw_. */
 
 #define PX_HEADER 6
 #define PX_FRAME_MAX (PROXY_STORE + 28)	/* longest frame without a tail */
@@ -4711,13 +4740,13 @@ static bool px_is(const struct client *c)
 static void px_drop(struct client *c, const char *why)
 {
 	if (!c->dead)
-		log_at(TP_VERBOSE, "proxy client %d dropped: %s", (int)(c - g.mx.slot), why);
+		log_at(TP_VERBOSE, "proxy client %d dropped: %s", sl_client_index(c), why);
 	c->dead = true;
 }
 
 static bool px_owns(const struct client *c, const struct channel *ch)
 {
-	return ch->kind == CH_PROXY && ch->client == (int16_t)(c - g.mx.slot) &&
+	return ch->kind == CH_PROXY && ch->client == sl_client_index(c) &&
 	       ch->state != CH_FREE && ch->state != CH_DEAD;
 }
 
@@ -4740,7 +4769,7 @@ static void px_next(struct client *c)
 /* While there is no link, the client's frames wait in its socket. */
 static void px_begin(struct client *c)
 {
-	log_at(TP_VERBOSE, "proxy client %d", (int)(c - g.mx.slot));
+	log_at(TP_VERBOSE, "proxy client %d", sl_client_index(c));
 	c->moved[IN_BYTES] = c->moved[OUT_BYTES] = 0;
 	px_next(c);
 	if (g.lk.state != LK_UP)
@@ -4812,7 +4841,7 @@ static void px_tell_opened(struct client *c, struct channel *ch)
 	if (open) {
 		ch->remote_packet = px_packet_max(ch->remote_packet);
 		px->adjust = 0;
-		buf_put_u32(&b, (uint32_t)ch_index(ch));
+		buf_put_u32(&b, (uint32_t)sl_channel_index(ch));
 		buf_put_u32(&b, ch->remote_window);
 		buf_put_u32(&b, ch->remote_packet);
 	} else {
@@ -4835,7 +4864,7 @@ static void px_tell_verdict(struct client *c, struct channel *ch)
 /* Begins a frame whose rest are n bytes of stream s. */
 static void px_set_tail(struct client *c, struct channel *ch, enum stream s, struct buf *b, uint32_t n)
 {
-	c->tail_channel = (int16_t)ch_index(ch);
+	c->tail_channel = sl_channel_index(ch);
 	c->tail_stream = (uint8_t)s;
 	px_frame_end(c, b, n);
 }
@@ -4905,7 +4934,7 @@ static void px_reopen(struct client *c, struct channel *ch)
 	ch->px.reopened++;
 	ch_become(ch, CH_OPENING);
 	c->reopening += told;
-	tx_channel_open("session", ch_index(ch), ch->window, ch->px.packet < PACKET_MAX ? ch->px.packet : PACKET_MAX);
+	tx_channel_open("session", sl_channel_index(ch), ch->window, ch->px.packet < PACKET_MAX ? ch->px.packet : PACKET_MAX);
 }
 
 /* The verdict on that: its client is left to believe in the first one. */
@@ -5047,7 +5076,7 @@ static void px_server_request(struct channel *ch, const struct buf *b, struct st
 		return;
 	}
 	if (len + 1 > (size_t)(PROXY_STORE - px->stored) || px->asked == UINT8_MAX) {
-		px_drop(&g.mx.slot[ch->client], "too many requests of the server wait for it");
+		px_drop(sl_client(ch->client), "too many requests of the server wait for it");
 		return;
 	}
 	px->store[px->stored] = (uint8_t)len;
@@ -5072,7 +5101,7 @@ static bool px_server_reply(struct channel *ch, bool success)
 static void px_server_answer(const struct global_request *r, bool granted, struct buf *b)
 {
 	struct forward *f = &g.fw.slot[r->of];
-	struct client *c = f->client >= 0 ? &g.mx.slot[f->client] : NULL;
+	struct client *c = sl_client(f->client);
 	bool cancel = r->kind == GLOBAL_PROXY_CANCEL;
 	if (!cancel && granted && f->listen.port == 0)
 		f->allocated = buf_get_u32(b);
@@ -5109,7 +5138,7 @@ static void px_server_open(struct forward *f, struct buf *b, uint32_t id, uint32
 	ch->remote_window = window;
 	ch->remote_packet = px_packet_max(packet);
 	uint8_t *terms = b->p + 1 + 4 + buf_u32_at(b->p + 1);
-	buf_set_u32(terms, (uint32_t)ch_index(ch));
+	buf_set_u32(terms, (uint32_t)sl_channel_index(ch));
 	buf_set_u32(terms + 8, ch->remote_packet);
 	pool_put(&ch->queue[CH_OUT], b->p + 1, b->len - 1);
 	pool_account(ch);
@@ -5139,7 +5168,7 @@ static void px_relay(const struct client *c, struct channel *ch, const struct bu
 static struct channel *px_channel(struct client *c, struct buf *b, enum ch_state state)
 {
 	uint32_t id = buf_get_u32(b);
-	struct channel *ch = !b->bad && id < (uint32_t)g.ch.end ? &g.ch.slot[id] : NULL;
+	struct channel *ch = b->bad ? NULL : sl_channel(id);
 	if (ch && px_owns(c, ch) && ch->state == state && ch->sent != CH_CLOSED)
 		return ch;
 	px_drop(c, "message for a channel that is not its own");
@@ -5223,7 +5252,7 @@ static bool px_terms(struct channel *ch, struct buf *b)
 	uint32_t grant = pool_start(ch);
 	ch->window = grant < ch->px.window ? grant : ch->px.window;
 	pool_account(ch);
-	buf_set_u32(at, (uint32_t)ch_index(ch));
+	buf_set_u32(at, (uint32_t)sl_channel_index(ch));
 	buf_set_u32(at + 4, ch->window);
 	buf_set_u32(at + 8, ch->px.packet < PACKET_MAX ? ch->px.packet : PACKET_MAX);
 	return true;
@@ -5245,7 +5274,7 @@ static void px_channel_open(struct client *c, struct buf *b)
 		ch_become(ch, CH_DEAD);
 		px_drop(c, "channel open");
 	} else {
-		ch->client = (int16_t)(c - g.mx.slot);
+		ch->client = sl_client_index(c);
 		ch->px.owed = str_is(type, "session") && tx_peer_is("dropbear") ? PX_FRESH : 0;
 		px_pass(c, b);
 	}
@@ -5383,9 +5412,8 @@ static void px_channel_reply(struct client *c, struct buf *b)
 /* The forward of c that listens at host:port, or path; NULL if it has none. */
 static struct forward *px_forward(const struct client *c, const struct endpoint *at)
 {
-	for (int i = 0; i < FORWARDS; i++) {
-		struct forward *f = &g.fw.slot[i];
-		if (f->state != FW_FREE && f->type == FW_PROXY && f->client == (int16_t)(c - g.mx.slot) &&
+	for_each_forward(f) {
+		if (f->type == FW_PROXY && f->client == sl_client_index(c) &&
 		    strcmp(f->listen.host, at->host) == 0 &&
 		    at->port == (f->allocated ? f->allocated : f->listen.port))
 			return f;
@@ -5413,10 +5441,10 @@ static bool px_ask(struct client *c, const struct endpoint *at, bool cancel, boo
 	if (!cancel && !(f = fw_add(&like)))
 		return false;
 	if (!cancel) {
-		f->client = (int16_t)(c - g.mx.slot);
+		f->client = sl_client_index(c);
 		f->state = FW_ASKED;
 	}
-	tx_expect(cancel ? GLOBAL_PROXY_CANCEL : GLOBAL_PROXY, (int)(f - g.fw.slot), reply);
+	tx_expect(cancel ? GLOBAL_PROXY_CANCEL : GLOBAL_PROXY, sl_forward_index(f), reply);
 	fw_tx(f, cancel, true);
 	return true;
 }
@@ -5597,8 +5625,7 @@ static uint32_t px_read(struct client *c, uint32_t max)
 static void px_settle_channels(void)
 {
 	bool may_send = g.lk.state == LK_UP && !tp_info()->exchanging;
-	for (int i = 0; i < g.ch.end; i++) {
-		struct channel *ch = &g.ch.slot[i];
+	for_each_channel(ch) {
 		if (!ch_is_proxied(ch) || ch->state != CH_OPEN)
 			continue;
 		if (ch->px.owed & PX_CLOSED && ch->sent == CH_CLOSED)
@@ -5628,8 +5655,7 @@ static void px_settle(struct client *c)
  * cancelled, at once or when the server has answered. */
 static void px_leave(struct client *c)
 {
-	for (int i = 0; i < g.ch.end; i++) {
-		struct channel *ch = &g.ch.slot[i];
+	for_each_channel(ch) {
 		if (!px_owns(c, ch))
 			continue;
 		if (ch->state != CH_CONNECTING) {
@@ -5640,9 +5666,8 @@ static void px_leave(struct client *c)
 			tx_channel_open_failure(ch->remote_id, SSH_OPEN_CONNECT_FAILED, "connect failed");
 		ch_become(ch, CH_DEAD);
 	}
-	for (int i = 0; i < FORWARDS; i++) {
-		struct forward *f = &g.fw.slot[i];
-		if (f->state == FW_FREE || f->type != FW_PROXY || f->client != (int16_t)(c - g.mx.slot))
+	for_each_forward(f) {
+		if (f->type != FW_PROXY || f->client != sl_client_index(c))
 			continue;
 		f->client = -1;
 		if (px_in_flight(f))
@@ -5657,14 +5682,14 @@ static void px_leave(struct client *c)
  * has come for them, if they take it soon. */
 static void px_link_lost(void)
 {
-	for (int i = 0; i < g.mx.end; i++)
-		if (px_is(&g.mx.slot[i])) {
-			g.mx.slot[i].closing = true;
-			g.mx.slot[i].deadline = g.now + FAREWELL_MS;
+	for_each_client(c)
+		if (px_is(c)) {
+			c->closing = true;
+			c->deadline = g.now + FAREWELL_MS;
 		}
-	for (int i = 0; i < FORWARDS; i++)
-		if (g.fw.slot[i].state != FW_FREE && g.fw.slot[i].type == FW_PROXY)
-			fw_free(&g.fw.slot[i]);
+	for_each_forward(f)
+		if (f->type == FW_PROXY)
+			fw_free(f);
 }
 
 /* ===== xf_ ================================================================
@@ -5908,8 +5933,8 @@ static void xf_greeting(struct channel *c, uint32_t in_use)
 static bool xf_wanted(uint16_t wish)
 {
 	bool wanted = false;
-	for (int i = 0; i < g.ch.end; i++)
-		wanted |= xf_asked(&g.ch.slot[i], wish);
+	for_each_channel(c)
+		wanted |= xf_asked(c, wish);
 	return wanted;
 }
 
@@ -5944,8 +5969,7 @@ static void xf_settle(void)
 		xf_read_cookie();
 	if (g.ex.slot[EX_XAUTH].state == EX_IDLE)
 		xf_ask_cookie();
-	for (int i = 0; i < g.ch.end; i++) {
-		struct channel *c = &g.ch.slot[i];
+	for_each_channel(c) {
 		if (c->state != CH_GREETING || c->connector >= 0)
 			continue;
 		if (!looked)
@@ -5958,7 +5982,7 @@ static void xf_settle(void)
 /* ===== rx_ ================================================================
  * The SSH messages we receive (RFC 4254), one handler each, and their table.
  * A message that breaks the protocol loses the link, nothing else.
- * Calls log_, buf_, pool_, tx_, ch_, fw_, px_, xf_. */
+ * Calls log_, sl_, buf_, pool_, tx_, ch_, fw_, px_, xf_. */
 
 static void rx_bad(const char *why)
 {
@@ -5971,7 +5995,7 @@ static void rx_bad(const char *why)
 static struct channel *rx_late_channel(struct buf *b)
 {
 	uint32_t id = buf_get_u32(b);
-	struct channel *c = !b->bad && id < (uint32_t)g.ch.end ? &g.ch.slot[id] : NULL;
+	struct channel *c = b->bad ? NULL : sl_channel(id);
 	return c && ch_is_open(c) && c->rcvd != CH_CLOSED ? c : NULL;
 }
 
@@ -6009,8 +6033,9 @@ static void rx_channel_open(struct buf *b)
 static struct channel *rx_opening(struct buf *b)
 {
 	uint32_t id = buf_get_u32(b);
-	if (!b->bad && id < (uint32_t)g.ch.end && g.ch.slot[id].state == CH_OPENING)
-		return &g.ch.slot[id];
+	struct channel *c = b->bad ? NULL : sl_channel(id);
+	if (c && c->state == CH_OPENING)
+		return c;
 	rx_bad("answer for a channel that is not opening");
 	return NULL;
 }
@@ -6045,9 +6070,9 @@ static void rx_channel_open_failure(struct buf *b)
 	char why[160];
 	snprintf(why, sizeof why, "%s%s%.*s", reasons[code < sizeof reasons / sizeof reasons[0] ? code : 0], text.len ? ": " : "",
 		 (int)(text.len > 100 ? 100 : text.len), (const char *)text.p);
-	bool own = c->client >= 0 && g.mx.slot[c->client].own;
+	bool own = c->client >= 0 && sl_client(c->client)->own;
 	if ((c->kind == CH_SESSION && !own) || ch_is_proxied(c))	/* its client is told */
-		log_at(TP_VERBOSE, "channel %d: open failed: %s", ch_index(c), why);
+		log_at(TP_VERBOSE, "channel %d: open failed: %s", sl_channel_index(c), why);
 	else
 		fw_tried(c, why);
 	ch_become(c, c->client < 0 ? CH_DEAD : CH_REFUSED);
@@ -6136,7 +6161,7 @@ static void rx_exit_signal(struct channel *c, struct buf *b)
 	struct str name = buf_get_str(b);
 	c->flags &= (uint16_t)~CH_STATUS;
 	log_at(TP_VERBOSE, "channel %d: remote command ended by signal %.*s",
-	       ch_index(c), (int)(name.len > 32 ? 32 : name.len), (const char *)name.p);
+	       sl_channel_index(c), (int)(name.len > 32 ? 32 : name.len), (const char *)name.p);
 }
 
 /* The remote program reads no more; no EOF is sent back. */
@@ -6358,7 +6383,7 @@ static void as_forget(int8_t *slot)
  * forward, …), straight from the state: a reader that is slow costs no memory,
  * and what begins or ends between two pieces is told or is not.  The manual's
  * section REPORTS is the schema.
- * Calls ev_, buf_, req_, ch_, fw_, in_, px_, xf_. */
+ * Calls ev_, sl_, buf_, req_, ch_, fw_, in_, px_, xf_. */
 
 enum st_report { ST_NONE, ST_STATUS, ST_JSON, ST_METRICS, ST_LOG, ST_LOG_JSON, ST_WATCH, ST_REPORTS };
 static const char *const st_reports[ST_REPORTS] = {
@@ -6505,7 +6530,7 @@ static bool st_has_session(int i)
 
 static const char *st_session_state(const struct client *c)
 {
-	const struct channel *ch = c->channel >= 0 ? &g.ch.slot[c->channel] : NULL;
+	const struct channel *ch = sl_channel(c->channel);
 	if (!ch)
 		return "waiting";
 	if (ch->state < CH_OPEN)
@@ -6516,15 +6541,15 @@ static const char *st_session_state(const struct client *c)
 static uint32_t st_place(const struct client *c)
 {
 	uint32_t place = 1;
-	for (int i = 0; i < g.mx.end; i++)
-		place += st_is_waiting(&g.mx.slot[i]) && (int32_t)(g.mx.slot[i].ticket - c->ticket) < 0;
+	for_each_client(o)
+		place += st_is_waiting(o) && (int32_t)(o->ticket - c->ticket) < 0;
 	return place;
 }
 
 static const struct record *st_record(const struct client *c)
 {
 	static const struct record none;
-	int at = c->channel >= 0 ? g.ch.slot[c->channel].record : -1;
+	int at = c->channel >= 0 ? sl_channel(c->channel)->record : -1;
 	return at >= 0 ? &g.ch.record[at] : &none;
 }
 
@@ -6558,8 +6583,8 @@ static const char *st_forward_state(const struct forward *f)
 static int st_connections(const struct forward *f)
 {
 	int n = 0;
-	for (int i = 0; i < g.ch.end; i++)
-		n += g.ch.slot[i].state != CH_FREE && g.ch.slot[i].forward == f - g.fw.slot;
+	for_each_channel(c)
+		n += c->forward == sl_forward_index(f);
 	return n;
 }
 
@@ -6571,8 +6596,8 @@ static bool st_has_proxy(int i)
 static int st_proxied(int client)
 {
 	int n = 0;
-	for (int i = 0; i < g.ch.end; i++)
-		n += g.ch.slot[i].state != CH_FREE && ch_is_proxied(&g.ch.slot[i]) && g.ch.slot[i].client == client;
+	for_each_channel(c)
+		n += ch_is_proxied(c) && c->client == client;
 	return n;
 }
 
@@ -6698,11 +6723,11 @@ static void st_json_peer_of(struct buf *b, const struct client *c)
 static void st_json_session(struct buf *b, int i)
 {
 	const struct client *c = &g.mx.slot[i];
-	const struct channel *ch = c->channel >= 0 ? &g.ch.slot[c->channel] : NULL;
+	const struct channel *ch = sl_channel(c->channel);
 	const struct record *r = st_record(c);
 	st_open(b, NULL);
 	if (ch)
-		st_number(b, "id", ch_index(ch));
+		st_number(b, "id", sl_channel_index(ch));
 	else
 		st_text(b, "id", NULL);
 	st_text(b, "type", c->type == MUX_C_NEW_SESSION ? "session" : "stdio");
@@ -6951,8 +6976,8 @@ static const struct st_metric {
 static uint64_t st_metric(enum st_metric_value value)
 {
 	uint64_t active = 0;
-	for (int i = 0; i < FORWARDS; i++)
-		active += g.fw.slot[i].state == FW_ACTIVE;
+	for_each_forward(f)
+		active += f->state == FW_ACTIVE;
 	switch (value) {
 	case ST_UP:		return g.lk.state == LK_UP;
 	case ST_LINK_AGE:	return ev_seconds() - (g.lk.since ? g.lk.since : g.ev.begun);
@@ -7150,7 +7175,7 @@ static enum st_result st_next(struct client *c, struct buf *b)
  * Our clients and the mux messages (PROTOCOL.mux), one handler each, and their
  * table.  Frames are read byte-exactly, because descriptors follow between
  * them; while an answer is due or not yet written, nothing more is read.
- * Calls log_, rn_, ev_, buf_, req_, fd_, tx_, ch_, tt_, us_, fw_, in_, px_, xf_, as_, st_. */
+ * Calls log_, rn_, ev_, sl_, buf_, req_, fd_, tx_, ch_, tt_, us_, fw_, in_, px_, xf_, as_, st_. */
 
 static void mx_drop(struct client *c)
 {
@@ -7208,11 +7233,11 @@ static void mx_close_fds(struct client *c)
 /* Nobody but this client is there: what it leaves behind need not be waited for. */
 static bool mx_is_alone(const struct client *c)
 {
-	for (int i = 0; i < g.mx.end; i++)
-		if (g.mx.slot[i].phase != MX_FREE && &g.mx.slot[i] != c)
+	for_each_client(o)
+		if (o != c)
 			return false;
-	for (int i = 0; i < g.ch.end; i++)
-		if (g.ch.slot[i].state != CH_FREE && !ch_is_abandoned(&g.ch.slot[i]))
+	for_each_channel(ch)
+		if (!ch_is_abandoned(ch))
 			return false;
 	return true;
 }
@@ -7222,7 +7247,7 @@ static void mx_tell_opened(const struct client *c, const struct channel *ch)
 {
 	struct os_peer id = os_peer(c->fd);
 	if (ch->record >= 0)
-		ev_add((struct event){ .kind = EV_SESSION_OPENED, .n = { ch_index(ch), id.pid, (int32_t)id.uid } },
+		ev_add((struct event){ .kind = EV_SESSION_OPENED, .n = { sl_channel_index(ch), id.pid, (int32_t)id.uid } },
 		       st_record(c)->command);
 }
 
@@ -7234,22 +7259,22 @@ static void mx_tell_closed(const struct client *c, const struct channel *ch, int
 	if (ch->record >= 0)
 		ev_add((struct event){ .kind = EV_SESSION_CLOSED, .in = r->bytes[IN_BYTES],
 			.out = r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES],
-			.n = { ch_index(ch), id.pid, (int32_t)id.uid, status, (int32_t)(ev_seconds() - r->since) } }, r->command);
+			.n = { sl_channel_index(ch), id.pid, (int32_t)id.uid, status, (int32_t)(ev_seconds() - r->since) } }, r->command);
 }
 
 /* The reaper's part. */
 static void mx_free(struct client *c)
 {
 	if (c->channel >= 0) {
-		mx_tell_closed(c, &g.ch.slot[c->channel], -1);
-		ch_abandon(&g.ch.slot[c->channel]);
+		mx_tell_closed(c, sl_channel(c->channel), -1);
+		ch_abandon(sl_channel(c->channel));
 	}
 	if (c->forward >= 0) {			/* nobody asks for it any more */
-		g.fw.slot[c->forward].client = -1;
-		if (g.fw.slot[c->forward].state == FW_WAITING)
-			fw_free(&g.fw.slot[c->forward]);
+		sl_forward(c->forward)->client = -1;
+		if (sl_forward(c->forward)->state == FW_WAITING)
+			fw_free(sl_forward(c->forward));
 	}
-	tx_forget_probes((int)(c - g.mx.slot));
+	tx_forget_probes(sl_client_index(c));
 	as_forget(&c->ask);
 	if (px_is(c))
 		px_leave(c);
@@ -7591,11 +7616,11 @@ static void mx_open_fwd(struct client *c, struct buf *b)
 		mx_failure(c, f ? "Port forwarding failed: it is being set up" : "Port forwarding failed: too many forwards");
 		return;
 	}
-	c->forward = (int16_t)(f - g.fw.slot);
+	c->forward = sl_forward_index(f);
 	c->phase = MX_FORWARDING;
 	if (g.lk.state != LK_UP)
 		c->deadline = g.now + c->wait + 1;
-	f->client = (int16_t)(c - g.mx.slot);
+	f->client = sl_client_index(c);
 	f->uid = like.uid;
 	fw_start(f);
 }
@@ -7617,7 +7642,7 @@ static void mx_close_fwd(struct client *c, struct buf *b)
 /* The forward that a client waits for has its fate. */
 static void mx_forward_events(struct client *c)
 {
-	struct forward *f = &g.fw.slot[c->forward];
+	struct forward *f = sl_forward(c->forward);
 	if (!f->answered && c->deadline == 0 && g.lk.state != LK_UP && f->type == FW_REMOTE)
 		c->deadline = g.now + c->wait + 1;	/* the link went while it was asked */
 	if (!f->answered)
@@ -7633,7 +7658,7 @@ static void mx_forward_events(struct client *c)
 /* The link did not come up in time for the forward that c asked for. */
 static void mx_forward_expired(struct client *c)
 {
-	struct forward *f = &g.fw.slot[c->forward];
+	struct forward *f = sl_forward(c->forward);
 	if (f->state == FW_ASKED) {		/* the link came up in time: the server decides */
 		c->deadline = 0;
 		return;
@@ -7715,7 +7740,7 @@ static void mx_tell_state(struct client *c, bool up, const char *text)
 static void mx_state(struct client *c, struct buf *b)
 {
 	bool probe = buf_get_u32(b);
-	if (!probe || g.lk.state != LK_UP || !tx_keepalive(GLOBAL_PROBE, (int16_t)(c - g.mx.slot))) {
+	if (!probe || g.lk.state != LK_UP || !tx_keepalive(GLOBAL_PROBE, sl_client_index(c))) {
 		mx_tell_state(c, g.lk.state == LK_UP && !probe, in_state());
 		return;
 	}
@@ -7761,7 +7786,7 @@ static void mx_kill(struct client *c, struct buf *b)
 {
 	(void)b;
 	if (c->channel >= 0)
-		mx_send_signal(&g.ch.slot[c->channel], str_of("TERM"));
+		mx_send_signal(sl_channel(c->channel), str_of("TERM"));
 }
 
 /* A client of ours was continued after ~^Z. */
@@ -7769,7 +7794,7 @@ static void mx_resume(struct client *c, struct buf *b)
 {
 	(void)b;
 	if (c->channel >= 0)
-		g.ch.slot[c->channel].flags &= (uint16_t)~CH_SUSPENDED;
+		sl_channel(c->channel)->flags &= (uint16_t)~CH_SUSPENDED;
 }
 
 /* A report, in as many pieces as it has. */
@@ -7794,7 +7819,7 @@ static struct channel *mx_session_by(struct client *c, struct str number)
 	bool digits = number.len > 0 && number.len < 6;
 	for (uint32_t i = 0; i < number.len; i++)
 		digits &= isdigit(number.p[i]) != 0;
-	struct channel *ch = digits && id < (uint32_t)g.ch.end ? &g.ch.slot[id] : NULL;
+	struct channel *ch = digits ? sl_channel(id) : NULL;
 	if (ch && ch->kind == CH_SESSION && ch->state == CH_OPEN && ch->client >= 0)
 		return ch;
 	mx_failure(c, "there is no such session");
@@ -7806,7 +7831,7 @@ static void mx_signal(struct client *c, struct buf *b)
 {
 	struct str name = buf_get_str(b);
 	if (!b->bad && c->channel >= 0 && mx_is_signal(name))
-		mx_send_signal(&g.ch.slot[c->channel], name);
+		mx_send_signal(sl_channel(c->channel), name);
 }
 
 /* --- -O drain, hold, … ------------------------------------------------------ */
@@ -7820,9 +7845,9 @@ static void mx_drain(struct client *c, struct str a, struct str b)
 	g.mx.draining = true;
 	rn_stop(RN_WHEN_IDLE, g.rn.exit_code);
 	mx_ok(c);
-	for (int i = 0; i < g.mx.end; i++)	/* who waits has not begun */
-		if (g.mx.slot[i].phase == MX_QUEUED && g.mx.slot[i].type == MUX_C_NEW_SESSION)
-			mx_refuse(&g.mx.slot[i], "the master is draining");
+	for_each_client(o)	/* who waits has not begun */
+		if (o->phase == MX_QUEUED && o->type == MUX_C_NEW_SESSION)
+			mx_refuse(o, "the master is draining");
 }
 
 static void mx_hold(struct client *c, struct str a, struct str b)
@@ -7882,7 +7907,7 @@ static void mx_kill_session(struct client *c, struct str session, struct str b)
 	struct channel *ch = mx_session_by(c, session);
 	if (!ch)
 		return;
-	mx_drop(&g.mx.slot[ch->client]);
+	mx_drop(sl_client(ch->client));
 	mx_ok(c);
 }
 
@@ -8264,7 +8289,7 @@ static void mx_send_env(struct channel *ch, struct str s)
 	buf_put_str(b, (struct str){ s.p, name });
 	buf_put_str(b, (struct str){ equals + 1, s.len - name - 1 });
 	if (b->bad)
-		log_at(TP_VERBOSE, "channel %d: environment variable too long", ch_index(ch));
+		log_at(TP_VERBOSE, "channel %d: environment variable too long", sl_channel_index(ch));
 	else
 		tx_end(b);
 }
@@ -8323,7 +8348,7 @@ static void mx_request_session(struct client *c, struct channel *ch)
 /* Tells the client, whose descriptors are the channel's from here on. */
 static void mx_start(struct client *c, struct channel *ch)
 {
-	uint32_t sid = (uint32_t)ch_index(ch);
+	uint32_t sid = (uint32_t)sl_channel_index(ch);
 	fd_lend(&ch->end[CH_IN], c->fds[0]);
 	fd_lend(&ch->end[CH_OUT], c->fds[1]);
 	if (ch->kind == CH_SESSION)
@@ -8333,7 +8358,7 @@ static void mx_start(struct client *c, struct channel *ch)
 	if (ch->flags & CH_FAILED)	/* nobody will read it */
 		ch_end_input(ch);
 	mx_reply(c, MUX_S_SESSION_OPENED, c->rid, &sid, NULL);
-	log_at(TP_VERBOSE, "channel %d: session opened", ch_index(ch));
+	log_at(TP_VERBOSE, "channel %d: session opened", sl_channel_index(ch));
 	g.mx.opened += ch->kind == CH_SESSION;
 	mx_tell_opened(c, ch);
 	mx_next(c);
@@ -8423,7 +8448,7 @@ static bool mx_confirmed(struct client *c, struct channel *ch)
 /* What has happened to a client's session since the last turn. */
 static void mx_session_events(struct client *c)
 {
-	struct channel *ch = &g.ch.slot[c->channel];
+	struct channel *ch = sl_channel(c->channel);
 	uint32_t sid = (uint32_t)c->channel;
 	if (ch->state == CH_REFUSED) {
 		mx_refused(c, ch);
@@ -8459,11 +8484,9 @@ static void mx_session_events(struct client *c)
 static struct client *mx_oldest(enum mx_phase phase)
 {
 	struct client *first = NULL;
-	for (int i = 0; i < g.mx.end; i++) {
-		struct client *c = &g.mx.slot[i];
+	for_each_client(c)
 		if (c->phase == phase && !c->dead && (!first || (int32_t)(c->ticket - first->ticket) < 0))
 			first = c;
-	}
 	return first;
 }
 
@@ -8475,8 +8498,7 @@ static struct client *mx_next_to_open(void)
 	bool session = g.ch.sessions < g.ch.session_limit && g.now >= g.mx.open_after;
 	if (g.mx.held)
 		return NULL;
-	for (int i = 0; i < g.mx.end; i++) {
-		struct client *c = &g.mx.slot[i];
+	for_each_client(c) {
 		if (c->phase == MX_QUEUED && !c->dead && (session || c->type != MUX_C_NEW_SESSION) &&
 		    (!first || (int32_t)(c->ticket - first->ticket) < 0))
 			first = c;
@@ -8489,13 +8511,13 @@ static void mx_open(struct client *c, struct channel *ch)
 {
 	struct buf b = mx_body(c);
 	struct endpoint to;
-	ch->client = (int16_t)(c - g.mx.slot);
+	ch->client = sl_client_index(c);
 	ch->sender.weight = c->sender.weight;
-	c->channel = (int16_t)ch_index(ch);
+	c->channel = sl_channel_index(ch);
 	c->phase = MX_OPENING;
 	c->deadline = 0;
 	if (ch->kind == CH_SESSION)
-		tx_channel_open("session", ch_index(ch), ch->window, PACKET_MAX);
+		tx_channel_open("session", sl_channel_index(ch), ch->window, PACKET_MAX);
 	else if (mx_parse_stdio(&b, &to))
 		fw_open(ch, &to, "127.0.0.1", 65535);
 }
@@ -8504,8 +8526,8 @@ static void mx_open(struct client *c, struct channel *ch)
 static void mx_tell_place(struct client *c)
 {
 	uint32_t place = 1;
-	for (int i = 0; i < g.mx.end; i++)
-		place += g.mx.slot[i].phase == MX_QUEUED && (int32_t)(g.mx.slot[i].ticket - c->ticket) < 0;
+	for_each_client(o)
+		place += o->phase == MX_QUEUED && (int32_t)(o->ticket - c->ticket) < 0;
 	if (place == c->place || !mx_written(c))
 		return;
 	c->place = (uint16_t)place;
@@ -8523,8 +8545,8 @@ static bool mx_takes_reconnect(void)
 /* Nobody is here but watchers, or nobody at all. */
 static bool mx_only_watchers(void)
 {
-	for (int i = 0; i < g.mx.end; i++)
-		if (g.mx.slot[i].phase != MX_FREE && g.mx.slot[i].phase != MX_REPORTING)
+	for_each_client(c)
+		if (c->phase != MX_REPORTING)
 			return false;
 	return true;
 }
@@ -8552,9 +8574,9 @@ static void mx_admit(void)
 			break;
 		mx_open(c, ch);
 	}
-	for (int i = 0; i < g.mx.end; i++)
-		if (g.mx.slot[i].phase == MX_QUEUED && g.mx.slot[i].tell_place)
-			mx_tell_place(&g.mx.slot[i]);
+	for_each_client(o)
+		if (o->phase == MX_QUEUED && o->tell_place)
+			mx_tell_place(o);
 }
 
 /* Whether a request waits for the link. */
@@ -8581,7 +8603,7 @@ static void mx_expire(struct client *c)
 	else if (c->phase == MX_FORWARDING)
 		mx_forward_expired(c);
 	else if (c->phase == MX_PROBING) {
-		tx_forget_probes((int)(c - g.mx.slot));
+		tx_forget_probes(sl_client_index(c));
 		mx_tell_state(c, false, "the server does not answer");
 		mx_next(c);
 	} else
@@ -8639,8 +8661,8 @@ static void sd_end(void)
 static bool sd_is_shared(void)
 {
 	int n = 0;
-	for (int i = 0; i < g.ch.end; i++)
-		n += g.ch.slot[i].state == CH_OPENING || ch_is_open(&g.ch.slot[i]);
+	for_each_channel(c)
+		n += c->state == CH_OPENING || ch_is_open(c);
 	return n > 1;
 }
 
@@ -8891,9 +8913,9 @@ static void lk_leave(void)
 	g.lk.probe_at = 0;
 	sd_end();
 	tx_link_lost();
-	for (int i = 0; i < g.ch.end; i++)
-		if (g.ch.slot[i].state != CH_FREE && g.ch.slot[i].state != CH_DEAD)
-			ch_lose(&g.ch.slot[i]);
+	for_each_channel(c)
+		if (c->state != CH_DEAD)
+			ch_lose(c);
 }
 
 /* What has been done with the server, ever. */
@@ -9452,7 +9474,7 @@ static void hk_settle(void)
 /* ===== lp_ ================================================================
  * The loop: build the poll set from the state, poll, serve the transport, the
  * clients and the channels, settle what follows, reap.
- * Calls log_, rn_, ev_, rl_, fd_, sp_, cn_, ex_, ch_, tt_, us_, fw_, px_, xf_, rx_, mx_, sd_, lk_,
+ * Calls log_, rn_, ev_, rl_, sl_, fd_, sp_, cn_, ex_, ch_, tt_, us_, fw_, px_, xf_, rx_, mx_, sd_, lk_,
  * hk_. */
 
 enum lp_kind {
@@ -9561,32 +9583,28 @@ static void lp_earlier(int *timeout, int64_t deadline)
 
 /* One from whom nothing is wanted now is left out, or its hanging up would be
  * reported over and over. */
-static void lp_add_proxy(int index, int *timeout)
+static void lp_add_proxy(const struct client *c, int *timeout)
 {
-	const struct client *c = &g.mx.slot[index];
 	bool room = g.lk.state == LK_UP && tp_room() > 0;
 	short events = (short)((room && px_wants_read(c) ? POLLIN : 0) | (c->out_len || c->tail ? POLLOUT : 0));
 	if (room && px_wants_send(c))
 		sd_wait(&c->sender, timeout);
 	if (events)
-		lp_add(LP_CLIENT, index, 0, c->fd, events);
+		lp_add(LP_CLIENT, sl_client_index(c), 0, c->fd, events);
 }
 
 static void lp_add_clients(int *timeout)
 {
 	int n = 0;
-	for (int i = 0; i < g.mx.end; i++) {
-		const struct client *c = &g.mx.slot[i];
-		if (c->phase == MX_FREE)
-			continue;
+	for_each_client(c) {
 		n++;
 		lp_earlier(timeout, c->deadline);
 		if (c->phase == MX_NO_DESCRIPTOR && g.us.accept_after > g.now)
 			lp_earlier(timeout, g.us.accept_after);
 		if (px_is(c))
-			lp_add_proxy(i, timeout);
+			lp_add_proxy(c, timeout);
 		else
-			lp_add(LP_CLIENT, i, 0, c->fd, (short)((mx_wants_read(c) ? POLLIN : 0) | (mx_wants_write(c) ? POLLOUT : 0)));
+			lp_add(LP_CLIENT, sl_client_index(c), 0, c->fd, (short)((mx_wants_read(c) ? POLLIN : 0) | (mx_wants_write(c) ? POLLOUT : 0)));
 	}
 	if (g.us.listener < 0 || n == CLIENTS || !(fd_room(FD_SESSION) || fd_idle() < FD_SPARE))
 		return;
@@ -9598,9 +9616,9 @@ static void lp_add_clients(int *timeout)
 
 /* A socket that is read and written has one entry, LP_INPUT: the kernel refuses
  * a poll set with more entries than a process may have descriptors. */
-static void lp_add_channel(int i, bool room, int *timeout)
+static void lp_add_channel(const struct channel *c, bool room, int *timeout)
 {
-	const struct channel *c = &g.ch.slot[i];
+	int i = sl_channel_index(c);
 	short in = 0, out = ch_wants_write(c, CH_OUT) ? POLLOUT : 0;
 	int input = fd_of(c, CH_IN);
 	bool one = input == fd_of(c, CH_OUT);
@@ -9621,13 +9639,10 @@ static void lp_add_channel(int i, bool room, int *timeout)
 static void lp_add_channels(int *timeout)
 {
 	bool room = g.lk.state == LK_UP && tp_room() > 0;
-	for (int i = 0; i < g.ch.end; i++) {
-		const struct channel *c = &g.ch.slot[i];
-		if (c->state == CH_FREE)
-			continue;
+	for_each_channel(c) {
 		if (ch_is_socket(c) && c->connector < 0 && c->state < CH_OPEN)
 			lp_earlier(timeout, c->deadline);
-		lp_add_channel(i, room, timeout);
+		lp_add_channel(c, room, timeout);
 	}
 }
 
@@ -9647,20 +9662,18 @@ static void lp_add_forwards(int *timeout)
 	bool room = fw_wants_accept() || lk_may_hasten();
 	if (!room && g.now < g.fw.accept_after)
 		lp_earlier(timeout, g.fw.accept_after);
-	for (int i = 0; i < CONNECTORS; i++) {
-		const struct connector *c = &g.cn.slot[i];
-		if (cn_events(c)) {
-			lp_add(LP_CONNECTOR, i, 0, c->fd, cn_events(c));
-			lp_earlier(timeout, c->attempt_deadline);
+	for_each_connector(k)
+		if (cn_events(k)) {
+			lp_add(LP_CONNECTOR, (int)(k - g.cn.slot), 0, k->fd, cn_events(k));
+			lp_earlier(timeout, k->attempt_deadline);
 		}
-	}
-	for (int i = 0; i < FORWARDS; i++)
-		if (g.lk.logins > 0 && fw_is_due(&g.fw.slot[i]))
-			lp_earlier(timeout, g.fw.slot[i].retry_at ? g.fw.slot[i].retry_at : 1);
-	for (int i = 0; room && i < FORWARDS; i++)
-		for (int k = 0; k < FW_SOCKETS; k++)
-			if (g.fw.slot[i].state == FW_ACTIVE && g.fw.slot[i].socket[k] >= 0)
-				lp_add(LP_FORWARD, i, k, g.fw.slot[i].socket[k], POLLIN);
+	for_each_forward(f)
+		if (g.lk.logins > 0 && fw_is_due(f))
+			lp_earlier(timeout, f->retry_at ? f->retry_at : 1);
+	for_each_forward(f)
+		for (int k = 0; room && k < FW_SOCKETS; k++)
+			if (f->state == FW_ACTIVE && f->socket[k] >= 0)
+				lp_add(LP_FORWARD, sl_forward_index(f), k, f->socket[k], POLLIN);
 }
 
 /* Fills g.lp.poll; returns poll()'s timeout. */
@@ -9701,9 +9714,9 @@ static int lp_build(void)
 	lp_earlier(&timeout, hk_due());
 	lp_earlier(&timeout, g.lp.stop_deadline);
 	lp_earlier(&timeout, g.lp.idle_at);
-	for (int i = 0; i < PROGRAMS; i++)
-		if (g.ex.slot[i].state == EX_RUNNING)
-			lp_earlier(&timeout, g.ex.slot[i].deadline);
+	for_each_program(o)
+		if (o->state == EX_RUNNING)
+			lp_earlier(&timeout, o->deadline);
 	lp_add_clients(&timeout);
 	lp_add_channels(&timeout);
 	lp_add_forwards(&timeout);
@@ -9742,7 +9755,7 @@ static void lp_serve_client(struct client *c, short revents)
 		if (revents & POLLOUT)
 			px_pump(c);
 		if (revents & (POLLIN | POLLHUP | POLLERR))
-			sd_announce(CHANNELS + (int)(c - g.mx.slot), c->fd);
+			sd_announce(CHANNELS + sl_client_index(c), c->fd);
 		return;
 	}
 	if (revents & POLLOUT)
@@ -9759,7 +9772,7 @@ static void lp_serve_input(struct channel *c, short events, short revents)
 		if (c->state == CH_SOCKS_LOCAL)
 			fw_socks_local(c, revents & (POLLRDHUP | POLLHUP | POLLERR));
 		else if (fd_of(c, CH_IN) >= 0)
-			sd_announce(ch_index(c), c->end[CH_IN].fd);
+			sd_announce(sl_channel_index(c), c->end[CH_IN].fd);
 	}
 	if (events & POLLOUT && revents & ~POLLIN && ch_wants_write(c, CH_OUT))
 		ch_write(c, CH_OUT);
@@ -9824,9 +9837,8 @@ static void lp_settle(void)
 	}
 	if (g.lk.state != LK_UP || !tp_info()->exchanging)
 		ch_settle_all();
-	for (int i = 0; i < g.mx.end; i++) {
-		struct client *c = &g.mx.slot[i];
-		if (c->phase == MX_FREE || c->dead)
+	for_each_client(c) {
+		if (c->dead)
 			continue;
 		if (c->phase == MX_ASKING)
 			mx_ask_events(c);
@@ -9852,14 +9864,14 @@ static void lp_settle(void)
 
 static void lp_reap(void)
 {
-	for (int i = g.mx.end - 1; i >= 0; i--)
-		if (g.mx.slot[i].phase != MX_FREE && g.mx.slot[i].dead) {
-			mx_free(&g.mx.slot[i]);
+	for_each_client(c)
+		if (c->dead) {
+			mx_free(c);
 			rn_again();
 		}
-	for (int i = g.ch.end - 1; i >= 0; i--)
-		if (g.ch.slot[i].state == CH_DEAD) {
-			ch_free(&g.ch.slot[i]);
+	for_each_channel(c)
+		if (c->state == CH_DEAD) {
+			ch_free(c);
 			rn_again();
 		}
 }
@@ -9892,10 +9904,10 @@ static bool lp_stopped(void)
 		return false;
 	if (g.lp.stop_deadline == 0)
 		lp_begin_stop();
-	for (int i = 0; i < g.mx.end; i++)	/* who neither waits for output nor an answer goes now */
-		if (g.mx.slot[i].phase != MX_FREE && g.mx.slot[i].channel < 0 && !mx_wants_write(&g.mx.slot[i]) &&
-		    g.mx.slot[i].tail == 0) {
-			mx_drop(&g.mx.slot[i]);
+	for_each_client(c)	/* who neither waits for output nor an answer goes now */
+		if (c->channel < 0 && !mx_wants_write(c) &&
+		    c->tail == 0) {
+			mx_drop(c);
 			rn_again();
 		}
 	return (g.mx.end == 0 && g.ch.end == 0) || g.now >= g.lp.stop_deadline;
@@ -9942,9 +9954,9 @@ static void lp_turn(void)
 	for (int i = 0; i < g.lp.n_poll; i++)
 		if (g.lp.poll[i].revents)
 			lp_serve(&g.lp.owner[i], &g.lp.poll[i]);
-	for (int i = 0; i < CONNECTORS; i++)
-		if (cn_events(&g.cn.slot[i]))
-			cn_service(&g.cn.slot[i], 0, g.now);	/* its deadlines */
+	for_each_connector(k)
+		if (cn_events(k))
+			cn_service(k, 0, g.now);	/* its deadlines */
 	lp_settle();
 	lp_reap();
 	lp_check();
@@ -9957,14 +9969,13 @@ static bool lp_may_split(void)
 {
 	if (g.lp.split == LP_STAYS || g.lp.has_split || g.lk.state != LK_UP || g.rn.stop != RN_RUN)
 		return false;
-	bool full = g.mx.end == CLIENTS;
-	for (int i = 0; i < g.mx.end; i++)
-		full &= g.mx.slot[i].phase != MX_FREE;
-	if (full)
+	int n = 0;
+	for_each_client(c)
+		n++;
+	if (n == CLIENTS)
 		return false;		/* our own half is a client, too */
-	for (int i = 0; i < FORWARDS; i++) {
-		const struct forward *f = &g.fw.slot[i];
-		bool open = f->state != FW_FREE && f->state != FW_ACTIVE && (f->state != FW_WAITING || f->tries == 0);
+	for_each_forward(f) {
+		bool open = f->state != FW_ACTIVE && (f->state != FW_WAITING || f->tries == 0);
 		bool failed = f->state == FW_WAITING && f->tries > 0;	/* it may be the end of us */
 		if ((open && (f->type != FW_REMOTE || g.op.exit_on_forward_failure)) || (failed && g.op.exit_on_forward_failure))
 			return false;
@@ -9988,8 +9999,8 @@ static void lp_be_master(int own)
 {
 	bool detached = g.lp.split == LP_DETACHES || g.op.background || (us_persists() && g.us.bound);
 	g.lp.has_split = true;
-	for (int i = 0; i < CONNECTORS; i++)
-		g.cn.slot[i].pid = 0;
+	for_each_connector(k)
+		k->pid = 0;
 	if (own >= 0) {
 		fd_nonblock(own);
 		mx_add(own)->own = true;
@@ -10057,14 +10068,13 @@ static int lp_run(void)
 			return 0;
 		lp_confine();
 	} while (!lp_stopped());
-	for (int i = 0; i < g.mx.end; i++)
-		mx_drop(&g.mx.slot[i]);
+	for_each_client(c)
+		mx_drop(c);
 	lp_reap();
-	for (int i = 0; i < FORWARDS; i++)
-		if (g.fw.slot[i].state != FW_FREE)
-			fw_free(&g.fw.slot[i]);
-	for (int i = 0; i < PROGRAMS; i++)
-		ex_stop(&g.ex.slot[i]);
+	for_each_forward(f)
+		fw_free(f);
+	for_each_program(p)
+		ex_stop(p);
 	fd_give_all_back();
 	return g.rn.exit_code;
 }
@@ -10598,9 +10608,8 @@ static bool cl_forwards(enum mux_type type, bool print)
 {
 	bool ok = true;
 	for (int remote = 0; remote < 2; remote++)
-		for (int i = 0; i < FORWARDS; i++) {
-			const struct forward *f = &g.fw.slot[i];
-			if (f->state == FW_FREE || (f->type == FW_REMOTE) != remote || cl_forward(f, type, print))
+		for_each_forward(f) {
+			if ((f->type == FW_REMOTE) != remote || cl_forward(f, type, print))
 				continue;
 			cl_say("sshmux: master %sforward request failed", type == MUX_C_OPEN_FWD ? "" : "cancel ");
 			ok = false;
@@ -12988,9 +12997,9 @@ static void cf_resolve(void)
 		g.op.proxy_command = NULL;
 	cf_resolve_path();
 	cf_resolve_command();
-	for (int i = 0; i < FORWARDS; i++)
+	for_each_forward(f)
 		if (g.op.clear_forwards || g.op.stdio_forward)
-			g.fw.slot[i].state = FW_FREE;
+			f->state = FW_FREE;
 }
 
 static void cf_default_paths(struct list *l, const char *const *paths)
@@ -13208,9 +13217,8 @@ static void cf_print_endpoint(const struct endpoint *e, bool listens)
 
 static void cf_print_forwards(const char *name, enum fw_type type)
 {
-	for (int i = 0; i < FORWARDS; i++) {
-		const struct forward *f = &g.fw.slot[i];
-		if (f->state == FW_FREE || f->type != type)
+	for_each_forward(f) {
+		if (f->type != type)
 			continue;
 		printf("%s", name);
 		cf_print_endpoint(&f->listen, true);

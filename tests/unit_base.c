@@ -50,7 +50,7 @@ static uint8_t pool_byte(int channel, int stream, uint32_t n)
 static void pool_arrive(struct channel *c, struct pool_model *m)
 {
 	static uint8_t bytes[WINDOW_POOL];
-	int s = (int)rnd(CH_STREAMS), id = ch_index(c);
+	int s = (int)rnd(CH_STREAMS), id = sl_channel_index(c);
 	uint32_t n = c->window ? rnd(c->window + 1) : 0;
 	if (rnd(3) == 0)
 		n = n > 3 ? 3 : n;
@@ -74,7 +74,7 @@ static bool pool_take(struct channel *c, struct pool_model *m)
 	bool same = most <= c->queue[s].len && (pieces > 0 || c->queue[s].len == 0);
 	for (int i = 0; i < pieces; i++)
 		for (size_t k = 0; k < iov[i].iov_len && at < n; k++, at++)
-			same = same && ((uint8_t *)iov[i].iov_base)[k] == pool_byte(ch_index(c), s, m->taken[s] + at);
+			same = same && ((uint8_t *)iov[i].iov_base)[k] == pool_byte(sl_channel_index(c), s, m->taken[s] + at);
 	pool_drop(&c->queue[s], n);
 	m->taken[s] += n;
 	pool_account(c);
@@ -110,15 +110,15 @@ static const char *pool_step(struct pool_model *m)
 		if (c && c->window < WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1))
 			return "a newcomer got less than the minimum";
 		if (c)
-			m[ch_index(c)] = (struct pool_model){ { 0 }, { 0 } };
+			m[sl_channel_index(c)] = (struct pool_model){ { 0 }, { 0 } };
 		return NULL;
 	}
 	switch (rnd(10)) {
 	case 0: case 1: case 2:
-		pool_arrive(c, &m[ch_index(c)]);
+		pool_arrive(c, &m[sl_channel_index(c)]);
 		break;
 	case 3: case 4: case 5: case 6:
-		return pool_take(c, &m[ch_index(c)]) ? NULL : "bytes in disorder";
+		return pool_take(c, &m[sl_channel_index(c)]) ? NULL : "bytes in disorder";
 	case 7: case 8:
 		pool_promise(c);
 		break;
