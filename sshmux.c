@@ -44,19 +44,47 @@
  *   cf_        configuration files, what follows from all options, -G
  *   main
  *
- * Invariants.
- *  1. After start-up nothing allocates; every table and buffer is in `g`.
+ * A byte goes from a client's stdin to the server: the client has lent the
+ * descriptor (mx_start); lp_add_channel() puts it into the poll set while the server
+ * has a window for it (ch_wants_read); poll() finds it readable, sd_announce() notes
+ * whose it is; sd_send() gives that channel its turn, ch_read() reads the byte
+ * straight into the message that is being built, ch_send() heads and tp_send()
+ * encrypts it, tp_flush() writes it.  One from the server: tp_service() reads,
+ * tp_recv() hands out a message, rx_message() finds its handler; rx_data() takes it
+ * off the window, ch_deliver() writes it at once, or pool_put() keeps it until
+ * poll() says that the reader takes more (ch_write); ch_credit() then promises the
+ * server its place again.
+ *
+ * A session: us_accept() takes the connection, mx_add() greets with HELLO; mx_read()
+ * collects frame and descriptors, mx_dispatch() calls mx_new_session(), mx_queue()
+ * makes it wait its turn; mx_admit() opens a channel (CH_OPENING); the server's
+ * CONFIRMATION makes it CH_CONFIRMED, mx_confirmed() asks for terminal, environment
+ * and command (CH_STARTING), mx_start() tells SESSION_OPENED (CH_OPEN).  At the end
+ * come exit-status, EOF and CLOSE; ch_settle() answers, and once all is delivered
+ * it is CH_ENDED; mx_session_events() tells EXIT_MESSAGE, lp_reap() frees channel
+ * and client.
+ *
+ * Invariants.  tests/checks.c recomputes 3, 4 and 8, all links between slots and
+ * the channels' lives after each turn of a build with CHECKS.
+ *  1. After start-up nothing allocates, the transport only inside its arena.  The
+ *     state is in `g`.  Outside stand the options' texts (op_store), buffers of one
+ *     function that hold nothing between turns, or a text until its next call, and
+ *     `cl`, the client, which is another process.
  *  2. Only poll() blocks.  Our own descriptors are non-blocking.  Passed ones,
  *     whose flags their owners share, are used through a description of our own
  *     (pipes, terminals) or by MSG_DONTWAIT (sockets); where neither is possible
  *     O_NONBLOCK is set, and put back on every way out.
- *  3. Handlers mark, only lp_reap() frees.
+ *  3. Handlers mark; lp_reap() alone frees channels and clients.  A forward goes
+ *     by fw_free(), when no client waits for it and no request about it is out.
  *  4. The bytes buffered for readers plus the windows advertised never exceed
  *     the window pool (see pool_): a reader that stops harms nobody.
  *  5. Local input is read only when the network has a place for it.
  *  6. A bad client loses its own connection.  A bad server loses the link.  A
  *     broken invariant aborts.
- *  7. Every loop has a bound, every wait a deadline on the monotonic clock.
+ *  7. Every loop has a bound.  Every wait has a deadline on the monotonic clock, but
+ *     for what is to last: an open channel, a greeted client, and an answer of the
+ *     server (MX_OPENING, FW_ASKED), which comes as long as the link stands; lk_
+ *     finds out whether it does.  Our client waits as its user does (--timeout).
  *  8. Answers that SSH does not label are matched through one queue each.
  *
  * tp_ is port/transport.h, os_ is port/linux.h: what carries the packets, and the
@@ -7203,8 +7231,10 @@ static void mx_put_hello(struct buf *b, bool master)
 static struct client *mx_add(int fd)
 {
 	int i = 0;
-	while (g.mx.slot[i].phase != MX_FREE)	/* the caller knows of a free one */
+	while (i < CLIENTS && g.mx.slot[i].phase != MX_FREE)
 		i++;
+	if (i == CLIENTS)		/* the caller knows of a free one */
+		log_abort("more clients than CLIENTS");
 	struct client *c = &g.mx.slot[i];
 	memset(c, 0, sizeof *c);
 	c->fd = fd;
@@ -8612,6 +8642,22 @@ static void mx_expire(struct client *c)
 
 /* ===== sd_ ================================================================
  * The scheduler: which channel or proxy client sends next, and how much.
+ *
+ * Why a keystroke never waits for bulk.  There are four places where it could:
+ *  1. Unread, while others have their turn.  A terminal's input, and whatever is
+ *     SHORT_INPUT or less, is announced as SD_SHORT and goes first in each round; a
+ *     turn is a quantum at most, and after ROUNDS poll() looks for new input.
+ *  2. Unread, for want of room in our queue.  Bulk may fill `queue` bytes of it, the
+ *     rest up to `room` is kept (sd_room): short input finds room.
+ *  3. In our queue.  While several channels are open bulk comes in bursts of one
+ *     BULK_PACKET, and the next one waits until the kernel has sent the last
+ *     (sd_shape); they grow only while the kernel always has.
+ *  4. In the kernel's.  It takes no more than NET_UNSENT_SHARED that it has not sent
+ *     (sd_set_unsent), and while it has as much no bulk is queued (`backlogged`).
+ * So what is before a keystroke is one burst in our queue and NET_UNSENT_SHARED bytes
+ * in the kernel's, however much others send.  SD_FAST gives that up for throughput,
+ * but only while no terminal is open and nothing short came for QUIET_MS, and what
+ * waits then is what the network takes in FAST_MS.  SD_ALONE has nobody to wait for.
  * Calls rl_, ch_, tt_, es_, px_. */
 
 #define PACE_MS 20		/* the network's pace is measured over so long a time */
@@ -9566,6 +9612,8 @@ static void lp_signals(void)
 
 static void lp_add(enum lp_kind kind, int index, int stream, int fd, short events)
 {
+	if (g.lp.n_poll == POLLFDS)
+		log_abort("more descriptors than POLLFDS");
 	g.lp.owner[g.lp.n_poll] = (struct lp_owner){ (uint8_t)kind, (uint8_t)stream, (uint16_t)index };
 	g.lp.poll[g.lp.n_poll++] = (struct pollfd){ .fd = fd, .events = events };
 }
