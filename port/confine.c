@@ -44,8 +44,8 @@ pid_t confine_fork_sibling(void)
 #define CONFINE_ARCH 0xc00000f3u
 #endif
 
-/* Sanitizers make calls of their own. */
-#if defined __SANITIZE_ADDRESS__
+/* Sanitizers, and the counters of `make coverage`, make calls of their own. */
+#if defined __SANITIZE_ADDRESS__ || defined COUNTED
 #undef CONFINE_ARCH
 #endif
 #ifdef __has_feature

@@ -92,7 +92,7 @@ elif ! is_new "$objects/sshmux.o"; then
 	skip "no malloc" "make static has not been run since the last change"
 else
 	musl-gcc -std=c11 -O1 -fno-builtin -D_GNU_SOURCE -static -no-pie -o "$T/static" "$TESTDIR/nomalloc.c" \
-		"$objects/sshmux.o" "$objects/libtransport.a" && watched "$T/static"
+		"$objects/sshmux.o" "$objects/linux.o" "$objects/confine.o" "$objects/libtransport.a" && watched "$T/static"
 fi
 
 LABEL=
