@@ -128,16 +128,26 @@
 #define WINDOW_MIN_BLOCKS 3
 #endif
 
-/* Window that a new channel starts with: this part of what it may have, and no
- * more than WINDOW_START.  A channel whose server is silent keeps it, so more for
- * each is less for those that come later; it is four times as large after each
- * round trip that its reader keeps up with.
+/* Window that a new channel starts with: WINDOW_START while no more than
+ * WINDOW_EARLY percent of the pool's free part are promised; then the WINDOW_SHAREth
+ * part of what it may have, which is four times as large after each round trip that
+ * its reader keeps up with.  A channel whose server is silent keeps its window, so
+ * more for the first is less for those that come later.
  * Cost nothing. */
 #ifndef WINDOW_SHARE
 #define WINDOW_SHARE BY_PROFILE(16, 32)
 #endif
 #ifndef WINDOW_START
-#define WINDOW_START (32 * 1024)
+#define WINDOW_START (BY_PROFILE(12, 256) * 1024)
+#endif
+#ifndef WINDOW_EARLY
+#define WINDOW_EARLY BY_PROFILE(40, 72)
+#endif
+
+/* After so many seconds without data a window is not filled up again beyond what
+ * WINDOW_SHARE gives.  Costs nothing. */
+#ifndef WINDOW_SILENCE
+#define WINDOW_SILENCE 5
 #endif
 
 /* Channel requests of the server (exit-status, exit-signal) that wait for a
@@ -473,6 +483,8 @@
 	LIMIT(WINDOW_MIN_BLOCKS, 3, 64) \
 	LIMIT(WINDOW_SHARE, 1, 1024) \
 	LIMIT(WINDOW_START, 1024, 4194304) \
+	LIMIT(WINDOW_EARLY, 0, 90) \
+	LIMIT(WINDOW_SILENCE, 1, 3600) \
 	LIMIT(PROXY_STORE, 40, 255) \
 	LIMIT(ARENA_SIZE, 49152, 1048576) \
 	LIMIT(RSA_BITS_MAX, 2048, 4096) \

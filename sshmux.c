@@ -251,6 +251,7 @@ struct sender {
 	uint32_t quantum;		/* bytes it may still send in its turn */
 	uint8_t input;			/* enum sd_input */
 	uint8_t weight;			/* enum sd_weight */
+	uint16_t heard;			/* ch_: ev_seconds() as data came the last time, its low bits */
 };
 
 /* Senders are numbered: the channels, then the clients, of which those in proxy
@@ -1451,13 +1452,22 @@ static uint32_t pool_limit(const struct channel *c)
 	return blocks * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1);
 }
 
-/* The window that c begins with, which it holds for as long as nothing comes. */
+/* What a channel has to prove its speed with: a small part of what it may have. */
+static uint32_t pool_small(const struct channel *c)
+{
+	uint32_t small = pool_limit(c) / WINDOW_SHARE, least = WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1);
+	return small < least ? least : small < WINDOW_START ? small : WINDOW_START;
+}
+
+/* The window that c begins with, which it holds for as long as nothing comes: a large
+ * one while WINDOW_EARLY percent of the pool are not taken. */
 static uint32_t pool_start(const struct channel *c)
 {
-	uint32_t limit = pool_limit(c), start = limit / WINDOW_SHARE;
-	if (start < WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1))
-		return WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1);
-	return start < WINDOW_START ? start : WINDOW_START;
+	uint32_t early = (WINDOW_BLOCKS - WINDOW_RESERVED) * WINDOW_EARLY / 100, small = pool_small(c), limit = pool_limit(c);
+	uint32_t start = g.pool.shared < early ? (early - g.pool.shared) * WINDOW_BLOCK : 0;
+	start = start < WINDOW_START ? start : WINDOW_START;
+	start = start < limit ? start : limit;
+	return start > small ? start : small;
 }
 
 /* How many more bytes c may promise or buffer. */
@@ -2699,6 +2709,7 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	for (int k = 0; k < CH_ENDS && kind != CH_PROXY; k++)
 		c->end[k].fd = -1;
 	c->window = c->window_target = ch_first_window(c);
+	c->sender.heard = (uint16_t)ev_seconds();
 	pool_account(c);
 	g.ch.sessions += kind == CH_SESSION;
 	ev_used(TABLE_SESSIONS, (uint32_t)g.ch.sessions);
@@ -2833,6 +2844,19 @@ static enum ch_request ch_answered(struct channel *c)
 	memmove(c->request, c->request + 1, CH_REQUESTS - 1);
 	c->request[CH_REQUESTS - 1] = CH_RQ_NONE;
 	return first;
+}
+
+/* Data came.  After a silence the window is not filled up again beyond what c had to
+ * begin with if it were the last of many. */
+static void ch_heard(struct channel *c)
+{
+	uint16_t now = (uint16_t)ev_seconds();
+	uint32_t small = pool_small(c);
+	if ((uint16_t)(now - c->sender.heard) > WINDOW_SILENCE && c->window_target > small) {
+		c->window_target = small;
+		c->consumed = 0;
+	}
+	c->sender.heard = now;
 }
 
 /* Writes what waits for stream s as far as its reader takes it. */
@@ -6130,6 +6154,7 @@ static void rx_data(struct channel *c, int stream, struct str data)
 		rx_bad("more data than the window allows");
 		return;
 	}
+	ch_heard(c);
 	c->window += over;
 	c->window -= data.len;
 	if (stream < CH_STREAMS && c->rcvd == CH_FLOWS)

@@ -107,6 +107,37 @@ ten() {
 	stop_server
 }
 
+# windows: of all channels, in their order
+windows() { "$SSHMUX" -S "$CTL" -O channels x | sed -n 's,.* i[0-9]*/\([0-9]*\) .*,\1,p'; }
+
+# The first sessions begin with large windows, those of the others are small; one
+# that is not used for a while is not filled up again.
+begins() {
+	[ "$MASTER" != stock ] || return 0
+	start_sshd
+	need_master
+	hold 3
+	large=$("$SSHMUX" -V | grep -q 'default profile' && echo 256000 || echo 6000)
+	works "the first of three sessions begin with large windows ($(windows | tr '\n' ' '))" \
+		test "$(windows | head -n 2 | sort -n | head -n 1)" -ge $large
+	release
+	mkfifo "$T/word"
+	(exec 9<&-; CLIENT=ssh; exec_client x "read a; head -c 3000 /dev/zero; read b" <"$T/word" >"$T/said" 2>&1) &
+	ends_later $!
+	exec 8>"$T/word"
+	wait_for 30 opened
+	first=$(windows)
+	sleep 7		# a silence is what is asked for
+	echo a >&8
+	wait_for 30 bigger "$T/said" 3000
+	works "after a silence a window is used, not filled up ($first, then $(windows))" test "$(windows)" -le $((first - 3000))
+	exec 8>&-
+	rm -f "$T/word"
+	stop_master
+	stop_server
+}
+opened() { [ -n "$(windows)" ]; }
+
 # The windows of sessions that say nothing leave a newcomer enough to work with.
 idle() {
 	start_sshd
@@ -116,7 +147,7 @@ idle() {
 	holders="$holders $!"
 	ends_later $!
 	works "beside 30 idle sessions: 4 MB come" wait_for 60 bigger "$T/much" 4000000
-	widest=$("$SSHMUX" -S "$CTL" -O channels x | sed -n 's,.* i[0-9]*/\([0-9]*\) .*,\1,p' | sort -n | tail -n 1)
+	widest=$(windows | tail -n 1)
 	works "beside 30 idle sessions: the window grows (${widest:-0})" test "${widest:-0}" -ge 4096
 	release
 	stop_master
@@ -241,7 +272,7 @@ rests() {
 	[ "$was" = "$settled" ]
 }
 
-for part in ${PARTS:-ten idle readers shares}; do
+for part in ${PARTS:-ten begins idle readers shares}; do
 	if [ $part = readers ]; then
 		for server in sshd dropbear; do
 			LABEL="$server: "
