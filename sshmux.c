@@ -6181,10 +6181,12 @@ static void rx_channel_extended_data(struct buf *b)
 		rx_data(c, type == SSH_EXTENDED_DATA_STDERR ? CH_ERR : CH_STREAMS, data);
 }
 
+/* Conch says so before the data that wait for our window; its CLOSE comes after them
+ * (CHAN-eof-early). */
 static void rx_channel_eof(struct buf *b)
 {
 	struct channel *c = rx_channel(b);
-	if (!c)
+	if (!c || (c->kind == CH_SESSION && tx_peer_is("Twisted")))
 		return;
 	c->rcvd = CH_EOF;
 	c->px.owed |= c->kind == CH_PROXY ? PX_EOF : 0;

@@ -93,6 +93,18 @@ static void unit_flow_streams(void)
 	check(!fake_take(), "flow: no eow for other servers");
 	session_close(&s);
 	check_clean("flow: no eow");
+	world_begin();
+	fake.info.peer_version = "SSH-2.0-Twisted_22.4.0";
+	session_open(&s, 1000, 1000);
+	fake_put(SSH_CHANNEL_EOF, "u", (uint32_t)s.id);
+	world_run();
+	fake_put(SSH_CHANNEL_DATA, "us", (uint32_t)s.id, "late");
+	world_run();
+	check(read(s.out, out, sizeof out) == 4, "flow: Conch's EOF does not cut off what waits for our window");
+	session_finish(&s, 3);
+	check(session_ended(&s, 3) && read(s.out, out, sizeof out) == 0, "flow: its CLOSE is the end");
+	session_close(&s);
+	check_clean("flow: an early EOF");
 }
 
 /* Windows grow while the reader keeps up, and are never more than promised. */
