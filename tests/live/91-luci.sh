@@ -179,7 +179,7 @@ views() {
 		skip "the views in a browser" "no chromium-headless-shell, and it could not be installed"
 		return
 	fi
-	PYTHONDONTWRITEBYTECODE=1 timeout 120 python3 "$TESTDIR/openwrt/luci/views.py" "$browser" "$T/browser" "$T/report" \
+	PYTHONDONTWRITEBYTECODE=1 timeout 300 python3 "$TESTDIR/openwrt/luci/views.py" "$browser" "$T/browser" "$T/report" \
 		${PICTURES:+"$PICTURES"} >"$T/views" 2>"$T/views.err" || not_ok "the views: $(tail -n 3 "$T/views.err")"
 	while read -r line; do
 		case $line in
