@@ -81,14 +81,14 @@
  * A longer one is answered with FAILURE "request too long".
  * Cost: see REQUEST_POOL. */
 #ifndef REQUEST_MAX
-#define REQUEST_MAX 25088
+#define REQUEST_MAX BY_PROFILE(25088, 100352)
 #endif
 
 /* Where request bodies wait until their channel is open, each in as many bytes
  * as it has.  While it is full, further requests stay unread in their sockets.
  * Cost: REQUEST_POOL bytes. */
 #ifndef REQUEST_POOL
-#define REQUEST_POOL (BY_PROFILE(2, 8) * REQUEST_MAX)
+#define REQUEST_POOL BY_PROFILE(50176, 200704)
 #endif
 
 /* Requests held in REQUEST_POOL at once.

@@ -35,9 +35,28 @@ environment() {
 }
 
 over_long() {
-	plays "a command of 100,000 bytes is refused" hello expect 1 ... $SESSION +100000 \
+	plays "a command of 200,000 bytes is refused" hello expect 1 ... $SESSION +200000 \
 		fd 0 1 2 expect 0x80000003 1 ':*'
 	alive "the master lives after it"
+}
+
+# large WORD...: 30 KB of command and 60 KB of environment; how many variables came
+large() {
+	(
+		n=0
+		while [ $n -lt 60 ]; do
+			n=$((n + 1))
+			export "TEST_$n=$(printf %01000d 0)"
+		done
+		"$SSHMUX" -F none "$@" -o 'SendEnv=TEST_*' x ": $(printf %030000d 0); env | grep -c '^TEST_[0-9]'" 2>&1 </dev/null
+	)
+}
+
+large_ones() {
+	usual
+	is "30 KB of command, 60 KB of environment: through the master" "$(large -S "$CTL")" 60
+	is "30 KB of command, 60 KB of environment: by a login of its own" \
+		"$(large -S none -p "$PORT" -l "$ME" $USUAL -o HostName=127.0.0.1)" 60
 }
 
 # As many as the profile is for
@@ -90,6 +109,7 @@ for server in sshd dropbear; do
 	[ "$MASTER" = stock ] || over_long
 	if [ $server = sshd ]; then
 		environment
+		[ $most$MASTER != 64sshmux ] || large_ones
 	fi
 	stop_master
 	stop_server
