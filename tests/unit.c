@@ -68,6 +68,7 @@ static void check_clean(const char *after)
 #include "unit_xf.c"
 #include "unit_op.c"
 #include "unit_text.c"
+#include "unit_status.c"
 #include "unit_small.c"
 
 /* With a word on the command line only the groups whose name holds it. */
@@ -76,7 +77,7 @@ int main(int argc, char **argv)
 	static const struct { const char *name; void (*run)(void); } groups[] = {
 		{ "base", unit_base }, { "mux", unit_mux }, { "ssh", unit_ssh },
 		{ "flow", unit_flow }, { "px", unit_px }, { "forward", unit_fw }, { "link", unit_link },
-		{ "xf", unit_xf }, { "options", unit_op }, { "text", unit_text }, { "small", unit_small },
+		{ "xf", unit_xf }, { "options", unit_op }, { "text", unit_text }, { "status", unit_status }, { "small", unit_small },
 	};
 	if (!world_open_dir()) {
 		perror("temporary directory");

@@ -142,6 +142,34 @@ static void unit_flow_window_grows(void)
 	check_clean("flow: windows");
 }
 
+/* RateLimit's buckets, in steps of a clock of our own. */
+static void unit_flow_rate(void)
+{
+	struct sender bulk = { .input = SD_BULK }, brief = { .input = SD_SHORT };
+	struct sender typed = { .input = SD_SHORT, .weight = SD_INTERACTIVE };
+	world_begin();
+	uint32_t free = rl_room(RL_UP, &bulk, 1000000);
+	g.op.rate[RL_UP] = 8000000;
+	g.op.rate[RL_DOWN] = 80000;
+	g.now += 100000;
+	rl_fill();
+	int64_t most = rl_bytes(RL_UP, RATE_MS);
+	check(free == 1000000 && rl_room(RL_UP, &typed, 1000000) == 1000000, "flow: no rate, no limit; nor for who is interactive");
+	check(rl_room(RL_UP, &bulk, 1000000) == most && most == 1000 * RATE_MS && rl_due() == 0, "flow: a full bucket: %d bytes", (int)most);
+	rl_take(RL_UP, &bulk, most);
+	rl_take(RL_UP, &typed, 1000000);
+	check(rl_room(RL_UP, &bulk, 1000000) == 0 && rl_due() == g.now + RATE_MS / 2 + 1, "flow: an empty one, until it is half full");
+	check(rl_room(RL_UP, &brief, 1000000) == most, "flow: short input may run into debt");
+	rl_take(RL_UP, &brief, most);
+	check(rl_room(RL_UP, &brief, 1000000) == 0, "flow: but not for ever");
+	g.now += RATE_MS + 10;
+	rl_fill();
+	check(rl_room(RL_UP, &bulk, 1000000) == 10000 && rl_room(RL_UP, &bulk, 7) == 7 && rl_due() == 0, "flow: it fills with the time");
+	check(rl_room(RL_DOWN, &bulk, 1000000) == 2048 && ch_held_back(1000000) == 10000, "flow: the other way has its own");
+	g.op.rate[RL_UP] = g.op.rate[RL_DOWN] = 0;
+	check_clean("flow: a rate");
+}
+
 /* ----- input ----- */
 
 /* More than one turn may send, from a file that is always readable. */
@@ -731,6 +759,7 @@ static void unit_flow_soak(void)
 
 static void unit_flow(void)
 {
+	unit_flow_rate();
 	unit_flow_stalled();
 	unit_flow_streams();
 	unit_flow_window_grows();
