@@ -6,8 +6,8 @@
  * their stdio and get a session of their own on the shared connection.
  *
  * Map.  A section calls only sections above it; what a lower section must
- * learn (a channel opened, a session ended) it finds as an event bit on the
- * slot.  The prefix of a name is its section.
+ * learn (a channel opened, a session ended) it finds as a state or an event bit
+ * of the slot.  The prefix of a name is its section.
  *
  *   types      limits checked, protocol numbers, the one state struct `g`
  *   log_       messages for people
@@ -399,7 +399,6 @@ struct channel {
 	uint8_t sent : 4, rcvd : 4;	/* enum ch_half */
 	uint16_t flags;			/* enum ch_flag */
 	int16_t forward;		/* fw_: index of its forward, -1 for none */
-	int16_t connector;		/* fw_: index of its connector, -1 for none */
 	int16_t client;			/* index, -1 when it left */
 	int16_t record;			/* a session's, -1 for none */
 	uint8_t display;		/* xf_: index, plus one, of its display, 0 for none yet */
@@ -425,6 +424,7 @@ struct channel {
 				};
 				struct {		/* CH_LOCAL, CH_REMOTE, CH_X11 */
 					int64_t deadline;	/* of connecting, SOCKS request, greeting */
+					int16_t connector;	/* fw_: index, -1 for none */
 					uint8_t socks;		/* version of the request, 0 for none */
 				};
 			};
@@ -2688,6 +2688,12 @@ static uint32_t ch_first_window(const struct channel *c)
 	return ch_held_back(pool_start(c));
 }
 
+/* Both directions of a socket of ours share one descriptor. */
+static bool ch_is_socket(const struct channel *c)
+{
+	return c->kind == CH_LOCAL || c->kind == CH_REMOTE || c->kind == CH_X11;
+}
+
 /* A fresh slot in `state`, its window promised and accounted; NULL if all are
  * taken. */
 static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
@@ -2704,7 +2710,9 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	memset(c, 0, sizeof *c);
 	c->kind = (uint8_t)kind;
 	ch_become(c, state);
-	c->client = c->forward = c->connector = -1;
+	c->client = c->forward = -1;
+	if (ch_is_socket(c))
+		c->connector = -1;
 	c->record = kind == CH_SESSION ? ch_record() : -1;
 	for (int k = 0; k < CH_ENDS && kind != CH_PROXY; k++)
 		c->end[k].fd = -1;
@@ -2722,12 +2730,6 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 static bool ch_is_proxied(const struct channel *c)
 {
 	return c->kind == CH_PROXY && c->client >= 0;
-}
-
-/* Both directions of a socket of ours share one descriptor. */
-static bool ch_is_socket(const struct channel *c)
-{
-	return c->kind == CH_LOCAL || c->kind == CH_REMOTE || c->kind == CH_X11;
 }
 
 /* Its client, or the forward that it was for, has gone: nobody waits for its end. */
@@ -2759,7 +2761,7 @@ static void ch_release(struct channel *c, int end)
 /* The reaper's part. */
 static void ch_free(struct channel *c)
 {
-	if (c->connector >= 0)		/* it was still connecting */
+	if (ch_is_socket(c) && c->connector >= 0)	/* it was still connecting */
 		cn_stop(sl_connector(c->connector));
 	ch_release(c, CH_IN);
 	for (int s = 0; s < CH_STREAMS; s++) {

@@ -53,6 +53,11 @@ static bool check_index(int i, int n)
 	return i >= -1 && i < n;
 }
 
+static int check_connector(const struct channel *c)
+{
+	return ch_is_socket(c) ? c->connector : -1;
+}
+
 /* A channel against the tables of its life. */
 static const char *check_life(const struct channel *c)
 {
@@ -89,13 +94,13 @@ static const char *ch_wrong(void)
 			return "a channel behind ch.end";
 		if (check_life(c))
 			return check_life(c);
-		if (!check_index(c->client, CLIENTS) || !check_index(c->forward, FORWARDS) || !check_index(c->connector, CONNECTORS))
+		if (!check_index(c->client, CLIENTS) || !check_index(c->forward, FORWARDS) || !check_index(check_connector(c), CONNECTORS))
 			return "a channel's link beyond its table";
 		if (c->client >= 0 && g.mx.slot[c->client].phase == MX_FREE)
 			return "a channel of a client that has left";
 		if (c->client >= 0 && c->kind != CH_PROXY && g.mx.slot[c->client].channel != i)
 			return "a channel whose client has another one";
-		if (c->connector >= 0 && g.cn.slot[c->connector].state == CN_IDLE)
+		if (check_connector(c) >= 0 && g.cn.slot[c->connector].state == CN_IDLE)
 			return "a channel waits for an idle connector";
 	}
 	return sessions == g.ch.sessions ? NULL : "ch.sessions is not the number of sessions";
@@ -146,7 +151,7 @@ static const char *fw_wrong(void)
 			owners[f->connector]++;
 	}
 	for (int i = 0; i < g.ch.end; i++)
-		if (g.ch.slot[i].state != CH_FREE && g.ch.slot[i].connector >= 0)
+		if (g.ch.slot[i].state != CH_FREE && check_connector(&g.ch.slot[i]) >= 0)
 			owners[g.ch.slot[i].connector]++;
 	for (int i = 0; i < CONNECTORS; i++)
 		if (owners[i] != (g.cn.slot[i].state != CN_IDLE))

@@ -464,8 +464,24 @@ static void unit_us_foreign(void)
 	check(us_check("/nowhere/at/all") && strcmp(us_check("/nowhere/at/all"), strerror(ENOENT)) == 0, "us: directory missing");
 }
 
+/* The tables of a channel's life: no state that nothing leads to or from, and a kind
+ * that may be in the states between which it goes. */
+static void unit_ch_states(void)
+{
+	uint32_t reached = 0;
+	bool left = true;
+	for (int i = 0; i < CH_STATES; i++) {
+		reached |= ch_states[i].next;
+		also(&left, ch_states[i].next && ch_states[i].name && ch_states[i].kinds, "state %d", i);
+	}
+	for (int i = 0; i < CH_KINDS; i++)
+		also(&left, ch_kinds[i].name, "kind %d", i);
+	check(left && reached == OF(CH_STATES) - 1, "ch: each state is reached and left");
+}
+
 static void unit_base(void)
 {
+	unit_ch_states();
 	unit_buf();
 	unit_pool_property();
 	unit_pool_shares();
