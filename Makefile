@@ -19,7 +19,8 @@ PROGRAM = sshmux-static
 VARIANT_FLAGS = -fno-asynchronous-unwind-tables -fno-unwind-tables \
 	-fno-stack-protector -fno-pie
 # (The small "common" page: no padding in the file before the data.)
-LINK_FLAGS = -static -no-pie -s -Wl,-z,noseparate-code,-z,norelro,--build-id=none,-z,common-page-size=64
+STRIP = -s
+LINK_FLAGS = -static -no-pie $(STRIP) -Wl,-z,noseparate-code,-z,norelro,--build-id=none,-z,common-page-size=64
 else
 ifeq ($(origin CC),default)
 CC = gcc
@@ -45,7 +46,7 @@ O := build/$(DROPBEAR_VERSION)-$(if $(TARGET),musl,$(subst $(space),_,$(subst /,
 	$(SANITIZE),-sanitize)$(if $(CHECKS),-checks)$(patsubst %,-%,$(TARGET))
 
 OWN = $(CC) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE $(OPT) $(SANITIZE) \
-	$(if $(STATIC),-fno-inline-functions-called-once) \
+	$(if $(STATIC),-fno-inline-functions-called-once) $(OWN_FLAGS) \
 	$(PROFILE_CPPFLAGS) $(if $(CHECKS),-DCHECKS) $(CPPFLAGS) $(CFLAGS) -MMD -MP
 LINK = $(CC) $(OPT) $(SANITIZE) $(CFLAGS) -Wl,--gc-sections $(LINK_FLAGS) $(LDFLAGS)
 

@@ -15,7 +15,11 @@
 
 CROSS_TARGETS := mips-24kc mipsel-24kc armv7 armv5 aarch64 x86_64 i386 riscv64
 
-CROSS_MIPS := -mips32r2 -mtune=24kc -msoft-float -mno-abicalls -fno-pic
+CROSS_MIPS := -mips32r2 -mtune=24kc -msoft-float -mno-abicalls -fno-pic -minterlink-mips16
+# Our own code is in their short instructions, as OpenWrt's packages are: a third
+# smaller.  The transport, which computes, and libc are not.
+CROSS_OWN_mips-24kc := -mips16
+CROSS_OWN_mipsel-24kc := -mips16
 CROSS_mips-24kc := mips-linux-gnu- mips-linux-muslsf qemu-mips-static,-cpu,24Kc $(CROSS_MIPS)
 CROSS_mipsel-24kc := mipsel-linux-gnu- mipsel-linux-muslsf qemu-mipsel-static,-cpu,24Kc $(CROSS_MIPS)
 CROSS_armv7 := arm-linux-gnueabi- arm-linux-musleabi qemu-arm-static,-cpu,cortex-a9 \
@@ -62,7 +66,7 @@ dist:
 # The binary of this TARGET, by the rules of the top-level Makefile.
 $(CROSS_TARGETS:%=$(DIST)%): $(DIST)%: FORCE | $(TP_SRC)/src/packet.c $(MUSL_SRC)/configure
 	@+$(AGAIN) STATIC=1 TARGET=$* PROFILE=$(CROSS_PROFILE) AR=$(call cross_prefix,$*)ar \
-		CC='$(call cross_cc,$*) -specs=build/musl-$*/specs' \
+		CC='$(call cross_cc,$*) -specs=build/musl-$*/specs' OWN_FLAGS='$(CROSS_OWN_$*)' STRIP= \
 		$(if $(CROSS_TESTS),cross-tests) cross-binary
 
 # The unit tests for that CPU, and what runs binary and tests on this one.  (A
@@ -76,11 +80,13 @@ cross-tests: $(CROSS_UNIT) $(filter %/ciphers,$(WAYS))
 
 cross-binary: $(O)/sshmux
 	@mkdir -p dist
-	@cmp -s $< $(DIST)$(TARGET) || { cp $< $(DIST)$(TARGET).new && mv $(DIST)$(TARGET).new $(DIST)$(TARGET); }
+	@$(call cross_prefix,$(TARGET))strip -o $(DIST)$(TARGET).new $<
+	@cmp -s $(DIST)$(TARGET).new $(DIST)$(TARGET) || mv $(DIST)$(TARGET).new $(DIST)$(TARGET)
+	@rm -f $(DIST)$(TARGET).new
 
 # A new musl means new headers.
 ifneq ($(filter $(CROSS_TARGETS),$(TARGET)),)
-$(addprefix $(O)/,sshmux.o linux.o small.o unit.o fake.o herd.o) $(TP_OBJS): build/musl-$(TARGET)/specs
+$(addprefix $(O)/,sshmux.o linux.o confine.o small.o unit.o fake.o herd.o) $(TP_OBJS): build/musl-$(TARGET)/specs
 endif
 
 $(MUSL_SRC)/configure: | port/cross/musl

@@ -140,6 +140,26 @@ static u64 divide(u64 a, u64 b, u64 *rest)
 	return join(high, low);
 }
 
+/* What MIPS16 has no instruction for. */
+int __clzsi2(u32 x)
+{
+	return __builtin_clz(x);
+}
+
+int __ctzsi2(u32 x)
+{
+	return 31 - __builtin_clz(x & -x);
+}
+
+int __popcountsi2(u32 x)
+{
+	int n = 0;
+
+	for (; x != 0; x &= x - 1)
+		n++;
+	return n;
+}
+
 u64 __udivdi3(u64 a, u64 b)
 {
 	u64 rest;
