@@ -90,7 +90,7 @@ two"
 	forward -L "$T/l.s:127.0.0.1:1"
 	like "FWD-path-taken: an existing path is a failure" "$F_RC $F_ERR" "255 *Port forwarding failed*"
 	differs "FWD-path-taken: it says what helps" "it has no such text" ||
-		like "FWD-path-taken: it says what helps" "$F_ERR" "*Address already in use (StreamLocalBindUnlink=yes *"
+		like "FWD-path-taken: it says what helps" "$F_ERR" "*Address *in use (StreamLocalBindUnlink=yes *"
 	long=$T/$(printf %0100d 0)
 	differs "FWD-path-long: limit and length" "its client says something else" ||
 		like "FWD-path-long: limit and length" "$("$SSHMUX" -S "$CTL" -O forward -L "$long:127.0.0.1:1" 2>&1)" \
@@ -326,7 +326,8 @@ told() {
 
 # tally NAME TEXT: what -O channels says of the forward
 tally() {
-	[ "$MASTER" = stock ] || like "FWD-tell: $1: -O channels" "$("$SSHMUX" -S "$CTL" -O channels)" "*$2*"
+	[ "$MASTER" = stock ] || emulated mips "FWD-tell: $1: -O channels" "$NO_SO_ERROR" ||
+		like "FWD-tell: $1: -O channels" "$("$SSHMUX" -S "$CTL" -O channels)" "*$2*"
 }
 
 # A target that refuses closes that connection only.
