@@ -139,7 +139,7 @@ flapping() {
 	echo_pid=$!
 	ends_later $echo_pid
 	wait_for 10 nonempty "$T/echo.port"
-	need_master -v -o ReconnectMin=1 -o ReconnectMax=3000 -o SessionWait=60 -L "$near:127.0.0.1:$(cat "$T/echo.port")"
+	need_master -v -o ReconnectMin=1 -o ReconnectMax=3000 -o SessionWait=100 -L "$near:127.0.0.1:$(cat "$T/echo.port")"
 	n=1
 	while [ $n -lt 9 ]; do
 		link cut >"$T/said"
@@ -154,8 +154,8 @@ flapping() {
 		wait_for 60 kicked_often
 		link accept >"$T/said"
 		case $need in
-		session) got=$(timeout 60 "$SSHMUX" -F none -S "$CTL" -o Fallback=no x 'echo through' 2>&1 </dev/null) ;;
-		*) got=$(echo through | timeout 60 "$NET" call "127.0.0.1:$near" 2>&1 || echo "status $?") ;;
+		session) got=$(timeout 100 "$SSHMUX" -F none -S "$CTL" -o Fallback=no x 'echo through' 2>&1 </dev/null) ;;
+		*) got=$(echo through | timeout 100 "$NET" call "127.0.0.1:$near" 2>&1 || echo "status $?") ;;
 		esac
 		is "a $need cuts a long wait short" "$got" through
 		[ "$got" = through ] || note "$(info; channels; tail -n 8 "$T/master.log")"
