@@ -58,11 +58,11 @@ TP_TOMMATH := cutoffs mp_2expt mp_abs mp_add mp_add_d mp_addmod mp_clamp \
 	mp_mul mp_mul_2 mp_mul_2d mp_mul_d mp_mulmod mp_neg \
 	mp_radix_smap mp_rand \
 	mp_read_radix mp_reduce mp_reduce_2k mp_reduce_2k_l mp_reduce_2k_setup \
-	mp_reduce_2k_setup_l mp_reduce_is_2k mp_reduce_is_2k_l mp_reduce_setup \
+	mp_reduce_2k_setup_l mp_reduce_is_2k mp_reduce_setup \
 	mp_rshd mp_set mp_set_u32 mp_set_u64 mp_set_ul mp_sqr mp_sqrmod mp_sqrt \
 	mp_sub mp_sub_d mp_submod mp_to_radix mp_to_ubin mp_ubin_size mp_zero \
-	s_mp_add s_mp_balance_mul s_mp_exptmod s_mp_exptmod_fast \
-	s_mp_invmod_fast s_mp_invmod_slow s_mp_montgomery_reduce_fast \
+	s_mp_add s_mp_balance_mul s_mp_exptmod_fast \
+	s_mp_invmod_fast s_mp_montgomery_reduce_fast \
 	s_mp_mul_digs s_mp_mul_digs_fast s_mp_mul_high_digs \
 	s_mp_mul_high_digs_fast  s_mp_reverse s_mp_sqr \
 	s_mp_sqr_fast s_mp_sub

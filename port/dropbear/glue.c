@@ -42,6 +42,35 @@ int mp_prime_rabin_miller_trials(int size)
 	return 0;
 }
 
+/* Powers and inverses modulo an even number, or by another way than Montgomery's:
+ * no key and no group needs them (RFC 8017 3.1, RFC 4419 6.1), and who sends an even
+ * modulus gets the error that libtommath itself has for it. */
+mp_err s_mp_exptmod(const mp_int *g, const mp_int *x, const mp_int *p, mp_int *y, int mode);
+mp_err s_mp_exptmod(const mp_int *g, const mp_int *x, const mp_int *p, mp_int *y, int mode)
+{
+	(void)g;
+	(void)x;
+	(void)p;
+	(void)y;
+	(void)mode;
+	return MP_VAL;
+}
+
+mp_err s_mp_invmod_slow(const mp_int *a, const mp_int *b, mp_int *c);
+mp_err s_mp_invmod_slow(const mp_int *a, const mp_int *b, mp_int *c)
+{
+	(void)a;
+	(void)b;
+	(void)c;
+	return MP_VAL;
+}
+
+mp_bool mp_reduce_is_2k_l(const mp_int *a)
+{
+	(void)a;
+	return MP_NO;
+}
+
 /* --- text ----------------------------------------------------------------- */
 
 static void log_v(enum tp_level level, const char *format, va_list args)
