@@ -2676,16 +2676,16 @@ static void ch_count(const struct channel *c, enum counted what, uint32_t n)
 		sl_client(c->client)->moved[what != IN_BYTES] += n;
 }
 
-/* A second's worth at the most: what a channel holds, the server may send at once. */
-static uint32_t ch_held_back(uint32_t window)
+/* A window of so many ms' worth at the most: what it is, the server may send at once. */
+static uint32_t ch_held_back(uint32_t window, int64_t ms)
 {
-	int64_t most = rl_bytes(RL_DOWN, 1000);
+	int64_t most = rl_bytes(RL_DOWN, ms);
 	return g.op.rate[RL_DOWN] && window > most ? (uint32_t)most : window;
 }
 
 static uint32_t ch_first_window(const struct channel *c)
 {
-	return ch_held_back(pool_start(c));
+	return ch_held_back(pool_start(c), RATE_MS);
 }
 
 /* Both directions of a socket of ours share one descriptor. */
@@ -3011,7 +3011,7 @@ static void ch_credit(struct channel *c)
 		c->window_target = c->window_target < limit / 4 ? c->window_target * 4 : limit;
 	}
 	bool limited = rl_is_limited(RL_DOWN, &c->sender);
-	uint32_t target = limited ? ch_held_back(c->window_target) : c->window_target, room = pool_room(c);
+	uint32_t target = limited ? ch_held_back(c->window_target, 1000) : c->window_target, room = pool_room(c);
 	uint32_t held = c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
 	if (ch_is_proxied(c) && target > c->px.window)
 		target = c->px.window;

@@ -165,7 +165,7 @@ static void unit_flow_rate(void)
 	g.now += RATE_MS + 10;
 	rl_fill();
 	check(rl_room(RL_UP, &bulk, 1000000) == 10000 && rl_room(RL_UP, &bulk, 7) == 7 && rl_due() == 0, "flow: it fills with the time");
-	check(rl_room(RL_DOWN, &bulk, 1000000) == 2048 && ch_held_back(1000000) == 10000, "flow: the other way has its own");
+	check(rl_room(RL_DOWN, &bulk, 1000000) == 2048 && ch_held_back(1000000, 1000) == 10000, "flow: the other way has its own");
 	g.op.rate[RL_UP] = g.op.rate[RL_DOWN] = 0;
 	check_clean("flow: a rate");
 }
