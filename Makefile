@@ -19,8 +19,8 @@ PROGRAM = sshmux-static
 VARIANT_FLAGS = -fno-asynchronous-unwind-tables -fno-unwind-tables \
 	-fno-stack-protector -fno-pie
 # (The small "common" page: no padding in the file before the data.)
-STRIP = -s
-LINK_FLAGS = -static -no-pie $(STRIP) -Wl,-z,noseparate-code,-z,norelro,--build-id=none,-z,common-page-size=64
+LINK_STRIP = -s
+LINK_FLAGS = -static -no-pie $(LINK_STRIP) -Wl,-z,noseparate-code,-z,norelro,--build-id=none,-z,common-page-size=64
 else
 ifeq ($(origin CC),default)
 CC = gcc

@@ -66,7 +66,7 @@ dist:
 # The binary of this TARGET, by the rules of the top-level Makefile.
 $(CROSS_TARGETS:%=$(DIST)%): $(DIST)%: FORCE | $(TP_SRC)/src/packet.c $(MUSL_SRC)/configure
 	@+$(AGAIN) STATIC=1 TARGET=$* PROFILE=$(CROSS_PROFILE) AR=$(call cross_prefix,$*)ar \
-		CC='$(call cross_cc,$*) -specs=build/musl-$*/specs' OWN_FLAGS='$(CROSS_OWN_$*)' STRIP= \
+		CC='$(call cross_cc,$*) -specs=build/musl-$*/specs' OWN_FLAGS='$(CROSS_OWN_$*)' LINK_STRIP= \
 		$(if $(CROSS_TESTS),cross-tests) cross-binary
 
 # The unit tests for that CPU, and what runs binary and tests on this one.  (A
