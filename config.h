@@ -88,7 +88,7 @@
  * as it has.  While it is full, further requests stay unread in their sockets.
  * Cost: REQUEST_POOL bytes. */
 #ifndef REQUEST_POOL
-#define REQUEST_POOL BY_PROFILE(50176, 200704)
+#define REQUEST_POOL (2 * REQUEST_MAX)
 #endif
 
 /* Requests held in REQUEST_POOL at once.
@@ -387,7 +387,7 @@
 #define INCLUDE_DEPTH 16
 #endif
 
-/* Files that one pattern of an Include names; further ones are left out.
+/* Files that one pattern of an Include names; one more is an error.
  * Costs time: the directory is read once a file. */
 #ifndef INCLUDE_FILES
 #define INCLUDE_FILES 256

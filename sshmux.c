@@ -3774,10 +3774,10 @@ static bool fw_destination(const char *p, struct str *host, uint32_t *port)
 	if (n == 0 || p[-bracket] == ' ' || *p != ':')
 		return false;
 	bool any = *++p == '*';
-	char *end;
-	*port = any ? 0 : (uint32_t)strtoul(p, &end, 10);
-	p = any ? p + 1 : isdigit((unsigned char)*p) ? end : "?";
-	return (!*p || *p == ' ') && *port <= 65535 && (any || *port > 0);
+	size_t digits = strspn(p, "0123456789");
+	*port = any ? 0 : (uint32_t)strtoul(p, NULL, 10);
+	p += any ? 1 : digits;
+	return (!*p || *p == ' ') && digits <= 5 && *port <= 65535 && (any || *port > 0);
 }
 
 /* Whether SOCKS at the server may lead to `to` (PermitRemoteOpen). */
@@ -12908,8 +12908,10 @@ static void cf_include_below(char full[PATH_MAX], size_t n, const char *rest, in
 			return;
 		}
 	}
-	while (*left > 0 && cf_next(full, pattern, rest[len], last)) {
+	while (cf_next(full, pattern, rest[len], last)) {
 		size_t more = strlen(last);
+		if (*left <= 0)
+			op_die("an Include names more than %d files", INCLUDE_FILES);
 		if (n + more + 2 <= PATH_MAX) {
 			memcpy(full + n, last, more + 1);
 			if (rest[len]) {
