@@ -341,12 +341,6 @@
 #define REOPENS 4
 #endif
 
-/* While some channels are busy, input of those that were silent is looked for so often
- * only.  Costs nothing. */
-#ifndef LOOK_MS
-#define LOOK_MS 10
-#endif
-
 /* How often terminals are asked for their size, besides SIGWINCH. */
 #ifndef TT_RESIZE_MS
 #define TT_RESIZE_MS 1000
@@ -524,7 +518,6 @@
 	LIMIT(SESSION_LIMIT_MS, 0, 86400000) \
 	LIMIT(SESSION_FREED_MS, 0, 86400000) \
 	LIMIT(REOPENS, 0, 255) \
-	LIMIT(LOOK_MS, 0, 100) \
 	LIMIT(TT_RESIZE_MS, 10, 86400000) \
 	LIMIT(ASK_MS, 1000, 86400000) \
 	LIMIT(XAUTH_MS, 100, 86400000) \

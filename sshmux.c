@@ -854,9 +854,7 @@ static struct {
 		int64_t resize_at;	/* when terminals are looked at next */
 		int64_t idle_at;	/* ControlPersist: when to end */
 		int64_t stop_deadline;
-		int n_poll, n_awake;	/* those who are awake come first */
-		uint32_t awake[(SENDERS + 31) / 32];	/* whose input was there lately, a bit each */
-		int64_t looked_at;	/* when all were asked last */
+		int n_poll;
 		struct pollfd poll[POLLFDS];
 		struct lp_owner { uint8_t kind; uint8_t stream; uint16_t index; } owner[POLLFDS];
 	} lp;
@@ -9641,64 +9639,12 @@ static void lp_signals(void)
 		lp_signal(numbers[i]);
 }
 
-/* --- who is awake -------------------------------------------------------------
- * The kernel looks at each descriptor of a poll set, which beside hundreds of silent
- * ones costs more than moving the bytes of a busy one.  So those of which nothing but
- * input is wanted, and which had none lately, stand at the end of the set, and while
- * others are busy it is asked as a whole every LOOK_MS only. */
-
-#define LP_ASLEEP_MIN 16	/* fewer are always asked */
-
-/* The sender whose input an entry stands for; -1 for whoever never sleeps, clients
- * among them that have no session yet. */
-static int lp_sender(const struct lp_owner *o)
-{
-	if (o->kind == LP_INPUT)
-		return o->index;
-	return o->kind == LP_CLIENT && g.mx.slot[o->index].channel >= 0 ? CHANNELS + o->index : -1;
-}
-
-static void lp_wake(const struct lp_owner *o)
-{
-	int i = lp_sender(o);
-	if (i >= 0)
-		g.lp.awake[i / 32] |= 1u << i % 32;
-}
-
-static bool lp_is_asleep(const struct lp_owner *o, short events)
-{
-	int i = lp_sender(o);
-	return i >= 0 && !(events & POLLOUT) && !(g.lp.awake[i / 32] >> i % 32 & 1);
-}
-
 static void lp_add(enum lp_kind kind, int index, int stream, int fd, short events)
 {
 	if (g.lp.n_poll == POLLFDS)
 		log_abort("more descriptors than POLLFDS");
-	struct lp_owner o = { (uint8_t)kind, (uint8_t)stream, (uint16_t)index };
-	int at = g.lp.n_poll++;
-	if (!lp_is_asleep(&o, events)) {	/* the first sleeper makes place */
-		g.lp.owner[at] = g.lp.owner[g.lp.n_awake];
-		g.lp.poll[at] = g.lp.poll[g.lp.n_awake];
-		at = g.lp.n_awake++;
-	}
-	g.lp.owner[at] = o;
-	g.lp.poll[at] = (struct pollfd){ .fd = fd, .events = events };
-}
-
-/* Asks for those who are awake, if that is enough for now.  True if there was an
- * event, or the time is over; else it is the others' turn. */
-static bool lp_poll_awake(int *timeout)
-{
-	int64_t left = g.lp.looked_at + LOOK_MS - rn_clock();
-	if (left <= 0 || g.lp.n_poll - g.lp.n_awake < LP_ASLEEP_MIN)
-		return false;
-	int wait = *timeout >= 0 && *timeout <= left ? *timeout : (int)left;
-	if (poll(g.lp.poll, (nfds_t)g.lp.n_awake, wait) != 0 || wait == *timeout)
-		return true;
-	if (*timeout > 0)
-		*timeout -= wait;
-	return false;
+	g.lp.owner[g.lp.n_poll] = (struct lp_owner){ (uint8_t)kind, (uint8_t)stream, (uint16_t)index };
+	g.lp.poll[g.lp.n_poll++] = (struct pollfd){ .fd = fd, .events = events };
 }
 
 static void lp_earlier(int *timeout, int64_t deadline)
@@ -9811,7 +9757,7 @@ static void lp_add_forwards(int *timeout)
 static int lp_build(void)
 {
 	int timeout = g.rn.again ? 0 : -1;
-	g.lp.n_poll = g.lp.n_awake = 0;
+	g.lp.n_poll = 0;
 	rn_waits();
 	sd_turn_begins();
 	lp_add(LP_SIGNAL, 0, 0, g.lp.signal_pipe[0], POLLIN);
@@ -10048,13 +9994,9 @@ static bool lp_stopped(void)
  * signals are served, and the next try comes after a pause. */
 static void lp_poll(int timeout)
 {
-	if (lp_poll_awake(&timeout))
+	if (poll(g.lp.poll, (nfds_t)g.lp.n_poll, timeout) >= 0)
 		return;
-	int n = poll(g.lp.poll, (nfds_t)g.lp.n_poll, timeout), error = errno;
-	memset(g.lp.awake, 0, sizeof g.lp.awake);
-	g.lp.looked_at = rn_clock();
-	if (n >= 0)
-		return;
+	int error = errno;
 	for (int i = 0; i < g.lp.n_poll; i++)
 		g.lp.poll[i].revents = 0;
 	if (error == EINTR)
@@ -10087,10 +10029,8 @@ static void lp_turn(void)
 	lp_serve_transport();
 	lk_service();
 	for (int i = 0; i < g.lp.n_poll; i++)
-		if (g.lp.poll[i].revents) {
-			lp_wake(&g.lp.owner[i]);
+		if (g.lp.poll[i].revents)
 			lp_serve(&g.lp.owner[i], &g.lp.poll[i]);
-		}
 	for_each_connector(k)
 		if (cn_events(k))
 			cn_service(k, 0, g.now);	/* its deadlines */
