@@ -9,6 +9,7 @@ PROFILE ?= default
 PREFIX ?= /usr/local
 AR ?= ar
 empty :=
+comma := ,
 space := $(empty) $(empty)
 
 ifneq ($(STATIC),)
@@ -16,11 +17,18 @@ ifeq ($(origin CC),default)
 CC = musl-gcc
 endif
 PROGRAM = sshmux-static
+# At a random address (static PIE) and with guarded stacks, where the profile has room for
+# that and this musl has what it takes; SECURITY.md says what each costs.  The rest: the
+# small "common" page, so that no padding is in the file before the data.
+MUSL_LIB := $(if $(TARGET)$(filter router,$(PROFILE)),,$(shell $(CC) -v 2>&1 | \
+	sed -n 's,^Reading specs from \(.*\)/musl-gcc.specs,\1,p'))
+STATIC_PIE := $(if $(MUSL_LIB),$(wildcard $(MUSL_LIB)/rcrt1.o))
 VARIANT_FLAGS = -fno-asynchronous-unwind-tables -fno-unwind-tables \
-	-fno-stack-protector -fno-pie
-# (The small "common" page: no padding in the file before the data.)
+	$(if $(STATIC_PIE),-fPIE -fstack-protector-strong,-fno-stack-protector -fno-pie)
 LINK_STRIP = -s
-LINK_FLAGS = -static -no-pie $(LINK_STRIP) -Wl,-z,noseparate-code,-z,norelro,--build-id=none,-z,common-page-size=64
+LINK_FLAGS = -static $(LINK_STRIP) -Wl,--build-id=none $(if $(STATIC_PIE),-nostartfiles -Wl$(comma)-pie$(comma)--no-dynamic-linker$(comma)-z$(comma)text \
+	-Wl$(comma)-z$(comma)relro$(comma)-z$(comma)now $(STATIC_PIE) $(MUSL_LIB)/crti.o $(MUSL_LIB)/crtn.o,-no-pie \
+	-Wl$(comma)-z$(comma)noseparate-code$(comma)-z$(comma)norelro$(comma)-z$(comma)common-page-size=64)
 else
 ifeq ($(origin CC),default)
 CC = gcc
@@ -29,6 +37,7 @@ PROGRAM = sshmux
 # Bound at the start: the dynamic linker, called in the midst of a signature, would
 # leave registers on the stack; and what it has written is read-only from then on.
 LINK_FLAGS = -Wl,-z,relro,-z,now
+VARIANT_FLAGS = $(if $(filter router,$(PROFILE)),,-fPIE -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 endif
 ifeq ($(filter default router,$(PROFILE)),)
 $(error PROFILE is default or router, not "$(PROFILE)")
@@ -212,6 +221,9 @@ $(O)/sshmux.o: sshmux.c $(O)/flags
 $(O)/confine.o: port/confine.c port/confine.list $(O)/flags
 	$(OWN) -c -o $@ $<
 
+$(O)/confine-kills.o: port/confine.c port/confine.list $(O)/flags
+	$(OWN) -DCONFINE_KILLS -c -o $@ $<
+
 $(O)/unit: $(O)/unit.o $(O)/confine.o $(O)/fake.o
 	$(LINK) -o $@ $^
 
@@ -241,9 +253,10 @@ $(O)/unit.o $(O)/fake.o $(FUZZ_WORLD:%=$(O)/fuzz_%.o): $(O)/%.o: tests/%.c $(O)/
 $(TOOLS): $(O)/%: tests/%.c | $(O)
 	$(if $(STATIC)$(TARGET),gcc,$(CC)) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -O1 -g -o $@ $<
 
-# The program whose allocator ends it (not with sanitizers, which have their own).
+# The program whose allocator ends it (not with sanitizers, which have their own), and
+# so does a system call that a running master is not to make.
 NOMALLOC = $(if $(SANITIZE),,$(O)/sshmux-nomalloc)
-$(O)/sshmux-nomalloc: tests/nomalloc.c $(O)/sshmux.o $(O)/linux.o $(O)/confine.o $(O)/libtransport.a
+$(O)/sshmux-nomalloc: tests/nomalloc.c $(O)/sshmux.o $(O)/linux.o $(O)/confine-kills.o $(O)/libtransport.a
 	$(LINK) -std=c11 -Wall -Wextra -Werror -fno-builtin -D_GNU_SOURCE -o $@ $^
 
 CONFORM = $(O)/conform $(O)/conform-fake

@@ -985,7 +985,8 @@ static void log_at(enum tp_level level, const char *format, ...)
 /* The level of a line about `what`: an error the first time on a connection. */
 static enum tp_level log_once(enum log_often what)
 {
-	g.log.often[what] += g.log.often[what] < UINT16_MAX;
+	if (g.log.often[what] < UINT16_MAX)
+		g.log.often[what]++;
 	return g.log.often[what] == 1 ? TP_ERROR : TP_DEBUG;
 }
 
@@ -10122,11 +10123,13 @@ static void lp_confine(void)
 	if (g.lp.confined || !g.us.bound || g.lk.state != LK_UP || (g.lp.split != LP_STAYS && !g.lp.has_split))
 		return;
 	g.lp.confined = true;
-	if (g.op.confine && confine_able() && sp_begin_helper() && confine())
+	bool ready = g.op.confine && confine_able() && sp_begin_helper();
+	int error = errno;
+	confine_memory();		/* not the helper's, whose programs are the user's */
+	if (ready && confine())
 		log_at(TP_DEBUG, "confined: no more system calls than are needed");
 	else if (g.op.confine)
-		log_at(TP_VERBOSE, "not confined: %s", strerror(errno));
-	confine_memory();
+		log_at(TP_VERBOSE, "not confined: %s", strerror(ready ? errno : error));
 }
 
 /* The exit code; meaningless where g.lp.own_master tells that we have split. */

@@ -90,7 +90,7 @@ struct program {
 enum { LOAD = 0x20, EQUAL = 0x15, RETURN = 0x06 };
 enum { NUMBER_AT = 0, ARCH_AT = 4 };	/* in struct seccomp_data */
 
-#ifdef CHECKS
+#if defined CHECKS || defined CONFINE_KILLS
 #define REFUSE 0x80000000u		/* SECCOMP_RET_KILL_PROCESS */
 #else
 #define REFUSE (0x00050000u | EPERM)	/* SECCOMP_RET_ERRNO */

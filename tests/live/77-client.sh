@@ -264,6 +264,28 @@ newer() {
 9"
 }
 
+# Files of a network file system, which may be served through this very master, are
+# read and written by our client: home.so has all files seem so.
+networked() {
+	need_master
+	head -c 300000 /dev/urandom >"$T/file"
+	rm -f "$T/release"
+	(
+		LD_PRELOAD=$HOMELIB TEST_NETWORKED=1 exec "$SSHMUX" -F none -o Fallback=no -S "$CTL" x \
+			": >$T/started; until test -e $T/release; do sleep 0.05; done; cat; echo said >&2; exit 3" <"$T/file" >"$T/copied" 2>"$T/said"
+	) &
+	client=$!
+	works "networked files: a session with them" wait_for 20 test -e "$T/started"
+	is "networked files: the master has none" "$(find "/proc/$MASTER_PID/fd" -lname "$T/file" -o -lname "$T/copied" -o -lname "$T/said")" ""
+	: >"$T/release"
+	wait $client
+	is "networked files: status" $? 3
+	is "networked files: all bytes" "$(sum "$T/copied") $(cat "$T/said")" "$(sum "$T/file") said"
+	timeout 20 env LD_PRELOAD="$HOMELIB" TEST_NETWORKED=1 "$SSHMUX" -F none -o Fallback=no -S "$CTL" x true <"$T/file" >"$T/copied"
+	is "networked files: input that nobody reads does not hold it" $? 0
+	stop_master
+}
+
 serve echo 127.0.0.1:0 'exec cat'
 ECHO=$SERVED
 ! have_ipv6 || serve echo6 '[::1]:0' 'exec cat'
@@ -291,6 +313,12 @@ if [ $ours != stock ]; then
 	suspended
 	newer
 	stop_master
+	if [ -n "${EMULATED:-}" ] || ! LD_PRELOAD=$HOMELIB "$SSHMUX" -V >/dev/null 2>&1 || ! grep -q ld-linux "$SSHMUX" ||
+		grep -q __asan_init "$SSHMUX"; then
+		skip "networked files" "a static binary cannot be told that files are"
+	else
+		networked
+	fi
 fi
 stop_server
 finish
