@@ -543,7 +543,8 @@ _Static_assert(SESSIONS <= CLIENTS, "every session has a client: more SESSIONS t
 _Static_assert(REQUEST_POOL >= REQUEST_MAX, "REQUEST_MAX does not fit in REQUEST_POOL");
 _Static_assert(REQUESTS <= CLIENTS, "more REQUESTS than CLIENTS");
 _Static_assert(WINDOW_POOL % WINDOW_BLOCK == 0, "WINDOW_POOL must be whole WINDOW_BLOCKs");
-_Static_assert(WINDOW_POOL / WINDOW_BLOCK < 0xffff, "WINDOW_POOL has more WINDOW_BLOCKs than numbers");
+_Static_assert(WINDOW_POOL / WINDOW_BLOCK < 0xffff,
+	"WINDOW_POOL has more WINDOW_BLOCKs than numbers");
 _Static_assert(CHANNELS * WINDOW_MIN_BLOCKS <= WINDOW_POOL / WINDOW_BLOCK * 3 / 4,
 	"WINDOW_POOL is too small for CHANNELS");
 _Static_assert(REPLY_MAX >= PROXY_STORE + 40, "a relayed request must fit in REPLY_MAX");

@@ -139,8 +139,10 @@
 #define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
 #define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
 #define POLLFDS (5 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
-#define FD_OWN 24			/* all but what the tables hold: signals, listener, log, link, a login's files */
-#define FD_LIMIT (FD_OWN + 40 + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS + PROGRAMS)
+/* All but what the tables hold: signals, listener, log, link, a login's files. */
+#define FD_OWN 24
+#define FD_LIMIT \
+	(FD_OWN + 40 + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS + PROGRAMS)
 
 /* PROTOCOL.mux */
 #define MUX_VERSION 4
@@ -167,7 +169,8 @@ enum mux_type {
 	MUX_S_EXT_INFO = 0x90000001,
 	/* Our own, only between a client and a master that said sshmux=1: */
 	MUX_X_C_RESUME = 0x20736d01,	/* 0: we were continued, read our terminal again */
-	MUX_X_C_WAIT = 0x20736d02,	/* seconds: instead of SessionWait (-1: as it is); then 1: tell me my place */
+	/* seconds: instead of SessionWait (-1: as it is); then 1: tell me my place */
+	MUX_X_C_WAIT = 0x20736d02,
 	MUX_X_C_STATE = 0x20736d03,	/* rid, uint32 probe: how is the link? */
 	MUX_X_C_KILL = 0x20736d04,	/* 0: our time is over, TERM to the command */
 	MUX_X_C_REPORT = 0x20736d05,	/* rid, string what, uint32 since: a report, in pieces */
@@ -175,10 +178,12 @@ enum mux_type {
 	MUX_X_C_SIGNAL = 0x20736d07,	/* 0, string name: our user sent us this signal */
 	MUX_X_C_WEIGHT = 0x20736d08,	/* enum sd_weight: what my session is */
 	MUX_X_S_SUSPEND = 0x90736d01,	/* session id: the user typed ~^Z */
-	MUX_X_S_TRY_LATER = 0x90736d02,	/* rid, reason: not started, for want of a session in time */
+	/* rid, reason: not started, for want of a session in time */
+	MUX_X_S_TRY_LATER = 0x90736d02,
 	MUX_X_S_STATE = 0x90736d03,	/* rid, uint32 up, string state: the answer to C_STATE */
 	MUX_X_S_REPORT = 0x90736d05,	/* rid, string: the next piece; empty at the end */
-	MUX_X_S_PLACE = 0x90736d04,	/* rid, uint32: how many wait before us, ourselves included */
+	/* rid, uint32: how many wait before us, ourselves included */
+	MUX_X_S_PLACE = 0x90736d04,
 	MUX_S_PROXY = 0x8000000f,
 };
 
@@ -234,7 +239,8 @@ struct queue {
 struct passed {
 	int fd;			/* -1 when closed */
 	bool socket;		/* MSG_DONTWAIT serves, whatever its flags */
-	bool tty;		/* not re-opened: left blocking, only touched after poll() said so */
+	/* not re-opened: left blocking, only touched after poll() said so */
+	bool tty;
 	bool nonblock;		/* never waits */
 	bool restore;		/* we set O_NONBLOCK and owe taking it back */
 	uint32_t inode;		/* narrows the search for who shares the description */
@@ -251,7 +257,8 @@ struct sender {
 	uint32_t quantum;		/* bytes it may still send in its turn */
 	uint8_t input;			/* enum sd_input */
 	uint8_t weight;			/* enum sd_weight */
-	uint16_t heard;			/* ch_: ev_seconds() as data came the last time, its low bits */
+	/* ch_: ev_seconds() as data came the last time, its low bits */
+	uint16_t heard;
 };
 
 /* Senders are numbered: the channels, then the clients, of which those in proxy
@@ -275,12 +282,16 @@ enum ch_kind {
 enum ch_state {
 	CH_FREE,
 	CH_SOCKS_LOCAL,		/* a local socket whose SOCKS request is awaited */
-	CH_CONNECTING,		/* the server opened it: its socket connects, or its proxy client decides */
+	/* the server opened it: its socket connects, or its proxy client decides */
+	CH_CONNECTING,
 	CH_OPENING,		/* we opened it: the server's answer is awaited */
-	CH_REFUSED,		/* the server, or the link's loss, refused; its client is to hear it */
+	/* the server, or the link's loss, refused; its client is to hear it */
+	CH_REFUSED,
 	/* the server counts it as open: */
-	CH_CONFIRMED,		/* its client is to hear it, or a session's requests wait for room */
-	CH_STARTING,		/* a session's requests were sent, and its client waits for the answers */
+	/* its client is to hear it, or a session's requests wait for room */
+	CH_CONFIRMED,
+	/* a session's requests were sent, and its client waits for the answers */
+	CH_STARTING,
 	CH_SOCKS_REMOTE,	/* the SOCKS request is awaited as its data */
 	CH_GREETING,		/* an X11 program's greeting is awaited as its data */
 	CH_OPEN,		/* data flows, or what ends it */
@@ -328,7 +339,8 @@ enum ch_event {
 
 /* Channel requests of ours that want a reply, in the order sent (RFC 4254,
  * 5.4: the replies come in that order and carry no name). */
-enum ch_request { CH_RQ_NONE, CH_RQ_PTY, CH_RQ_X11, CH_RQ_EXEC, CH_RQ_SHELL, CH_RQ_SUBSYSTEM };	/* from EXEC on: starts it */
+/* from EXEC on: starts it */
+enum ch_request { CH_RQ_NONE, CH_RQ_PTY, CH_RQ_X11, CH_RQ_EXEC, CH_RQ_SHELL, CH_RQ_SUBSYSTEM };
 #define CH_REQUESTS 4
 
 enum stream { CH_OUT, CH_ERR, CH_STREAMS };
@@ -352,14 +364,16 @@ struct proxied {
 	uint32_t window;		/* bytes that the client still takes */
 	uint32_t packet;		/* longest data that it takes */
 	uint32_t adjust;		/* the server's window that it has not heard of */
-	uint32_t verdicts;		/* answers to its requests, the oldest in bit 0: 1 is success */
+	/* answers to its requests, the oldest in bit 0: 1 is success */
+	uint32_t verdicts;
 	uint8_t n_verdicts;
 	uint8_t pending;		/* its requests that the server has not answered */
 	uint8_t asked;			/* the server's requests that it has not answered */
 	uint8_t owed;			/* enum px_owed */
 	uint8_t reopened;		/* how often it was */
 	uint8_t stored;			/* used bytes of `store` */
-	uint8_t store[PROXY_STORE];	/* channel requests, each after its length; or why the open failed */
+	/* channel requests, each after its length; or why the open failed */
+	uint8_t store[PROXY_STORE];
 };
 
 /* What is told of a session in reports; the channel's as long as it has a slot. */
@@ -374,7 +388,8 @@ struct record {
 /* Things that happen, for -O watch and -O log.  What `n` and `text` mean stands
  * in st_events. */
 enum ev_kind {
-	EV_UP, EV_DOWN, EV_TRYING, EV_SESSION_OPENED, EV_SESSION_CLOSED, EV_FORWARD_UP, EV_FORWARD_DOWN,
+	EV_UP, EV_DOWN, EV_TRYING, EV_SESSION_OPENED, EV_SESSION_CLOSED, EV_FORWARD_UP,
+	EV_FORWARD_DOWN,
 	EV_FORWARD_FAILED, EV_LIMIT, EV_REKEY, EV_REFUSED, EV_ENDING, EV_KINDS
 };
 #define EV_NUMBERS 5
@@ -388,7 +403,8 @@ struct event {
 
 /* The limits of config.h whose end people should hear of. */
 enum table {
-	TABLE_CLIENTS, TABLE_CHANNELS, TABLE_SESSIONS, TABLE_FORWARDS, TABLE_CONNECTORS, TABLE_REQUESTS,
+	TABLE_CLIENTS, TABLE_CHANNELS, TABLE_SESSIONS, TABLE_FORWARDS, TABLE_CONNECTORS,
+	TABLE_REQUESTS,
 	TABLE_ASKERS, TABLE_DISPLAYS, TABLE_WINDOW_POOL, TABLES
 };
 
@@ -418,14 +434,18 @@ struct channel {
 			union {
 				struct {		/* CH_SESSION, CH_STDIO */
 					uint32_t status;
-					uint32_t escape;	/* escape character, above 0xff for none */
+					/* escape character, above 0xff for none */
+					uint32_t escape;
 					struct winsize size;	/* last size told to the server */
-					uint8_t request[CH_REQUESTS];	/* enum ch_request, oldest first */
+					/* enum ch_request, oldest first */
+					uint8_t request[CH_REQUESTS];
 				};
 				struct {		/* CH_LOCAL, CH_REMOTE, CH_X11 */
-					int64_t deadline;	/* of connecting, SOCKS request, greeting */
+					/* of connecting, SOCKS request, greeting */
+					int64_t deadline;
 					int16_t connector;	/* fw_: index, -1 for none */
-					uint8_t socks;		/* version of the request, 0 for none */
+					/* version of the request, 0 for none */
+					uint8_t socks;
 				};
 			};
 		};
@@ -491,11 +511,13 @@ struct client {
 			int64_t give_up;	/* when its wait for a session ends */
 			int64_t wait;		/* ms it may wait */
 		};
-		uint64_t moved[2];	/* px_: IN_BYTES to the server, OUT_BYTES from it, by its channels */
+		/* px_: IN_BYTES to the server, OUT_BYTES from it, by its channels */
+		uint64_t moved[2];
 	};
 	uint8_t verdict;		/* px_: enum px_answer */
 	uint8_t tail_stream;
-	uint8_t reopening;		/* px_: how many of its channels are PX_REOPENED: so long it is not read */
+	/* px_: how many of its channels are PX_REOPENED: so long it is not read */
+	uint8_t reopening;
 	int16_t tail_channel;
 	union {
 		int16_t next_channel;	/* px_: which of its channels is heard next */
@@ -503,7 +525,8 @@ struct client {
 	};
 	uint32_t tail;			/* px_: bytes of that channel's stream that follow `out` */
 	union {
-		uint32_t word;		/* px_: what `verdict` says: a port, or the channel's number */
+		/* px_: what `verdict` says: a port, or the channel's number */
+		uint32_t word;
 		uint32_t seen;		/* st_: number of the next event to tell */
 	};
 	struct sender sender;		/* sd_: in proxy mode */
@@ -514,7 +537,8 @@ struct client {
 };
 
 /* Global requests of ours that want a reply, oldest first (RFC 4254, 4). */
-enum global_kind { GLOBAL_KEEPALIVE, GLOBAL_FORWARD, GLOBAL_PROBE, GLOBAL_PROXY, GLOBAL_PROXY_CANCEL };
+enum global_kind { GLOBAL_KEEPALIVE, GLOBAL_FORWARD, GLOBAL_PROBE, GLOBAL_PROXY,
+	GLOBAL_PROXY_CANCEL };
 struct global_request {
 	uint8_t kind;
 	int16_t of;			/* index of the forward or the client, by kind */
@@ -577,7 +601,8 @@ struct display {
  * A port of FW_PATH means that the host is the path of a unix socket. */
 enum fw_type {
 	FW_LOCAL = 1, FW_REMOTE = 2, FW_DYNAMIC = 3,
-	FW_PROXY,		/* a remote one that proxy client `client` asked for, -1 when it left */
+	/* a remote one that proxy client `client` asked for, -1 when it left */
+	FW_PROXY,
 };
 enum fw_state {
 	FW_FREE,
@@ -605,7 +630,8 @@ struct forward {
 	int socket[FW_SOCKETS];		/* local: listening, -1 for none */
 	dev_t dev;			/* of a unix socket that we created */
 	ino_t ino;
-	bool permanent;			/* was set up once, or from an option: tried again for ever */
+	/* was set up once, or from an option: tried again for ever */
+	bool permanent;
 	uint8_t tries;			/* failures since it last stood */
 	bool told;			/* the last connection failed, and `why` was said */
 	bool cleared;			/* the server was asked to remove what is at its path */
@@ -614,7 +640,8 @@ struct forward {
 	uint64_t bytes[2];		/* IN_BYTES to the server, OUT_BYTES from it */
 	int64_t retry_at;
 	uid_t uid;			/* whose client asked for it; 0 for an option */
-	char why[92];			/* what went wrong last, with it or a connection; "" for nothing */
+	/* what went wrong last, with it or a connection; "" for nothing */
+	char why[92];
 };
 
 /* ControlMaster: ASK asks the user about every request; AUTO becomes the one or
@@ -631,7 +658,8 @@ enum rn_stop { RN_RUN, RN_WHEN_IDLE, RN_NOW };
 enum lp_split { LP_STAYS, LP_SERVES_ITSELF, LP_DETACHES };
 
 /* What a server or a client can make happen again and again: said once a connection. */
-enum log_often { LOG_UNASKED, LOG_COOKIE, LOG_NOT_OPENED, LOG_STRANGER, LOG_CROWD, LOG_DENIED, LOG_OFTEN = LOG_DENIED + 6 };
+enum log_often { LOG_UNASKED, LOG_COOKIE, LOG_NOT_OPENED, LOG_STRANGER, LOG_CROWD, LOG_DENIED,
+	LOG_OFTEN = LOG_DENIED + 6 };
 
 static const char *const default_env[] = { "LANG", "LC_*" };
 
@@ -657,20 +685,25 @@ static struct {
 			identity, known_hosts, global_hosts, pin, send_env, set_env;
 		int64_t connect_timeout, alive_interval, alive_count;	/* s, s, count */
 		int64_t family;			/* AF_… */
-		int64_t persist, attempts, prompts, fallback, background, stdin_null, clear_forwards;	/* ControlPersist: s, 0 for ever, -1 no */
+		/* ControlPersist: s, 0 for ever, -1 no */
+		int64_t persist, attempts, prompts, fallback, background, stdin_null,
+			clear_forwards;
 		int64_t pubkey_auth, password_auth, keyboard_auth;
 		const char *preferred_auth, *identity_agent;
 		const char *proxy_command, *proxy_jump, *remote_command, *local_command;
 		int64_t permit_local;
 		int64_t batch, identities_only, strict, gateway_ports, exit_on_forward_failure;
-		int64_t reconnect, reconnect_min, reconnect_max, session_wait;	/* enum lk_reconnect; s */
+		/* enum lk_reconnect; s */
+		int64_t reconnect, reconnect_min, reconnect_max, session_wait;
 		int64_t tcp_keepalive, dscp_interactive, dscp_bulk;
-		int64_t wait, timeout, retry, idempotent, probe;	/* s, s, count; of the client */
+		/* s, s, count; of the client */
+		int64_t wait, timeout, retry, idempotent, probe;
 		int64_t json, since;		/* --json; --since: count */
 		int64_t notify_fd, event_delay;	/* --notify-fd; s */
 		const char *event_command;
 		int64_t weight;			/* --bulk, --interactive: enum sd_weight */
-		int64_t rate[RL_WAYS];		/* RateLimit: bits a second by enum rl_way, 0 for any */
+		/* RateLimit: bits a second by enum rl_way, 0 for any */
+		int64_t rate[RL_WAYS];
 		int64_t request_tty, escape;	/* enum cl_tty; a character or NO_ESCAPE */
 		int64_t forward_x11, x11_trusted;	/* no, yes; 0 not said, 1 no, 2 yes */
 		const char *refuse;
@@ -699,7 +732,8 @@ static struct {
 	} log;
 
 	struct {
-		int most;		/* descriptors that the tables may have, 0 for all they want */
+		/* descriptors that the tables may have, 0 for all they want */
+		int most;
 	} fd;
 
 	struct {
@@ -716,7 +750,8 @@ static struct {
 	} ev;
 
 	struct {
-		int64_t level[RL_WAYS];	/* by enum rl_way: thousandths of a bit that may move at once, or debt */
+		/* by enum rl_way: thousandths of a bit that may move at once, or debt */
+		int64_t level[RL_WAYS];
 		int64_t at;		/* when they were filled up */
 		bool denied[RL_WAYS];		/* somebody waits for more */
 	} rl;
@@ -755,7 +790,8 @@ static struct {
 	struct {
 		const char *path;	/* to be served, NULL for none */
 		int listener;
-		int early;		/* stands for it while we log in (us_claim()); -1 for none */
+		/* stands for it while we log in (us_claim()); -1 for none */
+		int early;
 		int64_t accept_after;	/* accept() failed, or there was no descriptor left */
 		bool bound;
 		bool missed;		/* it is not at its path, and that was said */
@@ -768,7 +804,8 @@ static struct {
 	struct {
 		struct forward slot[FORWARDS];
 		int64_t accept_after;	/* accept() failed */
-		uint32_t accepted;	/* forwards and their connections that the server, or we, have set up */
+		/* forwards and their connections that the server, or we, have set up */
+		uint32_t accepted;
 	} fw;
 
 	struct {
@@ -783,7 +820,8 @@ static struct {
 		uint32_t opened;	/* sessions in all */
 		bool held, draining;	/* -O hold, -O drain */
 		bool reconnect;		/* -O reconnect: lk_ is to see it */
-		int64_t open_after, open_wait;	/* no session is opened before; ms, doubled each time */
+		/* no session is opened before; ms, doubled each time */
+		int64_t open_after, open_wait;
 	} mx;
 
 	struct {
@@ -792,7 +830,8 @@ static struct {
 		int fd;			/* the transport's socket; not ours to close */
 		int unsent;		/* its TCP_NOTSENT_LOWAT */
 		enum sd_mode mode;
-		uint32_t room;		/* bytes of all kinds that may wait for the network just now */
+		/* bytes of all kinds that may wait for the network just now */
+		uint32_t room;
 		uint32_t queue;		/* of them, bulk */
 		uint32_t packet;	/* longest message of it */
 		uint32_t quantum;	/* bytes of one sender's turn */
@@ -807,7 +846,8 @@ static struct {
 
 	struct {
 		enum lk_state state;
-		bool last_try;		/* whatever Reconnect says: something went wrong that stays so */
+		/* whatever Reconnect says: something went wrong that stays so */
+		bool last_try;
 		struct connector uplink;
 		int64_t login_deadline, alive_at, connected_at, exchange_at;
 		uint64_t alive_bytes, exchange_bytes;
@@ -816,7 +856,8 @@ static struct {
 		uint32_t since;		/* ev_seconds() of the last change of state */
 		uint32_t key_exchanges;	/* that were told as events */
 		char last[160];		/* the last `why`, kept after a login */
-		struct tp_traffic { uint64_t packets_in, packets_out, bytes_in, bytes_out; } gone;	/* of connections before */
+		/* of connections before */
+		struct tp_traffic { uint64_t packets_in, packets_out, bytes_in, bytes_out; } gone;
 		uint32_t failures;	/* logins that failed one after the other */
 		uint32_t used;		/* lk_uses() as the login stood */
 		bool refused;		/* the server, or its host key, was there and refused us */
@@ -826,9 +867,11 @@ static struct {
 		int64_t probe_at;	/* when a probe must have been answered */
 		uint64_t probe_bytes;
 		pid_t proxy;		/* ProxyCommand's process, 0 for none */
-		int watch;		/* netlink socket: tells that the network has changed; -1 for none */
+		/* netlink socket: tells that the network has changed; -1 for none */
+		int watch;
 		int64_t look_at;	/* when to look what has become of it, 0 for never */
-		int net_fd;		/* the transport's socket, for its DSCP; not ours to close */
+		/* the transport's socket, for its DSCP; not ours to close */
+		int net_fd;
 		int tos;		/* set on it, -1 for none yet */
 		char error[160];	/* a protocol error found by rx_ */
 		char why[160];		/* why the last try failed */
@@ -849,7 +892,8 @@ static struct {
 		enum lp_split split;	/* what is to happen after the login */
 		bool has_split;		/* we are the child that stays */
 		bool confined;		/* as far as that was possible */
-		int own_fd;		/* in the parent: its connection to that child, 0 for none */
+		/* in the parent: its connection to that child, 0 for none */
+		int own_fd;
 		pid_t own_master;
 		int64_t resize_at;	/* when terminals are looked at next */
 		int64_t idle_at;	/* ControlPersist: when to end */
@@ -862,7 +906,8 @@ static struct {
 	int64_t now;			/* ms, rn_clock() as the turn began: lp_ */
 
 	/* the big ones last: their untouched pages cost nothing */
-	uint8_t scratch[SCRATCH];	/* of whoever runs: holds nothing across a call into another section */
+	/* of whoever runs: holds nothing across a call into another section */
+	uint8_t scratch[SCRATCH];
 	struct {
 		struct req { uint32_t at, len; } slot[REQUESTS];	/* len 0: free */
 		uint8_t memory[REQUEST_POOL];	/* the client builds its request there */
@@ -890,9 +935,11 @@ static bool log_to_syslog(enum tp_level level, const char *text)
 	const struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
 	char line[600];
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	int n = snprintf(line, sizeof line, "<%d>sshmux[%d]: %s", (int)g.log.facility | severity[level], (int)getpid(), text);
+	int n = snprintf(line, sizeof line, "<%d>sshmux[%d]: %s",
+		(int)g.log.facility | severity[level], (int)getpid(), text);
 	n = n < (int)sizeof line ? n : (int)sizeof line - 1;
-	bool sent = sendto(fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&to, sizeof to) == n;
+	bool sent = sendto(fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL,
+		(const struct sockaddr *)&to, sizeof to) == n;
 	if (fd >= 0)
 		close(fd);
 	return sent;
@@ -903,7 +950,8 @@ static bool log_to_syslog(enum tp_level level, const char *text)
 static size_t log_character(const uint8_t *p, size_t len)
 {
 	static const uint32_t least[] = { 0, ' ', 0xa0, 0x800, 0x10000 };
-	size_t n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
+	size_t n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 :
+		0;
 	uint32_t c = n > 1 ? *p & (0x7fu >> n) : *p;
 	for (size_t i = 1; i < n && i < len; i++) {
 		if ((p[i] & 0xc0) != 0x80)
@@ -922,7 +970,8 @@ size_t tp_clean(const char *text, size_t len, bool lines, char *to, size_t size)
 	while (at < len) {
 		const uint8_t *p = (const uint8_t *)text + at;
 		bool cr = lines && *p == '\r' && (at + 1 == len || p[1] == '\n');
-		size_t n = cr ? 2 : *p == '\t' || (lines && *p == '\n') ? 1 : log_character(p, len - at);
+		size_t n = cr ? 2 : *p == '\t' || (lines && *p == '\n') ? 1 :
+			log_character(p, len - at);
 		if (n > len - at || put + (n ? n : 4) >= size)
 			break;
 		if (n)
@@ -994,13 +1043,16 @@ static enum tp_level log_once(enum log_often what)
 static void log_counts(void)
 {
 	static const char *const names[] = {
-		"agent or X11 forwarding that no session asked for", "X11 connections with wrong authentication",
-		"channels that the server refused", "connections of other users", "connections beyond MaxPerUser",
+		"agent or X11 forwarding that no session asked for",
+		"X11 connections with wrong authentication",
+		"channels that the server refused", "connections of other users",
+		"connections beyond MaxPerUser",
 		"requests that ControlAllow refused"
 	};
 	for (int i = 0; i < LOG_OFTEN; i++)
 		if (g.log.often[i] > 1)
-			log_at(TP_ERROR, "%s: %u on this connection", names[i < LOG_DENIED ? i : LOG_DENIED], (unsigned)g.log.often[i]);
+			log_at(TP_ERROR, "%s: %u on this connection",
+				names[i < LOG_DENIED ? i : LOG_DENIED], (unsigned)g.log.often[i]);
 	memset(g.log.often, 0, sizeof g.log.often);
 }
 
@@ -1038,16 +1090,19 @@ static void log_use_syslog(void)
 }
 
 static const struct op_choice log_levels[] = {	/* indices into log_kinds */
-	{ "SILENT", 0 }, { "QUIET", 0 }, { "FATAL", 1 }, { "ERROR", 2 }, { "INFO", 3 }, { "VERBOSE", 4 }, { "DEBUG", 5 }, { "DEBUG1", 5 },
+	{ "SILENT", 0 }, { "QUIET", 0 }, { "FATAL", 1 }, { "ERROR", 2 }, { "INFO", 3 },
+	{ "VERBOSE", 4 }, { "DEBUG", 5 }, { "DEBUG1", 5 },
 	{ "DEBUG2", 6 }, { "DEBUG3", 7 }, { NULL, 0 }
 };
-static const uint8_t log_kinds[] = { TP_ERROR, TP_ERROR, TP_ERROR, TP_INFO, TP_VERBOSE, TP_DEBUG, TP_DEBUG, TP_DEBUG };
+static const uint8_t log_kinds[] = { TP_ERROR, TP_ERROR, TP_ERROR, TP_INFO, TP_VERBOSE, TP_DEBUG,
+	TP_DEBUG, TP_DEBUG };
 
 /* -O loglevel; false if there is none of that name. */
 static bool log_set_level(struct str name)
 {
 	for (const struct op_choice *l = log_levels; l->name; l++)
-		if (strlen(l->name) == name.len && strncasecmp(l->name, (const char *)name.p, name.len) == 0) {
+		if (strlen(l->name) == name.len && strncasecmp(l->name, (const char *)name.p,
+			name.len) == 0) {
 			log_upto(log_kinds[l->value]);
 			return true;
 		}
@@ -1071,7 +1126,8 @@ static int64_t rn_clock(void)
 static uint32_t rn_random(uint32_t n)
 {
 	static uint32_t state;		/* xorshift */
-	if (state == 0) {		/* equal routers boot with equal clocks and pids: ask the kernel */
+	/* equal routers boot with equal clocks and pids: ask the kernel */
+	if (state == 0) {
 		int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
 		if (fd < 0 || read(fd, &state, sizeof state) != (ssize_t)sizeof state)
 			state = (uint32_t)rn_clock() * 2654435761u ^ (uint32_t)getpid();
@@ -1160,7 +1216,8 @@ static void ev_full(enum table which, const char *name)
  * whoever is interactive takes nothing from it.
  * Calls nobody. */
 
-#define RL_BYTE 8000			/* of the buckets' unit: what one bit a second moves in a ms */
+/* A byte in the buckets' unit, which is what one bit a second moves in a ms. */
+#define RL_BYTE 8000
 #define RL_LEAST 512			/* bytes, less than that are not worth a message */
 
 /* Bytes that the rate moves in so many ms; enough for a message or two. */
@@ -1230,15 +1287,20 @@ static int64_t rl_due(void)
  * Calls nobody. */
 
 #define for_each_channel(c) \
-	for (struct channel *c = g.ch.slot; c < g.ch.slot + g.ch.end; c++) if (c->state == CH_FREE) { } else
+	for (struct channel *c = g.ch.slot; c < g.ch.slot + g.ch.end; c++) \
+		if (c->state == CH_FREE) { } else
 #define for_each_client(c) \
-	for (struct client *c = g.mx.slot; c < g.mx.slot + g.mx.end; c++) if (c->phase == MX_FREE) { } else
+	for (struct client *c = g.mx.slot; c < g.mx.slot + g.mx.end; c++) \
+		if (c->phase == MX_FREE) { } else
 #define for_each_forward(f) \
-	for (struct forward *f = g.fw.slot; f < g.fw.slot + FORWARDS; f++) if (f->state == FW_FREE) { } else
+	for (struct forward *f = g.fw.slot; f < g.fw.slot + FORWARDS; f++) \
+		if (f->state == FW_FREE) { } else
 #define for_each_connector(k) \
-	for (struct connector *k = g.cn.slot; k < g.cn.slot + CONNECTORS; k++) if (k->state == CN_IDLE) { } else
+	for (struct connector *k = g.cn.slot; k < g.cn.slot + CONNECTORS; k++) \
+		if (k->state == CN_IDLE) { } else
 #define for_each_program(p) \
-	for (struct program *p = g.ex.slot; p < g.ex.slot + PROGRAMS; p++) if (p->state == EX_IDLE) { } else
+	for (struct program *p = g.ex.slot; p < g.ex.slot + PROGRAMS; p++) \
+		if (p->state == EX_IDLE) { } else
 
 static struct channel *sl_channel(int64_t i)
 {
@@ -1448,7 +1510,8 @@ static void pool_account(struct channel *c)
 /* Bytes that c may hold, buffered and advertised together, by the rule above. */
 static uint32_t pool_limit(const struct channel *c)
 {
-	uint32_t all = WINDOW_BLOCKS - WINDOW_RESERVED, left = all - (g.pool.shared - pool_extra(c->charge));
+	uint32_t all = WINDOW_BLOCKS - WINDOW_RESERVED,
+		left = all - (g.pool.shared - pool_extra(c->charge));
 	uint32_t blocks = WINDOW_MIN_BLOCKS + left * left / all / 2;	/* blocks have 16 bits */
 	return blocks * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1);
 }
@@ -1456,7 +1519,8 @@ static uint32_t pool_limit(const struct channel *c)
 /* What a channel has to prove its speed with: a small part of what it may have. */
 static uint32_t pool_small(const struct channel *c)
 {
-	uint32_t small = pool_limit(c) / WINDOW_SHARE, least = WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1);
+	uint32_t small = pool_limit(c) / WINDOW_SHARE,
+		least = WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1);
 	return small < least ? least : small < WINDOW_START ? small : WINDOW_START;
 }
 
@@ -1464,7 +1528,8 @@ static uint32_t pool_small(const struct channel *c)
  * one while WINDOW_EARLY percent of the pool are not taken. */
 static uint32_t pool_start(const struct channel *c)
 {
-	uint32_t early = (WINDOW_BLOCKS - WINDOW_RESERVED) * WINDOW_EARLY / 100, small = pool_small(c), limit = pool_limit(c);
+	uint32_t early = (WINDOW_BLOCKS - WINDOW_RESERVED) * WINDOW_EARLY / 100,
+		small = pool_small(c), limit = pool_limit(c);
 	uint32_t start = g.pool.shared < early ? (early - g.pool.shared) * WINDOW_BLOCK : 0;
 	start = start < WINDOW_START ? start : WINDOW_START;
 	start = start < limit ? start : limit;
@@ -1621,7 +1686,8 @@ enum { FD_AGAIN = -1, FD_END = 0, FD_ERROR = -2, FD_FULL = -3 };
 
 /* n = call, again while a signal interrupts it: so often at most. */
 #define FD_CALL(n, call) \
-	for (int tries_ = 0; tries_ < FD_INTERRUPTS && ((n) = (call)) < 0 && errno == EINTR; tries_++)
+	for (int tries_ = 0; \
+		tries_ < FD_INTERRUPTS && ((n) = (call)) < 0 && errno == EINTR; tries_++)
 
 static ssize_t fd_result(ssize_t n)
 {
@@ -1714,7 +1780,8 @@ static void fd_raise_limit(void)
 		return;
 	int left = (int)files - FD_OWN;
 	g.fd.most = left > FD_SESSION ? left : FD_SESSION;
-	log_at(g.op.control_path ? TP_INFO : TP_VERBOSE, "no more than %d descriptors (ulimit -n): %d sessions at once",
+	log_at(g.op.control_path ? TP_INFO : TP_VERBOSE,
+		"no more than %d descriptors (ulimit -n): %d sessions at once",
 	       (int)files, g.fd.most / FD_SESSION);
 }
 
@@ -1765,7 +1832,8 @@ static ssize_t fd_take(const struct passed *d, void *p, size_t len)
 
 static ssize_t fd_give(const struct passed *d, const struct iovec *iov, int pieces)
 {
-	struct msghdr m = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)pieces };
+	struct msghdr m = { .msg_iov = (struct iovec *)(uintptr_t)iov,
+		.msg_iovlen = (size_t)pieces };
 	ssize_t n = -1;
 	if (!d->socket)
 		return fd_writev(d->fd, iov, pieces);
@@ -1823,7 +1891,8 @@ static void fd_address(const struct sockaddr_storage *a, char *to, size_t size)
 static void fd_close_others(int keep, int also)
 {
 	for (int fd = 3; fd < FD_LIMIT; fd++)
-		if (fd != keep && fd != also && fd != g.us.early)	/* that one ends by exec() */
+		/* that one ends by exec() */
+		if (fd != keep && fd != also && fd != g.us.early)
 			close(fd);
 	os_close_from(FD_LIMIT);
 }
@@ -1859,7 +1928,8 @@ static ssize_t fd_receive(int from, int *fd)
 	if (n <= 0)
 		return fd_result(n);
 	const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int)))
+	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
+		c->cmsg_len != CMSG_LEN(sizeof(int)))
 		return FD_ERROR;
 	memcpy(fd, CMSG_DATA(c), sizeof *fd);
 	if (m.msg_flags & MSG_CTRUNC) {		/* there were more: the kernel closed those */
@@ -1926,7 +1996,9 @@ static void sp_resolve(const char *host, int family, int out)
 			to->scope = s->sin6_scope_id;
 			r.n++;
 		} else if (a->ai_family == AF_INET) {
-			memcpy(to->bytes, &((const struct sockaddr_in *)(const void *)a->ai_addr)->sin_addr, 4);
+			memcpy(to->bytes,
+				&((const struct sockaddr_in *)(const void *)a->ai_addr)->sin_addr,
+				4);
 			r.n++;
 		}
 	}
@@ -1952,7 +2024,8 @@ static void sp_proxy(int fd)
 {
 	if (dup2(fd, STDIN_FILENO) < 0 || dup2(fd, STDOUT_FILENO) < 0)
 		_exit(127);
-	if (g.op.persist >= 0 && g.log.level < TP_DEBUG) {	/* it outlives our caller, as in ssh */
+	/* it outlives our caller, as in ssh */
+	if (g.op.persist >= 0 && g.log.level < TP_DEBUG) {
 		int null = open("/dev/null", O_WRONLY);
 		if (null >= 0)
 			dup2(null, STDERR_FILENO);
@@ -2004,12 +2077,14 @@ static bool sp_put(struct sp_job *j, const char *text)
 static bool sp_is_known(const char *program, const char *const variables[])
 {
 	const char *ask = getenv("SSH_ASKPASS");
-	const char *const known[] = { g.op.event_command, g.op.xauth ? g.op.xauth : "xauth", ask && *ask ? ask : ASKPASS };
+	const char *const known[] = { g.op.event_command, g.op.xauth ? g.op.xauth : "xauth", ask &&
+		*ask ? ask : ASKPASS };
 	bool found = false;
 	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
 		found |= known[i] && strcmp(program, known[i]) == 0;
 	for (; found && *variables; variables++)
-		found = strncmp(*variables, "SSHMUX_", 7) == 0 || strncmp(*variables, "SSH_ASKPASS_PROMPT=", 19) == 0;
+		found = strncmp(*variables, "SSHMUX_", 7) == 0 ||
+			strncmp(*variables, "SSH_ASKPASS_PROMPT=", 19) == 0;
 	return found;
 }
 
@@ -2038,12 +2113,14 @@ static void sp_help(int from)
 	for (;;) {
 		union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
 		struct iovec iov = { &j, sizeof j };
-		struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+		struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			.msg_controllen = sizeof control };
 		ssize_t n = recvmsg(from, &m, MSG_CMSG_CLOEXEC);
 		if (n == 0 || (n < 0 && errno != EINTR))
 			_exit(0);
 		const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
-		if (!c || (size_t)n < offsetof(struct sp_job, text) || c->cmsg_len != CMSG_LEN(sizeof(int)))
+		if (!c || (size_t)n < offsetof(struct sp_job, text) ||
+			c->cmsg_len != CMSG_LEN(sizeof(int)))
 			continue;
 		int fd;
 		memcpy(&fd, CMSG_DATA(c), sizeof fd);
@@ -2089,7 +2166,8 @@ static pid_t sp_ask(const struct sp_job *j, int fd)
 {
 	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
 	struct iovec iov = { (void *)(uintptr_t)j, offsetof(struct sp_job, text) + j->len };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+		.msg_controllen = sizeof control };
 	struct pollfd p = { .fd = g.sp.helper, .events = POLLIN };
 	int32_t answer[2] = { -1, EPIPE };
 	memset(&control, 0, sizeof control);
@@ -2100,7 +2178,8 @@ static pid_t sp_ask(const struct sp_job *j, int fd)
 	memcpy(CMSG_DATA(c), &fd, sizeof fd);
 	if (sendmsg(g.sp.helper, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		return -1;
-	if (poll(&p, 1, SP_HELPER_MS) != 1 || recv(g.sp.helper, answer, sizeof answer, MSG_DONTWAIT) != sizeof answer)
+	if (poll(&p, 1, SP_HELPER_MS) != 1 || recv(g.sp.helper, answer, sizeof answer,
+		MSG_DONTWAIT) != sizeof answer)
 		answer[0] = -1;
 	errno = answer[1];
 	return answer[0];
@@ -2205,7 +2284,8 @@ static bool cn_bind(const struct connector *c, sa_family_t family)
 	struct sockaddr_in v4 = { .sin_family = AF_INET };
 	if (c != &g.lk.uplink)
 		return true;
-	if (interface && setsockopt(c->fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strlen(interface) + 1) != 0)
+	if (interface && setsockopt(c->fd, SOL_SOCKET, SO_BINDTODEVICE, interface,
+		(socklen_t)strlen(interface) + 1) != 0)
 		return false;
 	if (!from)
 		return true;
@@ -2228,7 +2308,8 @@ static void cn_next(struct connector *c, int64_t now)
 		socklen_t len = cn_address(c, c->next++, &to);
 		c->fd = socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 		c->state = CN_CONNECTING;
-		if (c->fd >= 0 && cn_bind(c, to.ss_family) && (connect(c->fd, (struct sockaddr *)&to, len) == 0 || errno == EINPROGRESS))
+		if (c->fd >= 0 && cn_bind(c, to.ss_family) &&
+			(connect(c->fd, (struct sockaddr *)&to, len) == 0 || errno == EINPROGRESS))
 			return;
 		snprintf(c->why, sizeof c->why, "%s", strerror(errno));
 		fd_close(&c->fd);
@@ -2238,7 +2319,8 @@ static void cn_next(struct connector *c, int64_t now)
 
 /* Begins to connect; result CN_DONE with `fd` (non-blocking, the caller's from
  * then on) or CN_FAILED with `why`, not later than `deadline`. */
-static void cn_start(struct connector *c, const char *host, uint16_t port, int family, int64_t deadline, int64_t now)
+static void cn_start(struct connector *c, const char *host, uint16_t port, int family,
+	int64_t deadline, int64_t now)
 {
 	cn_reset(c, port, deadline);
 	struct cn_address *a = &c->reply.address[0];
@@ -2351,7 +2433,8 @@ static void cn_service(struct connector *c, short revents, int64_t now)
  * Calls rn_, fd_, sp_. */
 
 /* Starts argv, with more variables in its environment unless NULL. */
-static void ex_start(struct program *p, const char *const argv[], char *const variables[], int64_t deadline)
+static void ex_start(struct program *p, const char *const argv[], char *const variables[],
+	int64_t deadline)
 {
 	int out[2];
 	struct sp_job j = { .kind = SP_PROGRAM };
@@ -2377,7 +2460,8 @@ static void ex_exited(pid_t pid, int status)
 {
 	for_each_program(p)
 		if (p->state == EX_RUNNING && p->pid == pid)
-			p->state = WIFEXITED(status) && WEXITSTATUS(status) == 0 ? EX_DONE : EX_FAILED;
+			p->state = WIFEXITED(status) && WEXITSTATUS(status) == 0 ? EX_DONE :
+				EX_FAILED;
 }
 
 static void ex_kill(struct program *p)
@@ -2581,7 +2665,8 @@ static const struct {
 	const char *name;		/* for people */
 	uint16_t flags;			/* enum ch_flag, besides those of every kind's end */
 } ch_kinds[CH_KINDS] = {
-	[CH_SESSION] = { "client-session", CH_STATUS | CH_TTY | CH_AGENT | CH_DISPLAY | CH_EOW_SENT | CH_FAILED |
+	[CH_SESSION] = { "client-session",
+		CH_STATUS | CH_TTY | CH_AGENT | CH_DISPLAY | CH_EOW_SENT | CH_FAILED |
 			 CH_SUSPENDED | CH_LINE_START | CH_ESCAPED },
 	[CH_STDIO] = { "stdio-forward", CH_STATUS },
 	[CH_LOCAL] = { "direct", 0 },
@@ -2599,15 +2684,16 @@ static const struct {
 	[CH_FREE] = { "free", 0xff, OF(CH_SOCKS_LOCAL) | OF(CH_CONNECTING) | OF(CH_OPENING) },
 	/* the request came: OPENING; it is none, or too late: DEAD */
 	[CH_SOCKS_LOCAL] = { "socks", OF(CH_LOCAL), OF(CH_OPENING) | OF(CH_DEAD) },
-	/* connected, or the client says yes: OPEN; its target comes as data: SOCKS_REMOTE, GREETING */
+	/* connected, or the client says yes: OPEN; its target comes as data: SOCKS_REMOTE, GREETING
+	 * */
 	[CH_CONNECTING] = { "connecting", OF(CH_REMOTE) | OF(CH_X11) | OF(CH_PROXY),
 		OF(CH_SOCKS_REMOTE) | OF(CH_GREETING) | OF(CH_OPEN) | OF(CH_DEAD) },
 	/* the server says yes or no; without a client: OPEN, to be closed, or DEAD */
 	[CH_OPENING] = { "opening", OF(CH_SESSION) | OF(CH_STDIO) | OF(CH_LOCAL) | OF(CH_PROXY),
 		OF(CH_CONFIRMED) | OF(CH_REFUSED) | OF(CH_OPEN) | OF(CH_DEAD) },
 	[CH_REFUSED] = { "refused", OF(CH_SESSION) | OF(CH_STDIO) | OF(CH_PROXY), OF(CH_DEAD) },
-	/* a session: STARTING; the others' ends have heard of it: OPEN; the link is lost before: REFUSED,
-	 * DEAD; a server closed it unused and is asked again (SES-stillborn): OPENING */
+	/* a session: STARTING; the others' ends have heard of it: OPEN; the link is lost before:
+	 * REFUSED, DEAD; a server closed it unused and is asked again (SES-stillborn): OPENING */
 	[CH_CONFIRMED] = { "open", OF(CH_SESSION) | OF(CH_STDIO) | OF(CH_LOCAL) | OF(CH_PROXY),
 		OF(CH_STARTING) | OF(CH_OPEN) | OF(CH_REFUSED) | OF(CH_OPENING) | OF(CH_DEAD) },
 	/* the command runs, or does not; or its client leaves */
@@ -2615,7 +2701,8 @@ static const struct {
 	/* connected, or refused and to be closed: OPEN; the link is lost: DEAD */
 	[CH_SOCKS_REMOTE] = { "open", OF(CH_REMOTE), OF(CH_OPEN) | OF(CH_DEAD) },
 	[CH_GREETING] = { "open", OF(CH_X11), OF(CH_OPEN) | OF(CH_DEAD) },
-	/* closed by both sides, and all was delivered: ENDED, or DEAD where no client is to hear it */
+	/* closed by both sides, and all was delivered: ENDED, or DEAD where no client is to hear it
+	 * */
 	[CH_OPEN] = { "open", 0xff, OF(CH_ENDED) | OF(CH_DEAD) | OF(CH_OPENING) },
 	[CH_ENDED] = { "closed", OF(CH_SESSION) | OF(CH_STDIO), OF(CH_DEAD) },
 	[CH_DEAD] = { "closed", 0xff, OF(CH_FREE) | OF(CH_DEAD) },
@@ -2624,7 +2711,8 @@ static const struct {
 /* The one way from state to state. */
 static void ch_become(struct channel *c, enum ch_state next)
 {
-	if (CHECKING && !(ch_states[c->state].next & OF(next) && ch_states[next].kinds & OF(c->kind)))
+	if (CHECKING && !(ch_states[c->state].next & OF(next) &&
+		ch_states[next].kinds & OF(c->kind)))
 		log_abort("a channel's step that is none");
 	c->state = (uint8_t)next;
 }
@@ -2648,7 +2736,8 @@ static int16_t ch_record(void)
 	for (int16_t i = 0; i < SESSIONS; i++)
 		if (!g.ch.record[i].used) {
 			uint32_t now = ev_seconds();
-			g.ch.record[i] = (struct record){ .used = true, .since = now, .active = now };
+			g.ch.record[i] = (struct record){ .used = true, .since = now,
+				.active = now };
 			return i;
 		}
 	return -1;
@@ -2888,7 +2977,8 @@ static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint3
 {
 	ssize_t n = 0;
 	ch_count(c, s == CH_OUT ? OUT_BYTES : ERR_BYTES, len);
-	bool open = c->state == CH_OPEN;	/* before, something else goes first, or no descriptor is lent yet */
+	/* before, something else goes first, or no descriptor is lent yet */
+	bool open = c->state == CH_OPEN;
 	struct iovec iov = { (void *)(uintptr_t)p, len };
 	if (open && fd_of(c, s) >= 0 && c->queue[s].len == 0 && c->end[s].nonblock)
 		n = fd_give(&c->end[s], &iov, 1);
@@ -2930,7 +3020,8 @@ static uint32_t ch_window(const struct channel *c)
  * is asked once by the caller. */
 static bool ch_wants_read(const struct channel *c)
 {
-	return c->state == CH_OPEN && fd_of(c, CH_IN) >= 0 && ch_window(c) > 0 && c->sender.input == SD_NONE &&
+	return c->state == CH_OPEN && fd_of(c, CH_IN) >= 0 && ch_window(c) > 0 &&
+		c->sender.input == SD_NONE &&
 	       c->sent == CH_FLOWS && !(c->flags & CH_SUSPENDED);
 }
 
@@ -2963,7 +3054,8 @@ static uint32_t ch_input(struct channel *c, uint8_t *to, uint32_t max)
 		ch_end_input(c);
 	if (n == FD_ERROR && ch_is_socket(c))		/* reset: the other direction is dead too */
 		ch_end_output(c, CH_OUT);
-	if (n < (ssize_t)max || c->end[CH_IN].tty)	/* a terminal blocks: never twice after one poll() */
+	/* a terminal blocks: never twice after one poll() */
+	if (n < (ssize_t)max || c->end[CH_IN].tty)
 		c->sender.input = SD_NONE;
 	return n > 0 ? (uint32_t)n : 0;
 }
@@ -2993,7 +3085,8 @@ static uint32_t ch_read(struct channel *c, uint32_t max)
 /* What more than its window c could hold: some servers count it wrongly by a little. */
 static uint32_t ch_spare(const struct channel *c)
 {
-	uint32_t room = pool_room(c), held = c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
+	uint32_t room = pool_room(c),
+		held = c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
 	if (!ch_is_proxied(c))
 		return room;
 	uint32_t more = c->px.window > held ? c->px.window - held : 0;
@@ -3012,14 +3105,16 @@ static void ch_credit(struct channel *c)
 		c->window_target = c->window_target < limit / 4 ? c->window_target * 4 : limit;
 	}
 	bool limited = rl_is_limited(RL_DOWN, &c->sender);
-	uint32_t target = limited ? ch_held_back(c->window_target, 1000) : c->window_target, room = pool_room(c);
+	uint32_t target = limited ? ch_held_back(c->window_target, 1000) : c->window_target,
+		room = pool_room(c);
 	uint32_t held = c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
 	if (ch_is_proxied(c) && target > c->px.window)
 		target = c->px.window;
 	if (room > target || held + room > target)
 		room = target > held ? target - held : 0;
 	uint32_t step = target / 8 < 3 * PACKET_MAX ? target / 8 : 3 * PACKET_MAX;
-	if (room == 0 || (room < step && c->window > step) || (room = rl_room(RL_DOWN, &c->sender, room)) == 0)
+	if (room == 0 || (room < step && c->window > step) ||
+		(room = rl_room(RL_DOWN, &c->sender, room)) == 0)
 		return;
 	if (limited)
 		g.ch.next = sl_channel_index(c) + 1;
@@ -3033,7 +3128,8 @@ static void ch_credit(struct channel *c)
  * remote program gets SIGPIPE ("eow@openssh.com"). */
 static void ch_tell_eow(struct channel *c)
 {
-	if (c->kind != CH_SESSION || fd_of(c, CH_OUT) >= 0 || c->rcvd > CH_FLOWS || c->flags & CH_EOW_SENT)
+	if (c->kind != CH_SESSION || fd_of(c, CH_OUT) >= 0 || c->rcvd > CH_FLOWS ||
+		c->flags & CH_EOW_SENT)
 		return;
 	c->flags |= CH_EOW_SENT;
 	if (tx_peer_is("OpenSSH"))
@@ -3192,7 +3288,8 @@ static void tt_request_pty(struct channel *c, int tty, struct str term)
 
 static bool tt_is_open(const struct channel *c)
 {
-	return c->state == CH_OPEN && c->flags & CH_TTY && c->sent != CH_CLOSED && fd_of(c, CH_IN) >= 0;
+	return c->state == CH_OPEN && c->flags & CH_TTY && c->sent != CH_CLOSED &&
+		fd_of(c, CH_IN) >= 0;
 }
 
 static bool tt_any(void)
@@ -3209,7 +3306,8 @@ static void tt_resize(void)
 {
 	for_each_channel(c) {
 		struct winsize w;
-		if (!tt_is_open(c) || ioctl(c->end[CH_IN].fd, TIOCGWINSZ, &w) != 0 || memcmp(&w, &c->size, sizeof w) == 0)
+		if (!tt_is_open(c) || ioctl(c->end[CH_IN].fd, TIOCGWINSZ, &w) != 0 ||
+			memcmp(&w, &c->size, sizeof w) == 0)
 			continue;
 		c->size = w;
 		struct buf *b = tx_request(c, "window-change", false);
@@ -3234,7 +3332,8 @@ static bool us_address(struct sockaddr_un *a, const char *path)
 static const char *us_too_long(const char *path, size_t most)
 {
 	static char text[64];
-	snprintf(text, sizeof text, "path is too long (%zu bytes, at most %zu)", strlen(path), most);
+	snprintf(text, sizeof text, "path is too long (%zu bytes, at most %zu)", strlen(path),
+		most);
 	return text;
 }
 
@@ -3248,7 +3347,8 @@ static bool us_random_bytes(void *to, size_t n)
 
 static bool us_random(char *to, size_t n)
 {
-	static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+	static const char alphabet[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 	bool ok = us_random_bytes(to, n);
 	for (size_t i = 0; i < n; i++)
 		to[i] = alphabet[(uint8_t)to[i] % 64];
@@ -3306,7 +3406,8 @@ static bool us_claim(const char *path)
 	if (g.us.early >= 0 || !us_early_address(&a, &len, path))
 		return true;
 	g.us.early = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (g.us.early < 0 || (bind(g.us.early, (struct sockaddr *)&a, len) == 0 && listen(g.us.early, LISTEN_BACKLOG) == 0))
+	if (g.us.early < 0 || (bind(g.us.early, (struct sockaddr *)&a, len) == 0 &&
+		listen(g.us.early, LISTEN_BACKLOG) == 0))
 		return true;
 	bool taken = errno == EADDRINUSE;
 	fd_close(&g.us.early);
@@ -3362,7 +3463,8 @@ static int us_place(const char *temp, const char *path)
 		return link(temp, path) == 0 ? 0 : errno;
 	}
 	/* file systems without hard links: the path is proven free or dead above */
-	if ((errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS) && us_look(path, &st) <= US_STALE)
+	if ((errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS) &&
+		us_look(path, &st) <= US_STALE)
 		return rename(temp, path) == 0 ? 0 : errno;
 	return errno;
 }
@@ -3410,7 +3512,8 @@ static int us_listen(const char *path)
 	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) != 0)
 		error = errno;
 	umask(mask);
-	if (error == 0 && g.op.control_group && (chown(temp, (uid_t)-1, g.us.group) != 0 || chmod(temp, 0660) != 0))
+	if (error == 0 && g.op.control_group && (chown(temp, (uid_t)-1, g.us.group) != 0 ||
+		chmod(temp, 0660) != 0))
 		error = errno;
 	if (error == 0 && (listen(fd, LISTEN_BACKLOG) != 0 || lstat(temp, &st) != 0))
 		error = errno;
@@ -3433,7 +3536,8 @@ static int us_listen(const char *path)
 static bool us_stands(void)
 {
 	struct stat st;
-	return g.us.bound && lstat(g.us.path, &st) == 0 && st.st_dev == g.us.dev && st.st_ino == g.us.ino;
+	return g.us.bound && lstat(g.us.path, &st) == 0 && st.st_dev == g.us.dev &&
+		st.st_ino == g.us.ino;
 }
 
 /* Looks after the socket: if it, or its directory, was removed, we listen again as
@@ -3444,7 +3548,8 @@ static void us_watch(void)
 	g.us.look_at = g.now + US_LOOK_MS;
 	if (!g.us.bound || us_stands())
 		return;
-	int old = g.us.listener, error = us_look(g.us.path, &st) <= US_STALE ? us_listen(g.us.path) : EEXIST;
+	int old = g.us.listener, error = us_look(g.us.path, &st) <= US_STALE ?
+		us_listen(g.us.path) : EEXIST;
 	if (error == 0)
 		close(old);
 	if (error == 0 || !g.us.missed)
@@ -3471,7 +3576,8 @@ static bool us_is_own(uid_t uid)
 /* What ControlAllow can allow.  "command" and "subsystem" may have a pattern. */
 #define COMMAND_PATTERN 256	/* bytes of one, its end included */
 enum us_right { US_SESSION, US_COMMAND, US_SUBSYSTEM, US_FORWARD, US_CONTROL, US_PROXY, US_RIGHTS };
-static const char *const us_rights[] = { "session", "command", "subsystem", "forward", "control", "proxy" };
+static const char *const us_rights[] = { "session", "command", "subsystem", "forward", "control",
+	"proxy" };
 _Static_assert(LOG_DENIED + US_RIGHTS == LOG_OFTEN, "one line for each right");
 
 /* A word of a rule: its right, US_RIGHTS for "all", -1 if it is none; *pattern is NULL
@@ -3484,7 +3590,8 @@ static int us_right(const char *word, size_t len, const char **pattern)
 	*pattern = n < len ? word + n + 1 : NULL;
 	for (int i = 0; i < US_RIGHTS; i++)
 		if (strlen(us_rights[i]) == n && memcmp(word, us_rights[i], n) == 0)
-			return i == US_COMMAND ? (*pattern ? i : -1) : !*pattern || i == US_SUBSYSTEM ? i : -1;
+			return i == US_COMMAND ? (*pattern ? i : -1) : !*pattern ||
+				i == US_SUBSYSTEM ? i : -1;
 	return n == 3 && len == 3 && memcmp(word, "all", 3) == 0 ? US_RIGHTS : -1;
 }
 
@@ -3510,7 +3617,8 @@ static bool us_allows(const char *words, enum us_right right, struct str text)
 		int allowed = us_right(words, n, &pattern);
 		if (pattern)
 			snprintf(own, sizeof own, "%.*s", (int)(words + n - pattern), pattern);
-		if (allowed == US_RIGHTS || (allowed == (int)right && (!pattern || us_fits(text, own))) ||
+		if (allowed == US_RIGHTS ||
+			(allowed == (int)right && (!pattern || us_fits(text, own))) ||
 		    (allowed == US_SESSION && right == US_COMMAND))
 			return true;
 	}
@@ -3522,7 +3630,8 @@ static bool us_is_about(const char *who, int fd)
 {
 	if (*who == '*')
 		return true;
-	return *who == '@' ? os_peer_in_group(fd, (gid_t)strtoul(who + 1, NULL, 10)) : os_peer(fd).uid == strtoul(who, NULL, 10);
+	return *who == '@' ? os_peer_in_group(fd, (gid_t)strtoul(who + 1, NULL, 10)) :
+		os_peer(fd).uid == strtoul(who, NULL, 10);
 }
 
 /* Whether the peer may; who may not is heard of once for each right. */
@@ -3537,8 +3646,10 @@ static bool us_may(int fd, enum us_right right, struct str text)
 			return true;
 	}
 	if (!g.log.often[LOG_DENIED + right])
-		ev_add((struct event){ .kind = EV_REFUSED, .n = { peer.pid, (int32_t)peer.uid } }, us_rights[right]);
-	log_at(log_once(LOG_DENIED + right), "user %u may not: %s %.*s", (unsigned)peer.uid, us_rights[right],
+		ev_add((struct event){ .kind = EV_REFUSED, .n = { peer.pid, (int32_t)peer.uid } },
+			us_rights[right]);
+	log_at(log_once(LOG_DENIED + right), "user %u may not: %s %.*s", (unsigned)peer.uid,
+		us_rights[right],
 	       (int)(text.len > 100 ? 100 : text.len), text.len ? (const char *)text.p : "");
 	return false;
 }
@@ -3556,11 +3667,13 @@ static bool us_is_crowded(uid_t uid)
 		n += f->uid == uid;
 	for_each_channel(c) {
 		bool proxied = c->kind == CH_PROXY && c->client >= 0;
-		if (proxied ? os_peer(sl_client(c->client)->fd).uid == uid : c->forward >= 0 && sl_forward(c->forward)->uid == uid)
+		if (proxied ? os_peer(sl_client(c->client)->fd).uid == uid : c->forward >= 0 &&
+			sl_forward(c->forward)->uid == uid)
 			n++;
 	}
 	if (n >= g.op.max_per_user)
-		log_at(log_once(LOG_CROWD), "user %u has %d connections and forwards (MaxPerUser)", (unsigned)uid, (int)n);
+		log_at(log_once(LOG_CROWD), "user %u has %d connections and forwards (MaxPerUser)",
+			(unsigned)uid, (int)n);
 	return n >= g.op.max_per_user;
 }
 
@@ -3577,8 +3690,10 @@ static int us_accept(int listener)
 		return fd;
 	if (!may) {
 		if (!g.log.often[LOG_STRANGER])
-			ev_add((struct event){ .kind = EV_REFUSED, .n = { peer.pid, (int32_t)peer.uid } }, "another user's");
-		log_at(log_once(LOG_STRANGER), "multiplex uid mismatch: peer euid %u != uid %u", (unsigned)peer.uid, (unsigned)getuid());
+			ev_add((struct event){ .kind = EV_REFUSED,
+				.n = { peer.pid, (int32_t)peer.uid } }, "another user's");
+		log_at(log_once(LOG_STRANGER), "multiplex uid mismatch: peer euid %u != uid %u",
+			(unsigned)peer.uid, (unsigned)getuid());
 	}
 	close(fd);
 	return -1;
@@ -3651,15 +3766,18 @@ static const char *fw_name(const struct forward *f)
 	static const char *const types[] = { "", "local", "remote", "dynamic", "proxied" };
 	char from[16] = "", to[16] = "";
 	if (!fw_is_path(&f->listen))
-		snprintf(from, sizeof from, ":%u", (unsigned)(f->allocated ? f->allocated : f->listen.port));
+		snprintf(from, sizeof from, ":%u", (unsigned)(f->allocated ? f->allocated :
+			f->listen.port));
 	if (!fw_is_path(&f->connect))
 		snprintf(to, sizeof to, ":%u", (unsigned)f->connect.port);
 	if (f->type == FW_PROXY)
 		snprintf(text, sizeof text, "%s %s%s", types[f->type], f->listen.host, from);
 	else if (f->type == FW_DYNAMIC || fw_is_remote_dynamic(f))
-		snprintf(text, sizeof text, "%s %s%s (SOCKS)", types[f->type], f->listen.host, from);
+		snprintf(text, sizeof text, "%s %s%s (SOCKS)", types[f->type], f->listen.host,
+			from);
 	else
-		snprintf(text, sizeof text, "%s %s%s -> %s%s", types[f->type], f->listen.host, from, f->connect.host, to);
+		snprintf(text, sizeof text, "%s %s%s -> %s%s", types[f->type], f->listen.host, from,
+			f->connect.host, to);
 	return text;
 }
 
@@ -3694,14 +3812,16 @@ static int64_t fw_port(const char *text)
 	unsigned long n = strtoul(text, &end, 10);
 	if (isdigit((unsigned char)text[0]) && !*end)
 		return n <= 65535 ? (int64_t)n : -1;
-	bool name = isalpha((unsigned char)text[0]) && !strchr(text, '/');	/* musl would take 22/tcp */
+	/* musl would take 22/tcp */
+	bool name = isalpha((unsigned char)text[0]) && !strchr(text, '/');
 	struct servent *service = name ? getservbyname(text, "tcp") : NULL;
 	return service ? ntohs((uint16_t)service->s_port) : -1;
 }
 
 /* Makes an endpoint of a host field and a port field.  False if there is no such
  * port, or one below `least`. */
-static bool fw_host_port(struct endpoint *to, const struct endpoint *host, const struct endpoint *port, uint32_t least)
+static bool fw_host_port(struct endpoint *to, const struct endpoint *host,
+	const struct endpoint *port, uint32_t least)
 {
 	int64_t n = fw_port(port->host);
 	if (n < least || host->port == FW_PATH)
@@ -3741,7 +3861,8 @@ static bool fw_parse(const char *text, enum fw_type type, struct forward *f)
 		memcpy(field[0].host, "*", 2);
 	at = n == 2;
 	return f->listen.port == FW_PATH || (n >= 1 && n <= 2 &&
-		fw_host_port(&f->listen, at ? &field[0] : &none, &field[at], type == FW_REMOTE ? 0 : 1));
+		fw_host_port(&f->listen, at ? &field[0] : &none, &field[at], type == FW_REMOTE ? 0 :
+			1));
 }
 
 /* c's connection was made, or was not: its forward counts that, and what is wrong is
@@ -3754,7 +3875,8 @@ static void fw_tried(struct channel *c, const char *why)
 		snprintf(text, sizeof text, "%s", why);
 	bool known = why && f && f->told && strcmp(f->why, text) == 0;
 	if (why)
-		log_at(known ? TP_VERBOSE : f ? TP_INFO : log_once(LOG_NOT_OPENED), "channel %d: open failed: %s", sl_channel_index(c), text);
+		log_at(known ? TP_VERBOSE : f ? TP_INFO : log_once(LOG_NOT_OPENED),
+			"channel %d: open failed: %s", sl_channel_index(c), text);
 	if (!f)
 		return;
 	f->told = why != NULL;
@@ -3787,7 +3909,8 @@ static bool fw_permits(const struct endpoint *to)
 	for (const char *p = g.op.permit_open; *p; p += *p == ' ') {
 		if (!fw_destination(p, &host, &port))
 			return strcasecmp(p, "any") == 0;
-		if ((str_is(host, "*") || str_is(host, to->host)) && (port == 0 || port == to->port))
+		if ((str_is(host, "*") || str_is(host, to->host)) &&
+			(port == 0 || port == to->port))
 			return true;
 		p += strcspn(p, " ");
 	}
@@ -3902,8 +4025,10 @@ static bool fw_bind(struct forward *f, const void *address, socklen_t len)
 
 static bool fw_bind_ip(struct forward *f, const char *ip)
 {
-	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)f->listen.port) };
-	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons((uint16_t)f->listen.port) };
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6,
+		.sin6_port = htons((uint16_t)f->listen.port) };
+	struct sockaddr_in v4 = { .sin_family = AF_INET,
+		.sin_port = htons((uint16_t)f->listen.port) };
 	if (inet_pton(AF_INET, ip, &v4.sin_addr) == 1)
 		return fw_bind(f, &v4, sizeof v4);
 	return inet_pton(AF_INET6, ip, &v6.sin6_addr) == 1 && fw_bind(f, &v6, sizeof v6);
@@ -3914,7 +4039,8 @@ static void fw_bind_path(struct forward *f)
 	struct sockaddr_un a;
 	struct stat st;
 	if (!us_address(&a, f->listen.host)) {
-		snprintf(f->why, sizeof f->why, "%s", us_too_long(f->listen.host, sizeof a.sun_path - 1));
+		snprintf(f->why, sizeof f->why, "%s",
+			us_too_long(f->listen.host, sizeof a.sun_path - 1));
 		return;
 	}
 	if (g.op.bind_unlink && lstat(f->listen.host, &st) == 0 && S_ISSOCK(st.st_mode))
@@ -3984,14 +4110,16 @@ static const char *fw_remote_host(const struct forward *f)
 {
 	if (f->type == FW_PROXY)
 		return f->listen.host;
-	return f->listen.host[0] == 0 ? "localhost" : strcmp(f->listen.host, "*") == 0 ? "" : f->listen.host;
+	return f->listen.host[0] == 0 ? "localhost" : strcmp(f->listen.host, "*") == 0 ? "" :
+		f->listen.host;
 }
 
 static void fw_tx(const struct forward *f, bool cancel, bool want_reply)
 {
 	struct buf *b = tx_begin(SSH_GLOBAL_REQUEST);
 	if (fw_is_path(&f->listen)) {
-		buf_put_text(b, cancel ? "cancel-streamlocal-forward@openssh.com" : "streamlocal-forward@openssh.com");
+		buf_put_text(b, cancel ? "cancel-streamlocal-forward@openssh.com" :
+			"streamlocal-forward@openssh.com");
 		buf_put_u8(b, want_reply);
 		buf_put_text(b, f->listen.host);
 	} else {
@@ -4016,7 +4144,8 @@ static void fw_ask(struct forward *f)
  * no client, f is the one whose next try waits for its end. */
 static bool fw_clear(struct forward *f)
 {
-	if (f->cleared || !g.op.bind_unlink || f->listen.host[0] != '/' || g.ch.sessions >= g.ch.session_limit)
+	if (f->cleared || !g.op.bind_unlink || f->listen.host[0] != '/' ||
+		g.ch.sessions >= g.ch.session_limit)
 		return false;
 	struct channel *c = ch_alloc(CH_SESSION, CH_OPENING);
 	if (!c)
@@ -4075,7 +4204,8 @@ static void fw_answer(struct forward *f, bool granted, struct buf *b)
 	if (granted && f->listen.port == 0)
 		f->allocated = buf_get_u32(b);
 	if (granted && f->listen.port == 0 && f->client < 0 && f->connect.port != FW_PATH)
-		log_at(TP_INFO, "Allocated port %u for remote forward to %s:%u", (unsigned)f->allocated, f->connect.host,
+		log_at(TP_INFO, "Allocated port %u for remote forward to %s:%u",
+			(unsigned)f->allocated, f->connect.host,
 		       (unsigned)f->connect.port);
 	if (!granted && fw_is_path(&f->listen) && fw_clear(f))
 		return;
@@ -4112,7 +4242,8 @@ static void fw_use_socket(struct channel *c, int fd)
 }
 
 /* Asks the server to connect to `to` for channel c. */
-static void fw_open(struct channel *c, const struct endpoint *to, const char *from_ip, uint32_t from_port)
+static void fw_open(struct channel *c, const struct endpoint *to, const char *from_ip,
+	uint32_t from_port)
 {
 	bool path = fw_is_path(to);
 	struct buf *b = tx_begin(SSH_CHANNEL_OPEN);
@@ -4135,7 +4266,8 @@ static void fw_open_for(struct channel *c, const struct endpoint *to)
 	socklen_t len = sizeof a;
 	char ip[INET6_ADDRSTRLEN] = "127.0.0.1";
 	uint16_t port = 0;
-	if (getpeername(c->end[CH_IN].fd, (struct sockaddr *)&a, &len) == 0 && a.ss_family == AF_INET6) {
+	if (getpeername(c->end[CH_IN].fd, (struct sockaddr *)&a, &len) == 0 &&
+		a.ss_family == AF_INET6) {
 		const struct sockaddr_in6 *v6 = (const void *)&a;
 		inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip);
 		port = ntohs(v6->sin6_port);
@@ -4172,7 +4304,8 @@ static void fw_accept(struct forward *f, int listener)
 /* Room for connections that nobody has accepted yet. */
 static bool fw_wants_accept(void)
 {
-	return g.lk.state == LK_UP && tp_room() > 0 && g.now >= g.fw.accept_after && fd_room(1 + FD_SESSION);
+	return g.lk.state == LK_UP && tp_room() > 0 && g.now >= g.fw.accept_after &&
+		fd_room(1 + FD_SESSION);
 }
 
 /* --- SOCKS 4, 4a and 5, "no authentication", CONNECT ------------------------- */
@@ -4183,7 +4316,8 @@ static bool fw_wants_accept(void)
  * many belong to it, 0 if it is not complete yet, -1 if it is none that we
  * speak.  `c->socks` becomes 5 after the greeting; *to is filled, and *done
  * set, by a request. */
-static int fw_socks_step(struct channel *c, const uint8_t *p, size_t n, struct endpoint *to, bool *done)
+static int fw_socks_step(struct channel *c, const uint8_t *p, size_t n, struct endpoint *to,
+	bool *done)
 {
 	size_t at, len;
 	*done = false;
@@ -4211,7 +4345,8 @@ static int fw_socks_step(struct channel *c, const uint8_t *p, size_t n, struct e
 			memcpy(to->host, p + at, len);
 			to->host[len] = 0;
 		} else
-			inet_ntop(p[3] == 1 ? AF_INET : AF_INET6, p + at, to->host, sizeof to->host);
+			inet_ntop(p[3] == 1 ? AF_INET : AF_INET6, p + at, to->host,
+				sizeof to->host);
 		to->port = (uint32_t)p[at + len] << 8 | p[at + len + 1];
 		return (int)(at + len + 2);
 	}
@@ -4261,7 +4396,8 @@ static void fw_socks_local(struct channel *c, bool ended)
 		if (used == 0 && n < SOCKS_MAX && !ended)
 			return;
 		if (used <= 0 || fd_read(c->end[CH_IN].fd, g.scratch, (size_t)used) != used ||
-		    (!done && fd_write(c->end[CH_IN].fd, fw_socks_method, sizeof fw_socks_method) < 2)) {
+		    (!done && fd_write(c->end[CH_IN].fd, fw_socks_method,
+			sizeof fw_socks_method) < 2)) {
 			ch_become(c, CH_DEAD);
 			return;
 		}
@@ -4295,7 +4431,8 @@ static void fw_refuse(struct channel *c, const char *why)
 		fw_tried(c, text);
 	fw_release_connector(&c->connector);
 	if (c->state == CH_CONNECTING) {
-		tx_channel_open_failure(c->remote_id, SSH_OPEN_CONNECT_FAILED, *why ? why : "connect failed");
+		tx_channel_open_failure(c->remote_id, SSH_OPEN_CONNECT_FAILED, *why ? why :
+			"connect failed");
 		ch_become(c, CH_DEAD);
 	} else {
 		ch_become(c, CH_OPEN);
@@ -4348,7 +4485,8 @@ static void fw_connect_path(struct channel *c, const char *path)
 {
 	struct sockaddr_un a;
 	int fd = -1;
-	bool ok = us_address(&a, path) && (fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)) >= 0 &&
+	bool ok = us_address(&a, path) &&
+		(fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)) >= 0 &&
 		  connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
 	if (ok)
 		fw_connected(c, fd);
@@ -4368,7 +4506,8 @@ static void fw_connect(struct channel *c, const struct endpoint *to)
 	}
 	c->connector = (int16_t)fw_connector();
 	if (c->connector >= 0)
-		cn_start(&g.cn.slot[c->connector], to->host, (uint16_t)to->port, AF_UNSPEC, g.now + CONNECT_MS, g.now);
+		cn_start(&g.cn.slot[c->connector], to->host, (uint16_t)to->port, AF_UNSPEC,
+			g.now + CONNECT_MS, g.now);
 }
 
 /* Looks whether the connector of a channel has finished; gives it one if it
@@ -4415,7 +4554,8 @@ static void fw_socks_remote(struct channel *c)
 		size_t n = 0;
 		int pieces = pool_iov(&c->queue[CH_OUT], iov, (int)(sizeof iov / sizeof iov[0]));
 		for (int k = 0; k < pieces && n < SOCKS_MAX; k++) {
-			size_t part = iov[k].iov_len < SOCKS_MAX - n ? iov[k].iov_len : SOCKS_MAX - n;
+			size_t part = iov[k].iov_len < SOCKS_MAX - n ? iov[k].iov_len :
+				SOCKS_MAX - n;
 			memcpy(g.scratch + n, iov[k].iov_base, part);
 			n += part;
 		}
@@ -4456,7 +4596,8 @@ static struct forward *fw_for_open(struct str host, uint32_t port)
 }
 
 /* A slot for a channel that the server opens; NULL, refused, if none is free. */
-static struct channel *fw_server_channel(enum ch_kind kind, uint32_t id, uint32_t window, uint32_t packet)
+static struct channel *fw_server_channel(enum ch_kind kind, uint32_t id, uint32_t window,
+	uint32_t packet)
 {
 	struct channel *c = fd_room(1 + FD_SESSION) ? ch_alloc(kind, CH_CONNECTING) : NULL;
 	if (!c) {
@@ -4560,7 +4701,8 @@ static void fw_settle(void)
 	for_each_channel(c) {
 		if (ch_is_socket(c) && c->state != CH_DEAD)
 			fw_settle_channel(c);
-		else if (c->kind == CH_SESSION && c->client < 0 && (c->forward >= 0 || c->state == CH_CONFIRMED))
+		else if (c->kind == CH_SESSION && c->client < 0 &&
+			(c->forward >= 0 || c->state == CH_CONFIRMED))
 			fw_clearing(c);
 	}
 }
@@ -4601,9 +4743,11 @@ static const char *in_state(void)
 	static char text[280];
 	if (g.lk.state == LK_UP)
 		return tp_info()->exchanging ? "exchanging keys" : "up";
-	int n = snprintf(text, sizeof text, "%s, try %u", g.lk.logins ? "reconnecting" : "connecting", (unsigned)g.lk.tries + 1);
+	int n = snprintf(text, sizeof text, "%s, try %u", g.lk.logins ? "reconnecting" :
+		"connecting", (unsigned)g.lk.tries + 1);
 	if (g.lk.state == LK_WAITING)
-		n += snprintf(text + n, sizeof text - (size_t)n, ", next in %d s", (int)((g.lk.retry_at - g.now + 999) / 1000));
+		n += snprintf(text + n, sizeof text - (size_t)n, ", next in %d s",
+			(int)((g.lk.retry_at - g.now + 999) / 1000));
 	if (g.lk.why[0])
 		snprintf(text + n, sizeof text - (size_t)n, ": %s", g.lk.why);
 	return text;
@@ -4619,7 +4763,8 @@ static void in_connection(struct buf *b)
 		return;
 	}
 	in_print(b, "  tcp %s -> %s\r\n", g.lk.local, g.lk.remote);
-	in_print(b, "  duration %02d:%02d:%02d\r\n", (int)(s / 3600), (int)(s / 60 % 60), (int)(s % 60));
+	in_print(b, "  duration %02d:%02d:%02d\r\n", (int)(s / 3600), (int)(s / 60 % 60),
+		(int)(s % 60));
 	in_print(b, "  server %s\r\n", i->peer_version);
 	in_print(b, "  kexalgorithm %s\r\n", i->kex);
 	in_print(b, "  hostkeyalgorithm %s\r\n", i->host_key_algorithm);
@@ -4627,7 +4772,8 @@ static void in_connection(struct buf *b)
 	in_print(b, "  cipher %s\r\n", i->cipher);
 	in_print(b, "  mac %s\r\n", i->mac);
 	in_print(b, "  compression none\r\n");
-	in_print(b, "  rekey count %u%s\r\n", (unsigned)i->key_exchanges, i->exchanging ? ", exchanging keys" : "");
+	in_print(b, "  rekey count %u%s\r\n", (unsigned)i->key_exchanges, i->exchanging ?
+		", exchanging keys" : "");
 	in_print(b, "  traffic %llu pkts %llu bytes in, %llu pkts %llu bytes out\r\n",
 		 (unsigned long long)i->packets_in, (unsigned long long)i->bytes_in,
 		 (unsigned long long)i->packets_out, (unsigned long long)i->bytes_out);
@@ -4642,13 +4788,17 @@ static void in_channels(struct buf *b)
 	for_each_channel(c) {
 		if (c->state == CH_DEAD)
 			continue;
-		in_print(b, "  #%d %s (%s r%u i%u/%u o%u%s)\r\n", sl_channel_index(c), ch_kinds[c->kind].name, ch_states[c->state].name,
-			 (unsigned)c->remote_id, (unsigned)(c->queue[CH_OUT].len + c->queue[CH_ERR].len),
-			 (unsigned)c->window, (unsigned)c->remote_window, c->flags & CH_TTY ? " tty" : "");
+		in_print(b, "  #%d %s (%s r%u i%u/%u o%u%s)\r\n", sl_channel_index(c),
+			ch_kinds[c->kind].name, ch_states[c->state].name,
+			 (unsigned)c->remote_id,
+				(unsigned)(c->queue[CH_OUT].len + c->queue[CH_ERR].len),
+			 (unsigned)c->window, (unsigned)c->remote_window, c->flags & CH_TTY ?
+				" tty" : "");
 	}
 	for_each_forward(f)
 		in_print(b, "  forward %s: %s, %u of %u connections failed%s%s\r\n", fw_name(f),
-				 f->state == FW_ACTIVE ? "active" : "waiting", (unsigned)f->failed, (unsigned)f->connections,
+				 f->state == FW_ACTIVE ? "active" : "waiting", (unsigned)f->failed,
+					(unsigned)f->connections,
 				 f->why[0] ? ", last: " : "", f->why);
 }
 
@@ -4710,7 +4860,8 @@ static bool es_command(struct channel *c, uint8_t byte)
 		snprintf(echo, sizeof echo, "~^Z escape not available to multiplexed sessions\r\n");
 		break;
 	case 'C': case 'V': case 'v': case '&':
-		snprintf(echo, sizeof echo, "~%c escape not available to multiplexed sessions\r\n", byte);
+		snprintf(echo, sizeof echo, "~%c escape not available to multiplexed sessions\r\n",
+			byte);
 		break;
 	default:
 		return false;
@@ -4749,7 +4900,8 @@ static uint32_t es_read(struct channel *c, uint32_t max)
 	max = ch_most(c, max < ES_READ ? max : ES_READ);
 	uint32_t got = ch_input(c, typed, max > held ? max - held : 1);
 	for (uint32_t i = 0; i < got && !(c->events & CH_EV_HANG_UP); i++) {
-		if (c->flags & CH_ESCAPED && put > 0) {		/* a command may send: what was typed before goes first */
+		/* a command may send: what was typed before goes first */
+		if (c->flags & CH_ESCAPED && put > 0) {
 			ch_send(c, put);
 			put = 0;
 		}
@@ -4858,7 +5010,8 @@ static void px_frame_end(struct client *c, struct buf *b, uint32_t tail)
 }
 
 /* A frame of a channel number and perhaps a word. */
-static void px_tell_word(struct client *c, struct channel *ch, enum ssh_type type, const uint32_t *word)
+static void px_tell_word(struct client *c, struct channel *ch, enum ssh_type type,
+	const uint32_t *word)
 {
 	struct buf b = px_frame(c, type);
 	buf_put_u32(&b, ch->px.id);
@@ -4874,7 +5027,8 @@ static void px_tell_answer(struct client *c)
 	if (c->verdict <= PX_ASKED || !px_has_room(c))
 		return;
 	struct buf b = px_frame(c, c->verdict == PX_NO_CHANNEL ? SSH_CHANNEL_OPEN_FAILURE :
-				c->verdict == PX_GRANTED ? SSH_REQUEST_SUCCESS : SSH_REQUEST_FAILURE);
+				c->verdict == PX_GRANTED ? SSH_REQUEST_SUCCESS :
+					SSH_REQUEST_FAILURE);
 	buf_put_u32(&b, c->word);
 	if (c->verdict == PX_NO_CHANNEL) {
 		buf_put_u32(&b, SSH_OPEN_RESOURCE_SHORTAGE);
@@ -4917,7 +5071,8 @@ static void px_tell_verdict(struct client *c, struct channel *ch)
 }
 
 /* Begins a frame whose rest are n bytes of stream s. */
-static void px_set_tail(struct client *c, struct channel *ch, enum stream s, struct buf *b, uint32_t n)
+static void px_set_tail(struct client *c, struct channel *ch, enum stream s, struct buf *b,
+	uint32_t n)
 {
 	c->tail_channel = sl_channel_index(ch);
 	c->tail_stream = (uint8_t)s;
@@ -4933,7 +5088,8 @@ static void px_tell_open(struct client *c, struct channel *ch)
 
 static void px_tell_data(struct client *c, struct channel *ch)
 {
-	bool err = ch->queue[CH_OUT].len == 0 || (ch->queue[CH_ERR].len > 0 && ch->px.owed & PX_ERR_NEXT);
+	bool err = ch->queue[CH_OUT].len == 0 ||
+		(ch->queue[CH_ERR].len > 0 && ch->px.owed & PX_ERR_NEXT);
 	struct buf b = px_frame(c, err ? SSH_CHANNEL_EXTENDED_DATA : SSH_CHANNEL_DATA);
 	uint32_t n = ch->queue[err ? CH_ERR : CH_OUT].len;
 	if (n > ch->px.packet)
@@ -4974,7 +5130,8 @@ static void px_tell_end(struct client *c, struct channel *ch)
  * Its client knows of no more than the open. */
 static bool px_is_stillborn(const struct client *c, const struct channel *ch)
 {
-	return ch->px.owed & PX_FRESH && ch->rcvd == CH_CLOSED && ch->px.reopened < REOPENS && !c->closing;
+	return ch->px.owed & PX_FRESH && ch->rcvd == CH_CLOSED && ch->px.reopened < REOPENS &&
+		!c->closing;
 }
 
 /* Opens it again.  `adjust` becomes what the client knows of the window, negated:
@@ -4989,7 +5146,8 @@ static void px_reopen(struct client *c, struct channel *ch)
 	ch->px.reopened++;
 	ch_become(ch, CH_OPENING);
 	c->reopening += told;
-	tx_channel_open("session", sl_channel_index(ch), ch->window, ch->px.packet < PACKET_MAX ? ch->px.packet : PACKET_MAX);
+	tx_channel_open("session", sl_channel_index(ch), ch->window, ch->px.packet < PACKET_MAX ?
+		ch->px.packet : PACKET_MAX);
 }
 
 /* The verdict on that: its client is left to believe in the first one. */
@@ -5030,7 +5188,8 @@ static void px_tell(struct client *c, struct channel *ch)
 		px_tell_data(c, ch);
 	else if (px->stored)
 		px_tell_request(c, ch);
-	else if (px->owed & (PX_EOF | PX_CLOSE) && (!(px->owed & PX_FRESH) || ch->rcvd == CH_CLOSED))
+	else if (px->owed & (PX_EOF | PX_CLOSE) &&
+		(!(px->owed & PX_FRESH) || ch->rcvd == CH_CLOSED))
 		px_tell_end(c, ch);
 }
 
@@ -5120,7 +5279,8 @@ static void px_server_refused(struct channel *ch, uint32_t code, struct str text
 
 /* A channel request, `b` behind its want_reply.  A keepalive is answered here:
  * a client that is stopped must not end the connection of all. */
-static void px_server_request(struct channel *ch, const struct buf *b, struct str name, bool want_reply)
+static void px_server_request(struct channel *ch, const struct buf *b, struct str name,
+	bool want_reply)
 {
 	struct proxied *px = &ch->px;
 	size_t at = 1 + 4, len = b->len - at;
@@ -5175,7 +5335,8 @@ static void px_server_answer(const struct global_request *r, bool granted, struc
 
 /* The server opens a channel for a forward that a proxy client asked for.  The
  * message waits in the channel's own queue: no window is promised yet. */
-static void px_server_open(struct forward *f, struct buf *b, uint32_t id, uint32_t window, uint32_t packet)
+static void px_server_open(struct forward *f, struct buf *b, uint32_t id, uint32_t window,
+	uint32_t packet)
 {
 	struct channel *ch = f->client < 0 ? NULL : ch_alloc(CH_PROXY, CH_CONNECTING);
 	if (ch) {
@@ -5262,9 +5423,11 @@ static const struct px_shape px_opens[] = {
 	{ "session", "" }, { "direct-tcpip", "susu" }, { "direct-streamlocal@openssh.com", "ssu" },
 	{ "tun@openssh.com", "uu" }, { NULL, NULL }
 }, px_requests[] = {
-	{ "pty-req", "suuuum" }, { "x11-req", "bssu" }, { "env", "ss" }, { "shell", "" }, { "exec", "s" },
+	{ "pty-req", "suuuum" }, { "x11-req", "bssu" }, { "env", "ss" }, { "shell", "" },
+	{ "exec", "s" },
 	{ "subsystem", "s" }, { "window-change", "uuuu" }, { "signal", "s" }, { "break", "u" },
-	{ "auth-agent-req@openssh.com", "" }, { "agent-req", "" }, { "eow@openssh.com", "" }, { NULL, NULL }
+	{ "auth-agent-req@openssh.com", "" }, { "agent-req", "" }, { "eow@openssh.com", "" },
+	{ NULL, NULL }
 };
 
 /* Reads the rest of b by the fields of `name`; b is bad if it has other ones. */
@@ -5321,7 +5484,8 @@ static void px_channel_open(struct client *c, struct buf *b)
 	buf_get_u32(b);
 	buf_get_u32(b);
 	px_check(b, type, px_opens);
-	struct channel *ch = b->bad || us_is_crowded(os_peer(c->fd).uid) ? NULL : ch_alloc(CH_PROXY, CH_OPENING);
+	struct channel *ch = b->bad || us_is_crowded(os_peer(c->fd).uid) ? NULL :
+		ch_alloc(CH_PROXY, CH_OPENING);
 	if (!ch) {
 		c->verdict = PX_NO_CHANNEL;
 		c->word = id;
@@ -5393,7 +5557,8 @@ static void px_data(struct client *c, struct buf *b)
 	uint32_t len = buf_get_u32(b);
 	if (!ch)
 		return;
-	if (len != c->rid || len > ch->remote_packet || len > ch->remote_window || ch->sent >= CH_EOF) {
+	if (len != c->rid || len > ch->remote_packet || len > ch->remote_window ||
+		ch->sent >= CH_EOF) {
 		px_drop(c, "data that does not fit");
 		return;
 	}
@@ -5442,7 +5607,8 @@ static void px_channel_request(struct client *c, struct buf *b)
 	px_check(b, name, px_requests);
 	if (!ch || b->bad || ch->rcvd == CH_CLOSED)
 		return;
-	if ((pty && ch->flags & CH_TTY) || (want_reply && ch->px.pending + ch->px.n_verdicts >= PX_VERDICTS)) {
+	if ((pty && ch->flags & CH_TTY) ||
+		(want_reply && ch->px.pending + ch->px.n_verdicts >= PX_VERDICTS)) {
 		px_drop(c, pty ? "a second terminal" : "too many requests without an answer");
 		return;
 	}
@@ -5512,7 +5678,8 @@ static void px_global_request(struct client *c, struct buf *b)
 	bool reply = buf_get_u8(b), asked = false;
 	bool cancel = name.len > 7 && memcmp(name.p, "cancel-", 7) == 0;
 	struct str what = { name.p + (cancel ? 7 : 0), name.len - (cancel ? 7 : 0) };
-	bool tcp = str_is(what, "tcpip-forward"), path = str_is(what, "streamlocal-forward@openssh.com");
+	bool tcp = str_is(what, "tcpip-forward"),
+		path = str_is(what, "streamlocal-forward@openssh.com");
 	if (tcp || path) {
 		struct endpoint at = { .port = FW_PATH };
 		struct str host = buf_get_text(b);
@@ -5576,7 +5743,8 @@ static void px_dispatch(struct client *c)
 static void px_head(struct client *c)
 {
 	uint32_t length = buf_u32_at(c->header);
-	uint32_t fixed = c->header[5] == SSH_CHANNEL_DATA ? 8 : c->header[5] == SSH_CHANNEL_EXTENDED_DATA ? 12 : 0;
+	uint32_t fixed = c->header[5] == SSH_CHANNEL_DATA ? 8 :
+		c->header[5] == SSH_CHANNEL_EXTENDED_DATA ? 12 : 0;
 	c->type = c->header[5];
 	c->got = 0;
 	c->body_len = fixed ? fixed : length - 2;
@@ -5638,7 +5806,8 @@ static uint32_t px_relay_data(struct client *c, uint32_t max)
 
 static bool px_may_read(const struct client *c)
 {
-	return px_is(c) && !c->dead && !c->closing && c->verdict == PX_NONE && !c->reopening && c->phase != MX_PROXY_WAIT &&
+	return px_is(c) && !c->dead && !c->closing && c->verdict == PX_NONE && !c->reopening &&
+		c->phase != MX_PROXY_WAIT &&
 	       g.rn.stop != RN_NOW;
 }
 
@@ -5694,7 +5863,8 @@ static void px_settle_channels(void)
  * but the time in which we do not read is not the client's fault. */
 static void px_settle(struct client *c)
 {
-	bool fresh = c->phase == MX_PROXY_WAIT && (c->request = (int16_t)req_alloc(c->body_len)) >= 0;
+	bool fresh = c->phase == MX_PROXY_WAIT &&
+		(c->request = (int16_t)req_alloc(c->body_len)) >= 0;
 	if (fresh)
 		c->phase = MX_PROXY_BODY;
 	if (c->phase == MX_PROXY_HEAD && g.lk.state == LK_UP && !c->closing)
@@ -5718,7 +5888,8 @@ static void px_leave(struct client *c)
 			continue;
 		}
 		if (g.lk.state == LK_UP && !c->closing)
-			tx_channel_open_failure(ch->remote_id, SSH_OPEN_CONNECT_FAILED, "connect failed");
+			tx_channel_open_failure(ch->remote_id, SSH_OPEN_CONNECT_FAILED,
+				"connect failed");
 		ch_become(ch, CH_DEAD);
 	}
 	for_each_forward(f) {
@@ -5847,7 +6018,8 @@ static bool xf_cookie_line(char *line, uint8_t *cookie)
 {
 	static const char digits[] = "0123456789abcdef";
 	char *rest;
-	const char *name = strtok_r(line, " \t", &rest), *protocol = name ? strtok_r(NULL, " \t", &rest) : NULL;
+	const char *name = strtok_r(line, " \t", &rest), *protocol = name ?
+		strtok_r(NULL, " \t", &rest) : NULL;
 	const char *hex = protocol ? strtok_r(NULL, " \t", &rest) : NULL;
 	if (!hex || strcmp(protocol, xf_protocol) != 0 || strlen(hex) != 2 * XF_COOKIE)
 		return false;
@@ -5872,7 +6044,8 @@ static void xf_read_cookie(void)
 	if (d == g.xf.slot + DISPLAYS)
 		return;
 	d->state = XF_UNKNOWN;
-	for (char *line = strtok_r(text, "\n", &rest); line && d->state != XF_KNOWN; line = strtok_r(NULL, "\n", &rest))
+	for (char *line = strtok_r(text, "\n", &rest); line && d->state != XF_KNOWN;
+		line = strtok_r(NULL, "\n", &rest))
 		if (xf_cookie_line(line, d->real))
 			d->state = XF_KNOWN;
 	log_at(TP_VERBOSE, "X11: %s", d->state == XF_KNOWN ? "xauth knows the display's cookie" :
@@ -5914,7 +6087,8 @@ static void xf_request_x11(struct channel *c, struct str name)
 	uint32_t screen;
 	char hex[2 * XF_COOKIE + 1];
 	const char *own = getenv("DISPLAY");
-	const struct display *d = !g.op.forward_x11 ? NULL : xf_take(c, name.len > 0 ? name : str_of(own ? own : ""));
+	const struct display *d = !g.op.forward_x11 ? NULL :
+		xf_take(c, name.len > 0 ? name : str_of(own ? own : ""));
 	if (!d || !xf_display(d->name, &to, &screen))
 		return;
 	for (int i = 0; i < XF_COOKIE; i++)
@@ -5966,14 +6140,16 @@ static void xf_greeting(struct channel *c, uint32_t in_use)
 	int right = -1;
 	pool_iov(&c->queue[CH_OUT], &first, 1);
 	for (int i = 0; i < DISPLAYS && right < 1; i++) {
-		int shows = in_use & 1u << i ? xf_check(g.xf.slot[i].fake, first.iov_base, first.iov_len) : -1;
+		int shows = in_use & 1u << i ? xf_check(g.xf.slot[i].fake, first.iov_base,
+			first.iov_len) : -1;
 		right = shows > right ? shows : right;
 		if (shows == 1)
 			c->display = (uint8_t)(i + 1);
 	}
 	if (right < 0 || (right == 0 && c->rcvd >= CH_EOF)) {
 		if (first.iov_len > 0)
-			log_at(log_once(LOG_COOKIE), "X11 connection rejected because of wrong authentication.");
+			log_at(log_once(LOG_COOKIE),
+				"X11 connection rejected because of wrong authentication.");
 		fw_refuse(c, "");
 	}
 	const struct display *d = right == 1 ? &g.xf.slot[c->display - 1] : NULL;
@@ -6002,7 +6178,9 @@ static bool xf_server_open(struct str type, uint32_t id, uint32_t window, uint32
 	if (!x11 && !str_is(type, "auth-agent@openssh.com") && !str_is(type, "agent-connect"))
 		return false;
 	if (!xf_wanted(wish)) {		/* said once a connection, and counted */
-		log_at(log_once(LOG_UNASKED), "the server tried %s forwarding, which no session asked for", x11 ? "X11" : "agent");
+		log_at(log_once(LOG_UNASKED),
+			"the server tried %s forwarding, which no session asked for", x11 ? "X11" :
+			"agent");
 		return false;
 	}
 	struct channel *c = fw_server_channel(x11 ? CH_X11 : CH_REMOTE, id, window, packet);
@@ -6069,7 +6247,8 @@ static void rx_channel_open(struct buf *b)
 {
 	struct str type = buf_get_str(b);
 	uint32_t id = buf_get_u32(b), window = buf_get_u32(b), packet = buf_get_u32(b);
-	bool tcp = str_is(type, "forwarded-tcpip"), path = str_is(type, "forwarded-streamlocal@openssh.com");
+	bool tcp = str_is(type, "forwarded-tcpip"),
+		path = str_is(type, "forwarded-streamlocal@openssh.com");
 	struct forward *f = NULL;
 	if (tcp || path) {
 		struct str host = buf_get_str(b);
@@ -6118,12 +6297,14 @@ static void rx_channel_open_failure(struct buf *b)
 	if (!c)
 		return;
 	static const char *const reasons[] = {	/* RFC 4254, 5.1 */
-		"unknown reason", "administratively prohibited", "connect failed", "unknown channel type", "resource shortage"
+		"unknown reason", "administratively prohibited", "connect failed",
+		"unknown channel type", "resource shortage"
 	};
 	uint32_t code = buf_get_u32(b);
 	struct str text = buf_get_str(b);
 	char why[160];
-	snprintf(why, sizeof why, "%s%s%.*s", reasons[code < sizeof reasons / sizeof reasons[0] ? code : 0], text.len ? ": " : "",
+	snprintf(why, sizeof why, "%s%s%.*s", reasons[code < sizeof reasons / sizeof reasons[0] ?
+		code : 0], text.len ? ": " : "",
 		 (int)(text.len > 100 ? 100 : text.len), (const char *)text.p);
 	bool own = c->client >= 0 && sl_client(c->client)->own;
 	if ((c->kind == CH_SESSION && !own) || ch_is_proxied(c))	/* its client is told */
@@ -6263,8 +6444,10 @@ static void rx_channel_request(struct buf *b)
 static void rx_refused(struct channel *c, enum ch_request what)
 {
 	static const char *const text[] = {
-		[CH_RQ_PTY] = "PTY allocation request failed\r\n", [CH_RQ_X11] = "X11 forwarding request failed\r\n",
-		[CH_RQ_EXEC] = "exec request failed\r\n", [CH_RQ_SHELL] = "shell request failed\r\n",
+		[CH_RQ_PTY] = "PTY allocation request failed\r\n",
+			[CH_RQ_X11] = "X11 forwarding request failed\r\n",
+		[CH_RQ_EXEC] = "exec request failed\r\n",
+			[CH_RQ_SHELL] = "shell request failed\r\n",
 		[CH_RQ_SUBSYSTEM] = "subsystem request failed\r\n",
 	};
 	ch_tell(c, text[what]);
@@ -6404,7 +6587,8 @@ static int8_t as_start(const char *question)
 	bool never = require && strcasecmp(require, "never") == 0;
 	char clean[4 * LOG_TEXT];
 	tp_clean(question, strlen(question), false, clean, sizeof clean);
-	const char *const argv[] = { never ? "" : program && *program ? program : ASKPASS, clean, NULL };
+	const char *const argv[] = { never ? "" : program && *program ? program : ASKPASS, clean,
+		NULL };
 	static char prompt[] = "SSH_ASKPASS_PROMPT=confirm", *const confirm[] = { prompt, NULL };
 	int i = EX_ASKERS;
 	while (i < PROGRAMS && g.ex.slot[i].state != EX_IDLE)
@@ -6443,7 +6627,8 @@ static void as_forget(int8_t *slot)
  * section REPORTS is the schema.
  * Calls ev_, sl_, buf_, req_, ch_, fw_, in_, px_, xf_. */
 
-enum st_report { ST_NONE, ST_STATUS, ST_JSON, ST_METRICS, ST_LOG, ST_LOG_JSON, ST_WATCH, ST_REPORTS };
+enum st_report { ST_NONE, ST_STATUS, ST_JSON, ST_METRICS, ST_LOG, ST_LOG_JSON, ST_WATCH,
+	ST_REPORTS };
 static const char *const st_reports[ST_REPORTS] = {
 	"", "status", "status-json", "metrics", "log", "log-json", "watch"
 };
@@ -6458,7 +6643,8 @@ static size_t st_utf8(const uint8_t *p)
 {
 	if (p[0] < 0x80)
 		return 1;
-	size_t n = p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
+	size_t n = p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 :
+		p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
 	for (size_t i = 1; i < n; i++)
 		if ((p[i] & 0xc0) != 0x80)
 			return 0;
@@ -6617,13 +6803,15 @@ static const char *st_command(const struct client *c)
 	static char text[COMMAND_TEXT];
 	if (c->channel >= 0 || c->type != MUX_C_NEW_SESSION)
 		return st_record(c)->command;
-	struct buf b = buf_over(c->request >= 0 ? req_data(c->request) : (uint8_t *)(uintptr_t)c->small, c->body_len);
+	struct buf b = buf_over(c->request >= 0 ? req_data(c->request) :
+		(uint8_t *)(uintptr_t)c->small, c->body_len);
 	buf_get_str(&b);
 	for (int i = 0; i < 5; i++)
 		buf_get_u32(&b);
 	buf_get_str(&b);
 	struct str s = buf_get_str(&b);
-	snprintf(text, sizeof text, "%.*s", (int)(s.len < sizeof text ? s.len : sizeof text), (const char *)s.p);
+	snprintf(text, sizeof text, "%.*s", (int)(s.len < sizeof text ? s.len : sizeof text),
+		(const char *)s.p);
 	return text;
 }
 
@@ -6805,7 +6993,8 @@ static void st_json_session(struct buf *b, int i)
 	buf_put_u8(b, '}');
 }
 
-static void st_json_end(struct buf *b, const char *name, const struct endpoint *e, uint32_t allocated)
+static void st_json_end(struct buf *b, const char *name, const struct endpoint *e,
+	uint32_t allocated)
 {
 	st_open(b, name);
 	st_text(b, fw_is_path(e) ? "path" : "host", e->host);
@@ -6897,9 +7086,11 @@ static void st_people_head(struct buf *b)
 {
 	const struct tp_info *i = tp_info();
 	struct tp_traffic t = st_traffic(true);
-	in_print(b, "master      pid %d, %s, for %s\n", (int)getpid(), st_mode(), st_span(ev_seconds() - g.ev.begun));
+	in_print(b, "master      pid %d, %s, for %s\n", (int)getpid(), st_mode(),
+		st_span(ev_seconds() - g.ev.begun));
 	in_print(b, "uplink      %s for %s: %s@%s port %d\n", st_link(),
-		 st_span(ev_seconds() - (g.lk.since ? g.lk.since : g.ev.begun)), g.op.tp.user, g.op.host_name, (int)g.op.port);
+		 st_span(ev_seconds() - (g.lk.since ? g.lk.since : g.ev.begun)), g.op.tp.user,
+			g.op.host_name, (int)g.op.port);
 	if (g.lk.state == LK_UP) {
 		in_print(b, "server      %s, %s\n", g.lk.remote, i->peer_version);
 		in_print(b, "keys        %s, %s, %s\n", i->kex, i->host_key_algorithm, i->cipher);
@@ -6907,11 +7098,15 @@ static void st_people_head(struct buf *b)
 		in_print(b, "            %s\n", in_state());
 	in_print(b, "logins      %u\n", (unsigned)g.lk.logins);
 	if (g.lk.last[0])
-		in_print(b, "last error  %s ago: %s\n", st_span((g.now - g.lk.failed_at) / 1000), g.lk.last);
+		in_print(b, "last error  %s ago: %s\n", st_span((g.now - g.lk.failed_at) / 1000),
+			g.lk.last);
 	if (g.tx.rtt_n)
-		in_print(b, "round trip  %u ms (min %u, mean %u, max %u of %u)\n", (unsigned)g.tx.rtt, (unsigned)g.tx.rtt_min,
-			 (unsigned)(g.tx.rtt_sum / g.tx.rtt_n), (unsigned)g.tx.rtt_max, (unsigned)g.tx.rtt_n);
-	in_print(b, "traffic     %sB received, %sB sent\n", st_size(t.bytes_in), st_size(t.bytes_out));
+		in_print(b, "round trip  %u ms (min %u, mean %u, max %u of %u)\n",
+			(unsigned)g.tx.rtt, (unsigned)g.tx.rtt_min,
+			 (unsigned)(g.tx.rtt_sum / g.tx.rtt_n), (unsigned)g.tx.rtt_max,
+				(unsigned)g.tx.rtt_n);
+	in_print(b, "traffic     %sB received, %sB sent\n", st_size(t.bytes_in),
+		st_size(t.bytes_out));
 	in_print(b, "sessions    %d of %d\n", g.ch.sessions, g.ch.session_limit);
 }
 
@@ -6923,23 +7118,29 @@ static void st_people_session(struct buf *b, int i)
 	char id[12] = "-";
 	if (c->channel >= 0)
 		snprintf(id, sizeof id, "%d", c->channel);
-	in_print(b, "  %4s %-8s %7d %-10.10s %6s %6s %6s %6s  %s\n", id, st_session_state(c), (int)p.id.pid, p.program,
-		 st_span(r->since ? ev_seconds() - r->since : 0), st_span(r->active ? ev_seconds() - r->active : 0),
-		 st_size(r->bytes[IN_BYTES]), st_size(r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES]), st_command(c));
+	in_print(b, "  %4s %-8s %7d %-10.10s %6s %6s %6s %6s  %s\n", id, st_session_state(c),
+		(int)p.id.pid, p.program,
+		 st_span(r->since ? ev_seconds() - r->since : 0),
+			st_span(r->active ? ev_seconds() - r->active : 0),
+		 st_size(r->bytes[IN_BYTES]), st_size(r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES]),
+			st_command(c));
 }
 
 static void st_people_forward(struct buf *b, int i)
 {
 	const struct forward *f = &g.fw.slot[i];
-	in_print(b, "  %-8s %6s %4d of %-6u %6u %6s %6s  %s%s%s\n", st_forward_state(f), st_span(ev_seconds() - f->since),
-		 st_connections(f), (unsigned)f->connections, (unsigned)f->failed, st_size(f->bytes[IN_BYTES]), st_size(f->bytes[OUT_BYTES]),
+	in_print(b, "  %-8s %6s %4d of %-6u %6u %6s %6s  %s%s%s\n", st_forward_state(f),
+		st_span(ev_seconds() - f->since),
+		 st_connections(f), (unsigned)f->connections, (unsigned)f->failed,
+			st_size(f->bytes[IN_BYTES]), st_size(f->bytes[OUT_BYTES]),
 		 fw_name(f), f->why[0] ? ": " : "", f->why);
 }
 
 static void st_people_proxy(struct buf *b, int i)
 {
 	struct st_peer p = st_peer(&g.mx.slot[i]);
-	in_print(b, "  pid %d %s, %d channels, %sB sent, %sB received\n", (int)p.id.pid, p.program, st_proxied(i),
+	in_print(b, "  pid %d %s, %d channels, %sB sent, %sB received\n", (int)p.id.pid, p.program,
+		st_proxied(i),
 		 st_size(g.mx.slot[i].moved[IN_BYTES]), st_size(g.mx.slot[i].moved[OUT_BYTES]));
 }
 
@@ -6947,7 +7148,8 @@ static void st_people_proxy(struct buf *b, int i)
 static void st_people_table(struct buf *b, int i)
 {
 	if (g.ev.refused[i])
-		in_print(b, "limit       %s (%u) reached %u times\n", st_tables[i].name, (unsigned)st_tables[i].size,
+		in_print(b, "limit       %s (%u) reached %u times\n", st_tables[i].name,
+			(unsigned)st_tables[i].size,
 			 (unsigned)g.ev.refused[i]);
 }
 
@@ -6992,7 +7194,8 @@ static enum st_result st_status(struct client *c, struct buf *b)
 		c->item++;
 	bool ends = c->item == p->size;
 	if (!c->comma && (json || !ends))	/* the first one, or an empty array */
-		buf_put_bytes(b, json ? p->json_first : p->people_first, strlen(json ? p->json_first : p->people_first));
+		buf_put_bytes(b, json ? p->json_first : p->people_first,
+			strlen(json ? p->json_first : p->people_first));
 	else if (json && !ends)
 		buf_put_u8(b, ',');
 	c->comma = true;
@@ -7010,7 +7213,8 @@ static enum st_result st_status(struct client *c, struct buf *b)
 /* --- counters: OpenMetrics ------------------------------------------------------------------ */
 
 enum st_metric_value {
-	ST_UP, ST_LINK_AGE, ST_AGE, ST_LOGINS, ST_RECEIVED, ST_SENT, ST_OPENED, ST_SESSIONS, ST_ROUND_TRIP,
+	ST_UP, ST_LINK_AGE, ST_AGE, ST_LOGINS, ST_RECEIVED, ST_SENT, ST_OPENED, ST_SESSIONS,
+	ST_ROUND_TRIP,
 	ST_FORWARDS_ACTIVE, ST_FORWARDS_WAITING
 };
 static const struct st_metric {
@@ -7018,16 +7222,20 @@ static const struct st_metric {
 	enum st_metric_value value;
 } st_metrics[] = {
 	{ "sshmux_up", "gauge", "", "Whether the uplink is up.", ST_UP },
-	{ "sshmux_uplink_state_seconds", "gauge", "seconds", "How long the uplink has been up, or not.", ST_LINK_AGE },
+	{ "sshmux_uplink_state_seconds", "gauge", "seconds",
+	"How long the uplink has been up, or not.", ST_LINK_AGE },
 	{ "sshmux_uptime_seconds", "gauge", "seconds", "Age of the master.", ST_AGE },
 	{ "sshmux_logins", "counter", "", "Logins that succeeded.", ST_LOGINS },
-	{ "sshmux_received_bytes", "counter", "bytes", "Bytes received from the server.", ST_RECEIVED },
+	{ "sshmux_received_bytes", "counter", "bytes", "Bytes received from the server.",
+	ST_RECEIVED },
 	{ "sshmux_sent_bytes", "counter", "bytes", "Bytes sent to the server.", ST_SENT },
 	{ "sshmux_sessions_opened", "counter", "", "Sessions opened.", ST_OPENED },
 	{ "sshmux_sessions", "gauge", "", "Sessions open now.", ST_SESSIONS },
-	{ "sshmux_round_trip_seconds", "gauge", "seconds", "Round trip of the last keepalive.", ST_ROUND_TRIP },
+	{ "sshmux_round_trip_seconds", "gauge", "seconds", "Round trip of the last keepalive.",
+	ST_ROUND_TRIP },
 	{ "sshmux_forwards_active", "gauge", "", "Forwards that stand.", ST_FORWARDS_ACTIVE },
-	{ "sshmux_forwards_waiting", "gauge", "", "Forwards that do not stand.", ST_FORWARDS_WAITING },
+	{ "sshmux_forwards_waiting", "gauge", "", "Forwards that do not stand.",
+	ST_FORWARDS_WAITING },
 };
 #define ST_METRICS_N (sizeof st_metrics / sizeof st_metrics[0])
 
@@ -7064,7 +7272,8 @@ static void st_labels(struct buf *b, const char *table)
 	in_print(b, table ? "\",table=\"%s\"} " : "\"} ", table);
 }
 
-static void st_metric_head(struct buf *b, const char *name, const char *type, const char *unit, const char *help)
+static void st_metric_head(struct buf *b, const char *name, const char *type, const char *unit,
+	const char *help)
 {
 	in_print(b, "# TYPE %s %s\n", name, type);
 	if (unit[0])
@@ -7075,13 +7284,16 @@ static void st_metric_head(struct buf *b, const char *name, const char *type, co
 /* One family a piece; the last ones have a sample for each table. */
 static void st_metric_tables(struct buf *b, int which)
 {
-	static const char *const names[] = { "sshmux_table_in_use", "sshmux_table_peak", "sshmux_table_refused" };
-	static const char *const help[] = { "Slots in use.", "Most slots ever in use.", "How often a table was full." };
+	static const char *const names[] = { "sshmux_table_in_use", "sshmux_table_peak",
+		"sshmux_table_refused" };
+	static const char *const help[] = { "Slots in use.", "Most slots ever in use.",
+		"How often a table was full." };
 	st_metric_head(b, names[which], which == 2 ? "counter" : "gauge", "", help[which]);
 	for (int i = 0; i < TABLES; i++) {
 		in_print(b, "%s%s", names[which], which == 2 ? "_total" : "");
 		st_labels(b, st_tables[i].name);
-		in_print(b, "%u\n", (unsigned)(which == 0 ? st_tables[i].used() : which == 1 ? g.ev.peak[i] : g.ev.refused[i]));
+		in_print(b, "%u\n", (unsigned)(which == 0 ? st_tables[i].used() : which == 1 ?
+			g.ev.peak[i] : g.ev.refused[i]));
 	}
 }
 
@@ -7122,7 +7334,8 @@ static const struct st_event {
 	[EV_DOWN] = { "uplink-down", { "seconds" }, "reason", false },
 	[EV_TRYING] = { "uplink-trying", { "tries", "next_try" }, "reason", false },
 	[EV_SESSION_OPENED] = { "session-opened", { "session", "pid", "uid" }, "command", false },
-	[EV_SESSION_CLOSED] = { "session-closed", { "session", "pid", "uid", "status", "seconds" }, "command", true },
+	[EV_SESSION_CLOSED] = { "session-closed", { "session", "pid", "uid", "status", "seconds" },
+		"command", true },
 	[EV_FORWARD_UP] = { "forward-up", { NULL }, "forward", false },
 	[EV_FORWARD_DOWN] = { "forward-down", { NULL }, "forward", false },
 	[EV_FORWARD_FAILED] = { "forward-failed", { NULL }, "forward", false },
@@ -7307,7 +7520,8 @@ static void mx_tell_opened(const struct client *c, const struct channel *ch)
 {
 	struct os_peer id = os_peer(c->fd);
 	if (ch->record >= 0)
-		ev_add((struct event){ .kind = EV_SESSION_OPENED, .n = { sl_channel_index(ch), id.pid, (int32_t)id.uid } },
+		ev_add((struct event){ .kind = EV_SESSION_OPENED,
+			.n = { sl_channel_index(ch), id.pid, (int32_t)id.uid } },
 		       st_record(c)->command);
 }
 
@@ -7319,7 +7533,8 @@ static void mx_tell_closed(const struct client *c, const struct channel *ch, int
 	if (ch->record >= 0)
 		ev_add((struct event){ .kind = EV_SESSION_CLOSED, .in = r->bytes[IN_BYTES],
 			.out = r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES],
-			.n = { sl_channel_index(ch), id.pid, (int32_t)id.uid, status, (int32_t)(ev_seconds() - r->since) } }, r->command);
+			.n = { sl_channel_index(ch), id.pid, (int32_t)id.uid, status,
+				(int32_t)(ev_seconds() - r->since) } }, r->command);
 }
 
 /* The reaper's part. */
@@ -7351,7 +7566,8 @@ static void mx_free(struct client *c)
 
 /* Queues a frame: type, one word (request or session id), one more word if
  * `value` is given, a text if `text` is. */
-static void mx_reply(struct client *c, enum mux_type type, uint32_t word, const uint32_t *value, const char *text)
+static void mx_reply(struct client *c, enum mux_type type, uint32_t word, const uint32_t *value,
+	const char *text)
 {
 	struct buf b = buf_over(c->out + c->out_len, sizeof c->out - c->out_len);
 	buf_put_u32(&b, 0);
@@ -7412,7 +7628,8 @@ static void mx_later(struct client *c, const char *why)
 	c->closing = true;
 }
 
-static bool mx_consent(struct client *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static bool mx_consent(struct client *c, const char *format,
+	...) __attribute__((format(printf, 2, 3)));
 
 /* Whether the present request may be done: always, or if the user has allowed
  * it.  False: the user is asked now or later, the handler returns and runs
@@ -7477,7 +7694,8 @@ static void mx_terminate(struct client *c, struct buf *b)
 static void mx_stop_listening(struct client *c, struct buf *b)
 {
 	(void)b;
-	if (!mx_consent(c, "Disable further multiplexing on shared connection to %s? ", g.op.host_name))
+	if (!mx_consent(c, "Disable further multiplexing on shared connection to %s? ",
+		g.op.host_name))
 		return;
 	us_remove();
 	mx_ok(c);
@@ -7584,7 +7802,8 @@ static void mx_new_stdio_fwd(struct client *c, struct buf *b)
 	else if (!fits || to.host[0] == 0 || to.port == 0 || !mx_port_ok(to.port))
 		mx_refuse(c, "Invalid forwarding request");
 	else if (to.port == FW_PATH ? mx_consent(c, "Allow forward to %s? ", to.host)
-				    : mx_consent(c, "Allow forward to %s:%u? ", to.host, (unsigned)to.port))
+				    : mx_consent(c, "Allow forward to %s:%u? ", to.host,
+					(unsigned)to.port))
 		mx_queue(c);
 }
 
@@ -7603,10 +7822,12 @@ static bool mx_parse_forward(struct client *c, struct buf *b, struct forward *f)
 	f->uid = os_peer(c->fd).uid;
 	bool dynamic = type == FW_DYNAMIC || (type == FW_REMOTE && connect_port == 0);
 	bool ok = !c->too_long && type >= FW_LOCAL && type <= FW_DYNAMIC &&
-		mx_endpoint(&f->listen, listen, listen_port) && mx_endpoint(&f->connect, connect, connect_port) &&
+		mx_endpoint(&f->listen, listen, listen_port) &&
+			mx_endpoint(&f->connect, connect, connect_port) &&
 		mx_port_ok(listen_port) && mx_port_ok(connect_port) &&
 		(type != FW_DYNAMIC || listen_port != FW_PATH) &&
-		(type == FW_REMOTE || listen_port != 0) && (dynamic || (connect_port != 0 && connect.len > 0)) &&
+		(type == FW_REMOTE || listen_port != 0) &&
+			(dynamic || (connect_port != 0 && connect.len > 0)) &&
 		(type != FW_REMOTE || connect_port != 0 || str_is(connect, "socks"));
 	f->type = (uint8_t)type;
 	b->bad = false;
@@ -7626,9 +7847,11 @@ static void mx_forward_done(struct client *c, struct forward *f)
 	else if (f->type != FW_REMOTE)
 		snprintf(why, sizeof why, "Port forwarding failed: %s", f->why);
 	else if (f->listen.port == FW_PATH)
-		snprintf(why, sizeof why, "remote port forwarding failed for listen path %.100s", f->listen.host);
+		snprintf(why, sizeof why, "remote port forwarding failed for listen path %.100s",
+			f->listen.host);
 	else
-		snprintf(why, sizeof why, "remote port forwarding failed for listen port %u%s%.90s", (unsigned)f->listen.port,
+		snprintf(why, sizeof why, "remote port forwarding failed for listen port %u%s%.90s",
+			(unsigned)f->listen.port,
 			 g.lk.state == LK_UP ? "" : ": ", g.lk.state == LK_UP ? "" : f->why);
 	if (f->state != FW_ACTIVE)
 		mx_failure(c, why);
@@ -7637,7 +7860,8 @@ static void mx_forward_done(struct client *c, struct forward *f)
 static bool mx_consent_forward(struct client *c, const struct forward *f)
 {
 	static const char *const types[] = { "", "local", "remote", "dynamic" };
-	const char *host = f->listen.host[0] ? f->listen.host : f->type != FW_REMOTE && g.op.gateway_ports ? "*" : "LOCALHOST";
+	const char *host = f->listen.host[0] ? f->listen.host : f->type != FW_REMOTE &&
+		g.op.gateway_ports ? "*" : "LOCALHOST";
 	char from[16] = "", to[16] = "";
 	bool socks = f->type == FW_DYNAMIC || fw_is_remote_dynamic(f);
 	if (!fw_is_path(&f->listen))
@@ -7654,7 +7878,8 @@ static bool mx_may_forward(const struct forward *f)
 {
 	bool remote = f->type == FW_REMOTE;
 	const struct endpoint *here = remote ? &f->connect : &f->listen;
-	return us_is_own(f->uid) || (!fw_is_path(here) && !fw_is_remote_dynamic(f) && (remote || here->port >= 1024));
+	return us_is_own(f->uid) || (!fw_is_path(here) && !fw_is_remote_dynamic(f) &&
+		(remote || here->port >= 1024));
 }
 
 static void mx_open_fwd(struct client *c, struct buf *b)
@@ -7673,7 +7898,8 @@ static void mx_open_fwd(struct client *c, struct buf *b)
 	if (!f && !mx_consent_forward(c, &like))
 		return;
 	if (f || !(f = fw_add(&like))) {
-		mx_failure(c, f ? "Port forwarding failed: it is being set up" : "Port forwarding failed: too many forwards");
+		mx_failure(c, f ? "Port forwarding failed: it is being set up" :
+			"Port forwarding failed: too many forwards");
 		return;
 	}
 	c->forward = sl_forward_index(f);
@@ -7691,7 +7917,8 @@ static void mx_close_fwd(struct client *c, struct buf *b)
 	if (!mx_parse_forward(c, b, &like))
 		return;
 	f = fw_find(&like);
-	if (!f || f->client >= 0 || f->state == FW_ASKED || (!us_is_own(like.uid) && like.uid != f->uid)) {
+	if (!f || f->client >= 0 || f->state == FW_ASKED ||
+		(!us_is_own(like.uid) && like.uid != f->uid)) {
 		mx_failure(c, "port not forwarded");
 		return;
 	}
@@ -7740,7 +7967,8 @@ static void mx_forward_expired(struct client *c)
 static void mx_ext_info(struct client *c, struct buf *b)
 {
 	struct str what = buf_get_text(b);
-	bool connection = str_is(what, "connection"), known = connection || str_is(what, "channels");
+	bool connection = str_is(what, "connection"), known = connection ||
+		str_is(what, "channels");
 	if (b->bad) {			/* a short one, too, gets an answer (INFO-short) */
 		b->bad = false;
 		mx_failure(c, "malformed request");
@@ -7748,7 +7976,8 @@ static void mx_ext_info(struct client *c, struct buf *b)
 	}
 	const char *why = known ? NULL : "info request type not supported";
 	uint8_t *frame = g.scratch;
-	struct buf t = buf_over(frame + 20, sizeof g.scratch - 21);	/* length, type, rid, status, text's length */
+	/* length, type, rid, status, text's length */
+	struct buf t = buf_over(frame + 20, sizeof g.scratch - 21);
 	if (!why && connection)
 		in_connection(&t);
 	else if (!why)
@@ -7768,7 +7997,8 @@ static void mx_ext_info(struct client *c, struct buf *b)
 	if (c->answer >= 0)
 		memcpy(req_data(c->answer), frame, 20 + t.pos);
 	else {
-		memcpy(c->out + c->out_len, frame, 20 + t.pos);	/* out is empty: no request is read otherwise */
+		/* out is empty: no request is read otherwise */
+		memcpy(c->out + c->out_len, frame, 20 + t.pos);
 		c->out_len += (uint16_t)(20 + t.pos);
 	}
 	c->answer_pos = 0;
@@ -7833,7 +8063,8 @@ static bool mx_send_signal(struct channel *ch, struct str name)
 static bool mx_is_signal(struct str name)
 {
 	static const char *const known[] = {
-		"ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2"
+		"ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM",
+		"USR1", "USR2"
 	};
 	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
 		if (str_is(name, known[i]))
@@ -8247,7 +8478,8 @@ static bool mx_written(const struct client *c)
 static bool mx_wants_read(const struct client *c)
 {
 	return !c->dead && !c->closing && mx_written(c) && g.rn.stop != RN_NOW &&
-	       (c->phase == MX_HEADER || c->phase == MX_BODY || c->phase == MX_SKIP || c->phase == MX_DESCRIPTORS);
+	       (c->phase == MX_HEADER || c->phase == MX_BODY || c->phase == MX_SKIP ||
+		c->phase == MX_DESCRIPTORS);
 }
 
 #define MX_STEPS 16		/* of one client in one turn of the loop */
@@ -8277,7 +8509,8 @@ static void mx_write_report(struct client *c)
 {
 	for (int i = 0; i < MX_STEPS && !c->dead && c->phase == MX_REPORTING; i++) {
 		struct client before = *c;
-		struct buf b = buf_over(g.scratch + MX_REPORT_HEAD, sizeof g.scratch - MX_REPORT_HEAD);
+		struct buf b = buf_over(g.scratch + MX_REPORT_HEAD,
+			sizeof g.scratch - MX_REPORT_HEAD);
 		enum st_result r = st_next(c, &b);
 		if (r == ST_WAIT)
 			return;
@@ -8349,7 +8582,8 @@ static void mx_send_env(struct channel *ch, struct str s)
 	buf_put_str(b, (struct str){ s.p, name });
 	buf_put_str(b, (struct str){ equals + 1, s.len - name - 1 });
 	if (b->bad)
-		log_at(TP_VERBOSE, "channel %d: environment variable too long", sl_channel_index(ch));
+		log_at(TP_VERBOSE, "channel %d: environment variable too long",
+			sl_channel_index(ch));
 	else
 		tx_end(b);
 }
@@ -8361,7 +8595,8 @@ static struct str mx_display(struct buf b)
 	while (b.pos < b.len) {
 		struct str v = buf_get_str(&b);
 		if (v.len > sizeof name - 1 && memcmp(v.p, name, sizeof name - 1) == 0)
-			return (struct str){ v.p + sizeof name - 1, v.len - (uint32_t)(sizeof name - 1) };
+			return (struct str){ v.p + sizeof name - 1,
+				v.len - (uint32_t)(sizeof name - 1) };
 	}
 	return str_of("");
 }
@@ -8396,7 +8631,8 @@ static void mx_request_session(struct client *c, struct channel *ch)
 		n++;
 	}
 	static const char *const start[] = { "exec", "shell", "subsystem" };
-	enum ch_request what = s.subsystem ? CH_RQ_SUBSYSTEM : s.command.len ? CH_RQ_EXEC : CH_RQ_SHELL;
+	enum ch_request what = s.subsystem ? CH_RQ_SUBSYSTEM : s.command.len ? CH_RQ_EXEC :
+		CH_RQ_SHELL;
 	struct buf *m = tx_request(ch, start[what - CH_RQ_EXEC], true);
 	if (what != CH_RQ_SHELL)
 		buf_put_str(m, s.command);
@@ -8431,7 +8667,8 @@ static bool mx_learn_limit(int others)
 {
 	if (g.ch.freed_at && g.now - g.ch.freed_at < SESSION_FREED_MS) {
 		g.mx.open_wait = g.mx.open_wait ? g.mx.open_wait * 2 : 50;
-		g.mx.open_wait = g.mx.open_wait < SESSION_FREED_MS ? g.mx.open_wait : SESSION_FREED_MS;
+		g.mx.open_wait = g.mx.open_wait < SESSION_FREED_MS ? g.mx.open_wait :
+			SESSION_FREED_MS;
 		g.mx.open_after = g.now + g.mx.open_wait;
 		return true;
 	}
@@ -8448,7 +8685,8 @@ static bool mx_learn_limit(int others)
 static void mx_refused(struct client *c, struct channel *ch)
 {
 	bool up = g.lk.state == LK_UP;
-	bool wait = up ? ch->kind == CH_SESSION && mx_learn_limit(g.ch.sessions - 1) : g.rn.stop == RN_RUN;
+	bool wait = up ? ch->kind == CH_SESSION && mx_learn_limit(g.ch.sessions - 1) :
+		g.rn.stop == RN_RUN;
 	ch_become(ch, CH_DEAD);
 	c->channel = -1;
 	if (wait && g.now < c->give_up) {
@@ -8532,7 +8770,8 @@ static void mx_session_events(struct client *c)
 		if (ch->flags & CH_STATUS && !(ch->flags & CH_FAILED))
 			mx_reply(c, MUX_S_EXIT_MESSAGE, sid, &ch->status, NULL);
 		g.mx.completed += (ch->flags & CH_STATUS) != 0;
-		mx_tell_closed(c, ch, ch->flags & CH_STATUS && !(ch->flags & CH_FAILED) ? (int32_t)ch->status : -1);
+		mx_tell_closed(c, ch, ch->flags & CH_STATUS && !(ch->flags & CH_FAILED) ?
+			(int32_t)ch->status : -1);
 		log_at(TP_VERBOSE, "channel %d: session ended", c->channel);
 		ch_become(ch, CH_DEAD);
 		c->channel = -1;
@@ -8545,7 +8784,8 @@ static struct client *mx_oldest(enum mx_phase phase)
 {
 	struct client *first = NULL;
 	for_each_client(c)
-		if (c->phase == phase && !c->dead && (!first || (int32_t)(c->ticket - first->ticket) < 0))
+		if (c->phase == phase && !c->dead &&
+			(!first || (int32_t)(c->ticket - first->ticket) < 0))
 			first = c;
 	return first;
 }
@@ -8559,7 +8799,8 @@ static struct client *mx_next_to_open(void)
 	if (g.mx.held)
 		return NULL;
 	for_each_client(c) {
-		if (c->phase == MX_QUEUED && !c->dead && (session || c->type != MUX_C_NEW_SESSION) &&
+		if (c->phase == MX_QUEUED && !c->dead &&
+			(session || c->type != MUX_C_NEW_SESSION) &&
 		    (!first || (int32_t)(c->ticket - first->ticket) < 0))
 			first = c;
 	}
@@ -8615,11 +8856,13 @@ static bool mx_only_watchers(void)
 static void mx_admit(void)
 {
 	struct client *c;
-	while ((c = mx_oldest(MX_BODY_WAIT)) && (c->request = (int16_t)req_alloc(c->body_len)) >= 0) {
+	while ((c = mx_oldest(MX_BODY_WAIT)) &&
+		(c->request = (int16_t)req_alloc(c->body_len)) >= 0) {
 		c->phase = MX_BODY;
 		c->deadline = g.now + REQUEST_MS;
 	}
-	while (g.now >= g.us.accept_after && fd_room(MX_DESCRIPTOR_MAX) && (c = mx_oldest(MX_NO_DESCRIPTOR))) {
+	while (g.now >= g.us.accept_after && fd_room(MX_DESCRIPTOR_MAX) &&
+		(c = mx_oldest(MX_NO_DESCRIPTOR))) {
 		c->phase = MX_DESCRIPTORS;
 		rn_again();
 	}
@@ -8653,7 +8896,8 @@ static void mx_expire(struct client *c)
 	bool can_open = g.lk.state == LK_UP && !tp_info()->exchanging;
 	if (!can_open || g.ch.session_limit == SESSIONS || g.mx.held)
 		snprintf(why, sizeof why, "no session in time: %.170s",
-			 g.mx.held ? "the master holds them back" : can_open ? "all are in use" : in_state());
+			 g.mx.held ? "the master holds them back" : can_open ? "all are in use" :
+				in_state());
 	if (c->phase == MX_QUEUED)
 		mx_later(c, why);
 	else if (c->phase == MX_BODY_WAIT)
@@ -8857,7 +9101,8 @@ static bool sd_waits_for_network(void)
 
 static bool sd_wants_send(int i)
 {
-	return i < CHANNELS ? ch_wants_send(&g.ch.slot[i]) : px_wants_send(&g.mx.slot[i - CHANNELS]);
+	return i < CHANNELS ? ch_wants_send(&g.ch.slot[i]) :
+		px_wants_send(&g.mx.slot[i - CHANNELS]);
 }
 
 /* Moves at most `max` bytes of its input; a proxy client's frame may be longer. */
@@ -8950,8 +9195,10 @@ static void sd_send(void)
 /* Whether another try may follow (-o Reconnect). */
 static bool lk_comes_back(void)
 {
-	return g.rn.stop == RN_RUN && !g.lk.last_try && (g.op.reconnect == LK_ALWAYS || (g.op.reconnect == LK_YES && g.lk.logins > 0) ||
-				    (g.lk.state == LK_CONNECTING && g.lk.logins == 0 && g.lk.tries + 1 < g.op.attempts));
+	return g.rn.stop == RN_RUN && !g.lk.last_try &&
+		(g.op.reconnect == LK_ALWAYS || (g.op.reconnect == LK_YES && g.lk.logins > 0) ||
+				    (g.lk.state == LK_CONNECTING && g.lk.logins == 0 &&
+					g.lk.tries + 1 < g.op.attempts));
 }
 
 /* One line per change of state: the first failure, and each new reason. */
@@ -8960,7 +9207,8 @@ static void lk_report(const char *why, bool again)
 	if (again && g.lk.state != LK_UP && strcmp(why, g.lk.why) == 0)
 		return;
 	int len = (int)strlen(why);
-	log_at(TP_ERROR, again ? "%.*s; trying again" : "%.*s", len - (again && len > 0 && why[len - 1] == '.'), why);
+	log_at(TP_ERROR, again ? "%.*s; trying again" : "%.*s",
+		len - (again && len > 0 && why[len - 1] == '.'), why);
 }
 
 /* A child of ours has ended, perhaps ProxyCommand's. */
@@ -9007,17 +9255,20 @@ static uint32_t lk_uses(void)
  * server that cuts idle connections would be tried more and more rarely. */
 static void lk_schedule(bool was_up)
 {
-	int64_t min = g.op.reconnect_min, max = g.op.reconnect_max, held = g.now - g.lk.connected_at;
+	int64_t min = g.op.reconnect_min, max = g.op.reconnect_max,
+		held = g.now - g.lk.connected_at;
 	if (was_up) {
 		g.lk.down_at = g.now;
-		g.lk.tries = held >= RECONNECT_HELD_MS || lk_uses() != g.lk.used ? 0 : g.lk.tries + 1;
+		g.lk.tries = held >= RECONNECT_HELD_MS || lk_uses() != g.lk.used ? 0 :
+			g.lk.tries + 1;
 		if (held / 1000 < max)
 			max = held / 1000 > min ? held / 1000 : min;
 	} else {
 		g.lk.tries++;
 		g.lk.failures++;
 	}
-	if (g.lk.refused)		/* nothing that a quick try mends, and fail2ban counts them */
+	/* nothing that a quick try mends, and fail2ban counts them */
+	if (g.lk.refused)
 		min = LK_REFUSED * min < max ? LK_REFUSED * min : max;
 	g.lk.state = LK_WAITING;
 	g.lk.failed_at = g.now;
@@ -9056,7 +9307,8 @@ static void lk_remember(const char *why, bool was_up)
 		g.lk.gone.bytes_out += i->bytes_out;
 	}
 	if (was_up)
-		ev_add((struct event){ .kind = EV_DOWN, .n = { (int32_t)(ev_seconds() - g.lk.since) } }, why);
+		ev_add((struct event){ .kind = EV_DOWN,
+			.n = { (int32_t)(ev_seconds() - g.lk.since) } }, why);
 	if (was_up || g.lk.since == 0)
 		g.lk.since = ev_seconds();
 }
@@ -9081,7 +9333,9 @@ static void lk_lost(const char *why)
 	}
 	lk_schedule(was_up);
 	if (!was_up)
-		ev_add((struct event){ .kind = EV_TRYING, .n = { (int32_t)g.lk.tries, (int32_t)((g.lk.retry_at - g.now + 999) / 1000) } },
+		ev_add((struct event){ .kind = EV_TRYING,
+			.n = { (int32_t)g.lk.tries,
+			(int32_t)((g.lk.retry_at - g.now + 999) / 1000) } },
 		       why);
 }
 
@@ -9114,12 +9368,14 @@ static void lk_start(void)
 	g.lk.error[0] = 0;
 	g.lk.state = LK_CONNECTING;
 	g.lk.login_deadline = g.now + limit;
-	log_at(g.lk.tries ? TP_DEBUG : TP_VERBOSE, "connecting to %s port %d", g.op.host_name, (int)g.op.port);
+	log_at(g.lk.tries ? TP_DEBUG : TP_VERBOSE, "connecting to %s port %d", g.op.host_name,
+		(int)g.op.port);
 	rn_again();			/* a program is connected at once */
 	if (g.op.proxy_command)
 		g.lk.proxy = cn_proxy(&g.lk.uplink);
 	else
-		cn_start(&g.lk.uplink, g.op.host_name, (uint16_t)g.op.port, (int)g.op.family, g.lk.login_deadline, g.now);
+		cn_start(&g.lk.uplink, g.op.host_name, (uint16_t)g.op.port, (int)g.op.family,
+			g.lk.login_deadline, g.now);
 }
 
 static void lk_tune(int fd)
@@ -9155,7 +9411,8 @@ static void lk_connected(void)
 static void lk_admit_early(void)
 {
 	int fd;
-	while (g.us.early >= 0 && g.us.bound && g.mx.end < CLIENTS - 1 && (fd = us_accept(g.us.early)) >= 0)
+	while (g.us.early >= 0 && g.us.bound && g.mx.end < CLIENTS - 1 &&
+		(fd = us_accept(g.us.early)) >= 0)
 		mx_add(fd);
 	fd_close(&g.us.early);
 }
@@ -9165,11 +9422,13 @@ static void lk_listen(void)
 {
 	int error = g.us.bound || g.rn.stop != RN_RUN || !g.us.path ? 0 : us_listen(g.us.path);
 	if (error == EEXIST && g.lp.split == LP_SERVES_ITSELF) {
-		log_at(TP_ERROR, "ControlSocket %s already exists, disabling multiplexing", g.us.path);
+		log_at(TP_ERROR, "ControlSocket %s already exists, disabling multiplexing",
+			g.us.path);
 		us_serve(NULL);
 	} else if (error) {
 		g.lk.last_try = true;
-		lk_fail("ControlSocket %s: %s", g.us.path, error == EEXIST ? "already exists" : strerror(error));
+		lk_fail("ControlSocket %s: %s", g.us.path, error == EEXIST ? "already exists" :
+			strerror(error));
 	}
 	lk_admit_early();
 }
@@ -9192,13 +9451,16 @@ static void lk_up(void)
 	g.lk.alive_bytes = i->bytes_in;
 	g.lk.alive_unanswered = 0;
 	g.lk.exchange_at = 0;
-	log_at(TP_VERBOSE, "authenticated to %s (%s) using \"%s\", %s, %s", g.op.tp.host, g.lk.remote,
+	log_at(TP_VERBOSE, "authenticated to %s (%s) using \"%s\", %s, %s", g.op.tp.host,
+		g.lk.remote,
 	       i->auth_method, i->kex, i->cipher);
 	g.lk.since = ev_seconds();
 	g.lk.key_exchanges = i->key_exchanges;
-	ev_add((struct event){ .kind = EV_UP, .n = { (int32_t)g.lk.logins + 1, (int32_t)g.lk.tries + 1 } }, g.lk.remote);
+	ev_add((struct event){ .kind = EV_UP,
+		.n = { (int32_t)g.lk.logins + 1, (int32_t)g.lk.tries + 1 } }, g.lk.remote);
 	if (g.lk.logins++ > 0 || g.lk.tries > 0)
-		log_at(TP_INFO, "connected to %s again, after %u tries", g.op.tp.host, (unsigned)g.lk.tries + 1);
+		log_at(TP_INFO, "connected to %s again, after %u tries", g.op.tp.host,
+			(unsigned)g.lk.tries + 1);
 	else if (g.op.reconnect == LK_ALWAYS)		/* nobody watches the call itself */
 		log_at(TP_INFO, "connected to %s", g.op.tp.host);
 	g.lk.why[0] = 0;
@@ -9251,7 +9513,8 @@ static void lk_watch(void)
  * in hundreds, or be lost. */
 static void lk_noticed(void)
 {
-	for (int i = 0; i < 64 && recv(g.lk.watch, g.scratch, sizeof g.scratch, MSG_DONTWAIT) >= 0; i++)
+	for (int i = 0; i < 64 && recv(g.lk.watch, g.scratch, sizeof g.scratch, MSG_DONTWAIT) >= 0;
+		i++)
 		;
 	if (g.lk.look_at == 0)
 		g.lk.look_at = g.now + LK_SETTLE_MS;
@@ -9267,7 +9530,8 @@ static enum os_route lk_route(void)
 		return OS_SAME;
 	if (local.ss_family != AF_INET && local.ss_family != AF_INET6)
 		return OS_SAME;			/* ProxyCommand: its own business */
-	((struct sockaddr_in *)(void *)&local)->sin_port = 0;	/* sin6_port stands at the same place */
+	/* sin6_port stands at the same place */
+	((struct sockaddr_in *)(void *)&local)->sin_port = 0;
 	enum os_route route = os_route(&local, &peer, n);
 	bool bound = g.op.bind_address || g.op.bind_interface;
 	return route == OS_OTHER && bound ? OS_SAME : route;
@@ -9287,9 +9551,11 @@ static void lk_probe(void)
 static bool lk_is_cut_off(enum os_route route)
 {
 	if (route == OS_NO_ADDRESS)
-		lk_fail("Connection to %s lost: %s is no address of this machine any more", g.op.tp.host, g.lk.local);
+		lk_fail("Connection to %s lost: %s is no address of this machine any more",
+			g.op.tp.host, g.lk.local);
 	else if (route == OS_NO_ROUTE)
-		lk_fail("Connection to %s lost: no route to %s any more", g.op.tp.host, g.lk.remote);
+		lk_fail("Connection to %s lost: no route to %s any more", g.op.tp.host,
+			g.lk.remote);
 	return route >= OS_NO_ADDRESS;
 }
 
@@ -9401,7 +9667,8 @@ static void lk_service(void)
 		else if (g.lk.uplink.state == CN_FAILED && g.lk.uplink.n == 0)
 			lk_fail("%s: %s", g.op.host_name, g.lk.uplink.why);
 		else if (g.lk.uplink.state == CN_FAILED)
-			lk_fail("connect to host %s port %d: %s", g.op.host_name, (int)g.op.port, g.lk.uplink.why);
+			lk_fail("connect to host %s port %d: %s", g.op.host_name, (int)g.op.port,
+				g.lk.uplink.why);
 		break;
 	case LK_LOGIN:	lk_service_login(); break;
 	case LK_UP:	lk_service_up(); break;
@@ -9420,8 +9687,8 @@ static void lk_service(void)
  * alone.
  * Calls log_, fd_, ex_, in_. */
 
-/* One variable of a command's environment, in working space until it is started; text that a server chose is clean:
- * log_ made `why`, names come from options. */
+/* One variable of a command's environment, in working space until it is started; text that a server
+ * chose is clean: log_ made `why`, names come from options. */
 static void hk_variable(int slot, const char *name, const char *value)
 {
 	char *text = (char *)g.scratch + slot * HK_VARIABLE;
@@ -9453,7 +9720,8 @@ static void hk_ended(struct program *p)
 {
 	char said[512];
 	if (p->state == EX_FAILED)
-		log_at(TP_ERROR, "%s failed, or ran longer than %d s", g.op.event_command, EVENT_MS / 1000);
+		log_at(TP_ERROR, "%s failed, or ran longer than %d s", g.op.event_command,
+			EVENT_MS / 1000);
 	ex_read(p, said, sizeof said);
 	for (char *line = said, *end; *line; line = end) {
 		end = line + strcspn(line, "\n");
@@ -9508,7 +9776,8 @@ static void hk_notify(const char *text)
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un a;
 	bool abstract = path && path[0] == '@';
-	socklen_t len = path && (path[0] == '/' || abstract) ? os_unix_address(&a, path + abstract, abstract) : 0;
+	socklen_t len = path && (path[0] == '/' || abstract) ?
+		os_unix_address(&a, path + abstract, abstract) : 0;
 	if (len == 0)
 		return;
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -9550,11 +9819,12 @@ static void hk_settle(void)
 /* ===== lp_ ================================================================
  * The loop: build the poll set from the state, poll, serve the transport, the
  * clients and the channels, settle what follows, reap.
- * Calls log_, rn_, ev_, rl_, sl_, fd_, sp_, cn_, ex_, ch_, tt_, us_, fw_, px_, xf_, rx_, mx_, sd_, lk_,
- * hk_. */
+ * Calls log_, rn_, ev_, rl_, sl_, fd_, sp_, cn_, ex_, ch_, tt_, us_, fw_, px_, xf_, rx_, mx_, sd_,
+ * lk_, hk_. */
 
 enum lp_kind {
-	LP_SIGNAL, LP_TRANSPORT, LP_WATCH, LP_NETWORK, LP_LISTENER, LP_UPLINK, LP_CONNECTOR, LP_FORWARD, LP_CLIENT, LP_INPUT, LP_OUTPUT
+	LP_SIGNAL, LP_TRANSPORT, LP_WATCH, LP_NETWORK, LP_LISTENER, LP_UPLINK, LP_CONNECTOR,
+	LP_FORWARD, LP_CLIENT, LP_INPUT, LP_OUTPUT
 };
 #define LP_PAUSE_MS 100		/* before the next poll() after one that failed */
 
@@ -9581,7 +9851,8 @@ static void lp_catch(int number, bool unless_ignored)
 
 static void lp_open_signals(void)
 {
-	if (pipe2(g.lp.signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0 || pipe2(g.lp.cancel_pipe, O_CLOEXEC | O_NONBLOCK) != 0) {
+	if (pipe2(g.lp.signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0 ||
+		pipe2(g.lp.cancel_pipe, O_CLOEXEC | O_NONBLOCK) != 0) {
 		log_at(TP_ERROR, "no pipe for signals: %s", strerror(errno));
 		exit(255);
 	}
@@ -9628,7 +9899,8 @@ static void lp_signal(int number)
 		break;
 	default:
 		log_at(TP_VERBOSE, "ended by signal %d", number);
-		rn_stop(RN_NOW, number == SIGTERM && (g.lp.split == LP_STAYS || g.lp.has_split) ? 0 : 255);
+		rn_stop(RN_NOW, number == SIGTERM && (g.lp.split == LP_STAYS || g.lp.has_split) ?
+			0 : 255);
 	}
 }
 
@@ -9644,7 +9916,8 @@ static void lp_add(enum lp_kind kind, int index, int stream, int fd, short event
 {
 	if (g.lp.n_poll == POLLFDS)
 		log_abort("more descriptors than POLLFDS");
-	g.lp.owner[g.lp.n_poll] = (struct lp_owner){ (uint8_t)kind, (uint8_t)stream, (uint16_t)index };
+	g.lp.owner[g.lp.n_poll] = (struct lp_owner){ (uint8_t)kind, (uint8_t)stream,
+		(uint16_t)index };
 	g.lp.poll[g.lp.n_poll++] = (struct pollfd){ .fd = fd, .events = events };
 }
 
@@ -9664,7 +9937,8 @@ static void lp_earlier(int *timeout, int64_t deadline)
 static void lp_add_proxy(const struct client *c, int *timeout)
 {
 	bool room = g.lk.state == LK_UP && tp_room() > 0;
-	short events = (short)((room && px_wants_read(c) ? POLLIN : 0) | (c->out_len || c->tail ? POLLOUT : 0));
+	short events = (short)((room && px_wants_read(c) ? POLLIN : 0) | (c->out_len || c->tail ?
+		POLLOUT : 0));
 	if (room && px_wants_send(c))
 		sd_wait(&c->sender, timeout);
 	if (events)
@@ -9682,7 +9956,9 @@ static void lp_add_clients(int *timeout)
 		if (px_is(c))
 			lp_add_proxy(c, timeout);
 		else
-			lp_add(LP_CLIENT, sl_client_index(c), 0, c->fd, (short)((mx_wants_read(c) ? POLLIN : 0) | (mx_wants_write(c) ? POLLOUT : 0)));
+			lp_add(LP_CLIENT, sl_client_index(c), 0, c->fd,
+				(short)((mx_wants_read(c) ? POLLIN : 0) | (mx_wants_write(c) ?
+				POLLOUT : 0)));
 	}
 	if (g.us.listener < 0 || n == CLIENTS || !(fd_room(FD_SESSION) || fd_idle() < FD_SPARE))
 		return;
@@ -9821,7 +10097,8 @@ static void lp_serve_transport(void)
 		lk_grant(g.now - before);	/* a prompt's time is the user's */
 	uint8_t *p;
 	size_t len;
-	for (int i = 0; i < RX_BATCH && g.lk.state == LK_UP && !g.lk.error[0] && (p = tp_recv(&len)); i++) {
+	for (int i = 0; i < RX_BATCH && g.lk.state == LK_UP && !g.lk.error[0] &&
+		(p = tp_recv(&len)); i++) {
 		rx_message(p, len);
 		lk_moves();
 	}
@@ -9859,7 +10136,8 @@ static void lp_serve_input(struct channel *c, short events, short revents)
 static void lp_serve(const struct lp_owner *o, const struct pollfd *p)
 {
 	short revents = p->revents;
-	struct channel *ch = o->kind == LP_INPUT || o->kind == LP_OUTPUT ? &g.ch.slot[o->index] : NULL;
+	struct channel *ch = o->kind == LP_INPUT || o->kind == LP_OUTPUT ? &g.ch.slot[o->index] :
+		NULL;
 	switch ((enum lp_kind)o->kind) {
 	case LP_SIGNAL:
 		lp_signals();
@@ -10054,8 +10332,10 @@ static bool lp_may_split(void)
 		return false;		/* our own half is a client, too */
 	for_each_forward(f) {
 		bool open = f->state != FW_ACTIVE && (f->state != FW_WAITING || f->tries == 0);
-		bool failed = f->state == FW_WAITING && f->tries > 0;	/* it may be the end of us */
-		if ((open && (f->type != FW_REMOTE || g.op.exit_on_forward_failure)) || (failed && g.op.exit_on_forward_failure))
+		/* it may be the end of us */
+		bool failed = f->state == FW_WAITING && f->tries > 0;
+		if ((open && (f->type != FW_REMOTE || g.op.exit_on_forward_failure)) ||
+			(failed && g.op.exit_on_forward_failure))
 			return false;
 	}
 	return true;
@@ -10075,7 +10355,8 @@ static void lp_close_stdio(bool detached)
 /* In the child: the master from now on. */
 static void lp_be_master(int own)
 {
-	bool detached = g.lp.split == LP_DETACHES || g.op.background || (us_persists() && g.us.bound);
+	bool detached = g.lp.split == LP_DETACHES || g.op.background ||
+		(us_persists() && g.us.bound);
 	g.lp.has_split = true;
 	for_each_connector(k)
 		k->pid = 0;
@@ -10092,7 +10373,8 @@ static void lp_be_master(int own)
 static bool lp_split(void)
 {
 	int sv[2] = { -1, -1 };
-	if (g.lp.split == LP_SERVES_ITSELF && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) != 0) {
+	if (g.lp.split == LP_SERVES_ITSELF && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0,
+		sv) != 0) {
 		lk_fail("socketpair: %s", strerror(errno));
 		return false;
 	}
@@ -10120,7 +10402,8 @@ static bool lp_split(void)
 /* A master that serves others gives up what it does not need any more. */
 static void lp_confine(void)
 {
-	if (g.lp.confined || !g.us.bound || g.lk.state != LK_UP || (g.lp.split != LP_STAYS && !g.lp.has_split))
+	if (g.lp.confined || !g.us.bound || g.lk.state != LK_UP ||
+		(g.lp.split != LP_STAYS && !g.lp.has_split))
 		return;
 	g.lp.confined = true;
 	bool ready = g.op.confine && confine_able() && sp_begin_helper();
@@ -10169,7 +10452,8 @@ enum cl_tty { CL_TTY_AUTO, CL_TTY_NO, CL_TTY_YES, CL_TTY_FORCE };
 #define CL_RETRY_MAX 30		/* seconds between two tries of --retry at the most */
 #define CL_CONNECT_MS 200	/* between two tries to reach a master, with --wait */
 #define CL_GRACE 5		/* seconds that a command has after INT or TERM */
-#define CL_TIMED_OUT 124	/* exit status when --timeout ended a session, as timeout(1) has it */
+/* The exit status when --timeout ended a session, as timeout(1) has it. */
+#define CL_TIMED_OUT 124
 
 static struct cl_state {
 	int fd;
@@ -10313,7 +10597,8 @@ static bool cl_is_foreign(void)
 		cl.foreign = false;
 		return true;
 	}
-	cl_say("Control socket %s belongs to another user (uid %u): not used (-o AllowForeignMaster=yes allows it)",
+	cl_say("Control socket %s belongs to another user (uid %u): not used "
+		"(-o AllowForeignMaster=yes allows it)",
 	       g.op.control_path, (unsigned)peer.uid);
 	return true;
 }
@@ -10322,7 +10607,8 @@ static bool cl_is_foreign(void)
 static int cl_try_connect(const struct sockaddr_un *a, socklen_t len)
 {
 	fd_close(&cl.fd);
-	cl = (struct cl_state){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), .out = buf_over(g.req.memory, sizeof g.req.memory) };
+	cl = (struct cl_state){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0),
+		.out = buf_over(g.req.memory, sizeof g.req.memory) };
 	return cl.fd >= 0 && connect(cl.fd, (const struct sockaddr *)a, len) == 0 ? 0 : errno;
 }
 
@@ -10354,7 +10640,8 @@ static bool cl_connect(void)
 		exit(255);
 	}
 	int error = cl_try_connect(&a, len);
-	while (error && g.op.wait > 0 && g.op.master == OP_MASTER_NO && !cl_signal && rn_clock() < until) {
+	while (error && g.op.wait > 0 && g.op.master == OP_MASTER_NO && !cl_signal &&
+		rn_clock() < until) {
 		poll(NULL, 0, CL_CONNECT_MS);
 		error = cl_try_connect(&a, len);
 	}
@@ -10395,7 +10682,8 @@ static bool cl_hello(void)
 		return false;
 	}
 	if (f.word != MUX_VERSION) {
-		cl_say("Unsupported multiplexing protocol version %u (expected %d)", (unsigned)f.word, MUX_VERSION);
+		cl_say("Unsupported multiplexing protocol version %u (expected %d)",
+			(unsigned)f.word, MUX_VERSION);
 		return false;
 	}
 	while (!f.rest.bad && f.rest.pos < f.rest.len) {
@@ -10475,7 +10763,8 @@ static bool cl_answer(const char *what, struct cl_frame *f)
 		return false;
 	}
 	if (f->word != cl.rid) {
-		cl_say("sshmux: %s: out of sequence reply: my id %u theirs %u", what, (unsigned)cl.rid, (unsigned)f->word);
+		cl_say("sshmux: %s: out of sequence reply: my id %u theirs %u", what,
+			(unsigned)cl.rid, (unsigned)f->word);
 		return false;
 	}
 	cl.rid++;
@@ -10497,7 +10786,8 @@ static void cl_refused(const char *what, struct cl_frame *f)
 	else if (f->type == MUX_S_FAILURE || f->type == MUX_X_S_TRY_LATER)
 		cl_say("sshmux: %s failed: %.*s", what, (int)why.len, (const char *)why.p);
 	else
-		cl_say("sshmux: %s: unexpected response from master 0x%08x", what, (unsigned)f->type);
+		cl_say("sshmux: %s: unexpected response from master 0x%08x", what,
+			(unsigned)f->type);
 }
 
 /* --- signals ------------------------------------------------------------------ */
@@ -10564,13 +10854,16 @@ static void cl_on_signal(int number)
 
 static void cl_catch_signals(void)
 {
-	static const int numbers[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGWINCH, SIGUSR1, SIGUSR2 };
+	static const int numbers[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGWINCH, SIGUSR1,
+		SIGUSR2 };
 	struct sigaction a, old;
 	memset(&a, 0, sizeof a);
 	a.sa_handler = cl_on_signal;
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-		if (numbers[i] == SIGUSR1 || (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN))
-			sigaction(numbers[i], &a, NULL);	/* main() ignores USR1 for the master's sake */
+		if (numbers[i] == SIGUSR1 || (sigaction(numbers[i], NULL, &old) == 0 &&
+			old.sa_handler != SIG_IGN))
+			/* main() ignores USR1 for the master's sake */
+			sigaction(numbers[i], &a, NULL);
 }
 
 /* From here on we leave when asked to, or when --timeout is over. */
@@ -10618,7 +10911,8 @@ static int cl_check(void)
 	if (up)
 		cl_say("Master running (pid=%u)", (unsigned)cl.master);
 	else
-		cl_say("Master running (pid=%u), %.*s", (unsigned)cl.master, (int)state.len, (const char *)state.p);
+		cl_say("Master running (pid=%u), %.*s", (unsigned)cl.master, (int)state.len,
+			(const char *)state.p);
 	return up ? 0 : EX_TEMPFAIL;
 }
 
@@ -10650,7 +10944,8 @@ static int cl_exit(void)
 
 static int cl_stop(void)
 {
-	return cl_simple(MUX_C_STOP_LISTENING, "stop listening request", "Stop listening request sent.", false);
+	return cl_simple(MUX_C_STOP_LISTENING, "stop listening request",
+		"Stop listening request sent.", false);
 }
 
 /* Asks for one forward, or for its end.  `print`: the port that the server
@@ -10674,7 +10969,8 @@ static bool cl_forward(const struct forward *f, enum mux_type type, bool print)
 			fflush(stdout);
 		}
 		if (g.log.level >= TP_VERBOSE)
-			cl_say("Allocated port %u for remote forward to %s:%u", (unsigned)port, f->connect.host,
+			cl_say("Allocated port %u for remote forward to %s:%u", (unsigned)port,
+				f->connect.host,
 			       (unsigned)f->connect.port);
 		return true;
 	}
@@ -10691,7 +10987,8 @@ static bool cl_forwards(enum mux_type type, bool print)
 		for_each_forward(f) {
 			if ((f->type == FW_REMOTE) != remote || cl_forward(f, type, print))
 				continue;
-			cl_say("sshmux: master %sforward request failed", type == MUX_C_OPEN_FWD ? "" : "cancel ");
+			cl_say("sshmux: master %sforward request failed", type == MUX_C_OPEN_FWD ?
+				"" : "cancel ");
 			ok = false;
 			if (!cl.greeted)
 				return false;
@@ -10780,7 +11077,8 @@ static int cl_control(void)
 	if (!cl_hello())
 		return 255;
 	if (!cl.ours) {
-		cl_say("sshmux: the master does not know %s: it is none of sshmux", g.op.mux_command);
+		cl_say("sshmux: the master does not know %s: it is none of sshmux",
+			g.op.mux_command);
 		return 255;
 	}
 	size_t start = cl_begin(MUX_X_C_CONTROL);
@@ -11017,7 +11315,8 @@ static bool cl_put_session(bool tty)
  * which must not wait for it. */
 static bool cl_is_networked(int fd)
 {
-	static const uint32_t types[] = {	/* linux/magic.h: FUSE, NFS, CIFS, SMB 2, 9P, Ceph, AFS */
+	/* linux/magic.h: FUSE, NFS, CIFS, SMB 2, 9P, Ceph, AFS */
+	static const uint32_t types[] = {
 		0x65735546, 0x6969, 0xff534d42, 0xfe534d42, 0x01021997, 0x00c36400, 0x5346414f
 	};
 	struct statfs fs;
@@ -11161,7 +11460,8 @@ static int cl_session(void)
 	int status = cl_wait(sid);
 	cl_cooked();
 	if (tty && g.log.level >= TP_INFO)
-		cl_say("%s to %s closed.", cl.own && !us_persists() ? "Connection" : "Shared connection", g.op.host_name);
+		cl_say("%s to %s closed.", cl.own && !us_persists() ? "Connection" :
+			"Shared connection", g.op.host_name);
 	return status;
 }
 
@@ -11169,7 +11469,8 @@ static int cl_session(void)
 static bool cl_parse_stdio(const char *text, struct forward *to)
 {
 	char forward[FORWARD_HOST + 32];
-	return (size_t)snprintf(forward, sizeof forward, "1:%s", text) < sizeof forward && fw_parse(forward, FW_LOCAL, to);
+	return (size_t)snprintf(forward, sizeof forward, "1:%s", text) < sizeof forward &&
+		fw_parse(forward, FW_LOCAL, to);
 }
 
 /* -W: stdin and stdout become a connection.  Its end is the master's EOF; as in
@@ -11196,7 +11497,8 @@ static int cl_stdio(void)
 /* One try at what we were called for. */
 static int cl_once(void)
 {
-	if (!cl_connect() || (cl_early && !cl_hello()) || !cl_put_wait() || !cl_put_weight() || !cl_forwards(MUX_C_OPEN_FWD, false))
+	if (!cl_connect() || (cl_early && !cl_hello()) || !cl_put_wait() || !cl_put_weight() ||
+		!cl_forwards(MUX_C_OPEN_FWD, false))
 		return cl.late ? EX_TEMPFAIL : 255;
 	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
 	cl_end_copies();
@@ -11219,7 +11521,8 @@ static int cl_own(void)
 	static const int numbers[] = { SIGCHLD, SIGUSR1, SIGPIPE, SIGXFSZ, SIGTTIN, SIGTTOU };
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
 		signal(numbers[i], SIG_DFL);
-	cl = (struct cl_state){ .fd = g.lp.own_fd, .own = true, .out = buf_over(g.req.memory, sizeof g.req.memory) };
+	cl = (struct cl_state){ .fd = g.lp.own_fd, .own = true,
+		.out = buf_over(g.req.memory, sizeof g.req.memory) };
 	mx_put_hello(&cl.out, false);
 	cl_signal = 0;
 	cl_set_timeout();
@@ -11242,7 +11545,8 @@ static int cl_main(void)
 {
 	cl_set_timeout();
 	int status = cl_once();
-	for (int64_t i = 0; i < g.op.retry && cl_may_retry(status) && !(g.op.master && cl_may_fall_back()); i++) {
+	for (int64_t i = 0; i < g.op.retry && cl_may_retry(status) &&
+		!(g.op.master && cl_may_fall_back()); i++) {
 		poll(NULL, 0, (int)rn_backoff((uint32_t)i, 1, CL_RETRY_MAX));
 		if (!cl_signal)
 			status = cl_once();
@@ -11266,7 +11570,8 @@ static void op_die(const char *format, ...)
 {
 	char text[480];
 	va_list ap;
-	int n = op_where.file ? snprintf(text, sizeof text, "%.200s line %u: ", op_where.file, op_where.line) : 0;
+	int n = op_where.file ? snprintf(text, sizeof text, "%.200s line %u: ", op_where.file,
+		op_where.line) : 0;
 	va_start(ap, format);
 	vsnprintf(text + n, sizeof text - (size_t)n, format, ap);
 	va_end(ap);
@@ -11278,7 +11583,8 @@ static void op_die(const char *format, ...)
  * others take the first. */
 enum op_kind {
 	OP_NUMBER, OP_MASK, OP_PORT, OP_TIME, OP_CHOICE, OP_PERSIST,	/* to an int64_t */
-	OP_TEXT, OP_REST, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD, OP_ESCAPE, OP_QOS, OP_RATE,
+	OP_TEXT, OP_REST, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD,
+	OP_ESCAPE, OP_QOS, OP_RATE,
 	OP_ALGORITHMS, OP_ALLOW, OP_OPENS
 };
 
@@ -11290,23 +11596,32 @@ enum op_kind {
 enum op_role { OP_MASTER, OP_CLIENT, OP_BOTH };
 
 /* Of several names for one value -G prints the first. */
-static const struct op_choice op_yes_no[] = { { "no", 0 }, { "yes", 1 }, { "false", 0 }, { "true", 1 }, { NULL, 0 } };
+static const struct op_choice op_yes_no[] = { { "no", 0 }, { "yes", 1 }, { "false", 0 },
+	{ "true", 1 }, { NULL, 0 } };
 static const struct op_choice op_pubkey[] = {	/* of its kinds there is one */
-	{ "no", 0 }, { "yes", 1 }, { "false", 0 }, { "true", 1 }, { "unbound", 1 }, { "host-bound", 1 }, { NULL, 0 }
+	{ "no", 0 }, { "yes", 1 }, { "false", 0 }, { "true", 1 }, { "unbound", 1 },
+	{ "host-bound", 1 }, { NULL, 0 }
 };
-static const struct op_choice op_trusted[] = { { "no", 1 }, { "yes", 2 }, { "false", 1 }, { "true", 2 }, { NULL, 0 } };
+static const struct op_choice op_trusted[] = { { "no", 1 }, { "yes", 2 }, { "false", 1 },
+	{ "true", 2 }, { NULL, 0 } };
 static const struct op_choice op_masters[] = {
-	{ "false", OP_MASTER_NO }, { "no", OP_MASTER_NO }, { "true", OP_MASTER_YES }, { "yes", OP_MASTER_YES },
-	{ "ask", OP_MASTER_ASK }, { "auto", OP_MASTER_AUTO }, { "autoask", OP_MASTER_AUTO_ASK }, { NULL, 0 }
+	{ "false", OP_MASTER_NO }, { "no", OP_MASTER_NO }, { "true", OP_MASTER_YES },
+	{ "yes", OP_MASTER_YES },
+	{ "ask", OP_MASTER_ASK }, { "auto", OP_MASTER_AUTO }, { "autoask", OP_MASTER_AUTO_ASK },
+	{ NULL, 0 }
 };
 static const struct op_choice op_strict[] = {
-	{ "ask", TP_STRICT_ASK }, { "true", TP_STRICT_YES }, { "yes", TP_STRICT_YES }, { "accept-new", TP_STRICT_ACCEPT_NEW },
+	{ "ask", TP_STRICT_ASK }, { "true", TP_STRICT_YES }, { "yes", TP_STRICT_YES },
+	{ "accept-new", TP_STRICT_ACCEPT_NEW },
 	{ "false", TP_STRICT_NO }, { "no", TP_STRICT_NO }, { "off", TP_STRICT_NO }, { NULL, 0 }
 };
 static const struct op_choice op_facilities[] = {
-	{ "DAEMON", LOG_DAEMON }, { "USER", LOG_USER }, { "AUTH", LOG_AUTH }, { "AUTHPRIV", LOG_AUTHPRIV },
-	{ "LOCAL0", LOG_LOCAL0 }, { "LOCAL1", LOG_LOCAL1 }, { "LOCAL2", LOG_LOCAL2 }, { "LOCAL3", LOG_LOCAL3 },
-	{ "LOCAL4", LOG_LOCAL4 }, { "LOCAL5", LOG_LOCAL5 }, { "LOCAL6", LOG_LOCAL6 }, { "LOCAL7", LOG_LOCAL7 }, { NULL, 0 }
+	{ "DAEMON", LOG_DAEMON }, { "USER", LOG_USER }, { "AUTH", LOG_AUTH },
+	{ "AUTHPRIV", LOG_AUTHPRIV },
+	{ "LOCAL0", LOG_LOCAL0 }, { "LOCAL1", LOG_LOCAL1 }, { "LOCAL2", LOG_LOCAL2 },
+	{ "LOCAL3", LOG_LOCAL3 },
+	{ "LOCAL4", LOG_LOCAL4 }, { "LOCAL5", LOG_LOCAL5 }, { "LOCAL6", LOG_LOCAL6 },
+	{ "LOCAL7", LOG_LOCAL7 }, { NULL, 0 }
 };
 static const struct op_choice op_families[] = {
 	{ "any", AF_UNSPEC }, { "inet", AF_INET }, { "inet6", AF_INET6 }, { NULL, 0 }
@@ -11315,14 +11630,18 @@ static const struct op_choice op_reconnect[] = {
 	{ "no", LK_NO }, { "yes", LK_YES }, { "always", LK_ALWAYS }, { NULL, 0 }
 };
 static const struct op_choice op_dscp[] = {	/* the byte on the wire: class << 2 */
-	{ "af11", 40 }, { "af12", 48 }, { "af13", 56 }, { "af21", 72 }, { "af22", 80 }, { "af23", 88 },
-	{ "af31", 104 }, { "af32", 112 }, { "af33", 120 }, { "af41", 136 }, { "af42", 144 }, { "af43", 152 },
-	{ "cs0", 0 }, { "cs1", 32 }, { "cs2", 64 }, { "cs3", 96 }, { "cs4", 128 }, { "cs5", 160 }, { "cs6", 192 },
+	{ "af11", 40 }, { "af12", 48 }, { "af13", 56 }, { "af21", 72 }, { "af22", 80 },
+	{ "af23", 88 },
+	{ "af31", 104 }, { "af32", 112 }, { "af33", 120 }, { "af41", 136 }, { "af42", 144 },
+	{ "af43", 152 },
+	{ "cs0", 0 }, { "cs1", 32 }, { "cs2", 64 }, { "cs3", 96 }, { "cs4", 128 }, { "cs5", 160 },
+	{ "cs6", 192 },
 	{ "cs7", 224 }, { "ef", 184 }, { "le", 4 }, { "lowdelay", 16 }, { "throughput", 8 },
 	{ "reliability", 4 }, { "none", -1 }, { NULL, 0 }
 };
 static const struct op_choice op_ttys[] = {
-	{ "auto", CL_TTY_AUTO }, { "false", CL_TTY_NO }, { "no", CL_TTY_NO }, { "true", CL_TTY_YES }, { "yes", CL_TTY_YES },
+	{ "auto", CL_TTY_AUTO }, { "false", CL_TTY_NO }, { "no", CL_TTY_NO },
+	{ "true", CL_TTY_YES }, { "yes", CL_TTY_YES },
 	{ "force", CL_TTY_FORCE }, { NULL, 0 }
 };
 static const struct op_choice op_session_types[] = {
@@ -11358,7 +11677,8 @@ static const struct op_keyword {
 	{ "EscapeChar", OP_CLIENT, OP_ESCAPE, &g.op.escape, 0, 0, NULL },
 	{ "EventCommand", OP_MASTER, OP_TEXT, &g.op.event_command, 0, 0, NULL },
 	{ "EventDelay", OP_MASTER, OP_TIME, &g.op.event_delay, 0, 86400, NULL },
-	{ "ExitOnForwardFailure", OP_MASTER, OP_CHOICE, &g.op.exit_on_forward_failure, 0, 0, op_yes_no },
+	{ "ExitOnForwardFailure", OP_MASTER, OP_CHOICE, &g.op.exit_on_forward_failure, 0, 0,
+	op_yes_no },
 	{ "Fallback", OP_CLIENT, OP_CHOICE, &g.op.fallback, 0, 0, op_yes_no },
 	{ "ForkAfterAuthentication", OP_BOTH, OP_CHOICE, &g.op.background, 0, 0, op_yes_no },
 	{ "ForwardAgent", OP_BOTH, OP_TEXT, &g.op.forward_agent, 0, 0, NULL },
@@ -11367,7 +11687,8 @@ static const struct op_keyword {
 	{ "GatewayPorts", OP_MASTER, OP_CHOICE, &g.op.gateway_ports, 0, 0, op_yes_no },
 	{ "GlobalKnownHostsFile", OP_MASTER, OP_WORDS, &g.op.global_hosts, 0, 0, NULL },
 	{ "HostKeyAlias", OP_MASTER, OP_TEXT, &g.op.host_key_alias, 0, 0, NULL },
-	{ "HostKeyAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.host_key_algorithms, TP_HOST_KEYS, 0, NULL },
+	{ "HostKeyAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.host_key_algorithms, TP_HOST_KEYS,
+	0, NULL },
 	{ "HostKeyFingerprint", OP_MASTER, OP_APPEND, &g.op.pin, 0, 0, NULL },
 	{ "HostName", OP_BOTH, OP_TEXT, &g.op.host_name, 0, 0, NULL },
 	{ "IdentitiesOnly", OP_MASTER, OP_CHOICE, &g.op.identities_only, 0, 0, op_yes_no },
@@ -11375,7 +11696,8 @@ static const struct op_keyword {
 	{ "IdentityFile", OP_MASTER, OP_APPEND, &g.op.identity, 0, 0, NULL },
 	{ "IgnoreUnknown", OP_BOTH, OP_TEXT, &g.op.ignore_unknown, 0, 0, NULL },
 	{ "IPQoS", OP_MASTER, OP_QOS, NULL, 0, 0, op_dscp },
-	{ "KbdInteractiveAuthentication", OP_MASTER, OP_CHOICE, &g.op.keyboard_auth, 0, 0, op_yes_no },
+	{ "KbdInteractiveAuthentication", OP_MASTER, OP_CHOICE, &g.op.keyboard_auth, 0, 0,
+	op_yes_no },
 	{ "KexAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.kex, TP_KEX, 0, NULL },
 	{ "LocalCommand", OP_MASTER, OP_REST, &g.op.local_command, 0, 0, NULL },
 	{ "LocalForward", OP_BOTH, OP_FORWARD, NULL, FW_LOCAL, 0, NULL },
@@ -11390,7 +11712,8 @@ static const struct op_keyword {
 	{ "PreferredAuthentications", OP_MASTER, OP_TEXT, &g.op.preferred_auth, 0, 0, NULL },
 	{ "ProxyCommand", OP_MASTER, OP_REST, &g.op.proxy_command, 0, 0, NULL },
 	{ "ProxyJump", OP_MASTER, OP_TEXT, &g.op.proxy_jump, 0, 0, NULL },
-	{ "PubkeyAcceptedAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.user_key_algorithms, TP_USER_KEYS, 0, NULL },
+	{ "PubkeyAcceptedAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.user_key_algorithms,
+	TP_USER_KEYS, 0, NULL },
 	{ "PubkeyAuthentication", OP_MASTER, OP_CHOICE, &g.op.pubkey_auth, 0, 0, op_pubkey },
 	{ "RateLimit", OP_MASTER, OP_RATE, NULL, 0, 0, NULL },
 	{ "Reconnect", OP_MASTER, OP_CHOICE, &g.op.reconnect, 0, 0, op_reconnect },
@@ -11424,19 +11747,20 @@ static const struct op_keyword {
 /* ssh_config's other keywords.  To go without the first is safe: what they would
  * add is not there.  The second ones would take something away from an attacker. */
 static const char op_idle[] =
-	"AddKeysToAgent AFSTokenPassing CanonicalDomains CanonicalizeFallbackLocal CanonicalizeHostname "
-	"CanonicalizeMaxDots CanonicalizePermittedCNAMEs CASignatureAlgorithms CertificateFile ChannelTimeout "
-	"CheckHostIP Cipher Compression CompressionLevel EnableEscapeCommandline EnableSSHKeysign FallBackToRsh "
-	"FingerprintHash ForwardX11Timeout GlobalKnownHostsFile2 GSSAPIAuthentication GSSAPIClientIdentity "
-	"GSSAPIDelegateCredentials GSSAPIKexAlgorithms GSSAPIKeyExchange GSSAPIRenewalForcesRekey "
-	"GSSAPIServerIdentity GSSAPITrustDns HashKnownHosts HostbasedAcceptedAlgorithms HostbasedAuthentication "
-	"HostbasedKeyTypes KbdInteractiveDevices KerberosAuthentication KerberosTGTPassing KnownHostsCommand "
-	"LogVerbose NoHostAuthenticationForLocalhost ObscureKeystrokeTiming "
-	"PKCS11Provider Protocol "
-	"RhostsAuthentication RhostsRSAAuthentication RSAAuthentication SecurityKeyProvider SmartcardDevice "
-	"Tunnel TunnelDevice UpdateHostKeys "
-	"UsePrivilegedPort UserKnownHostsFile2 UseRoaming UseRsh VerifyHostKeyDNS VersionAddendum VisualHostKey "
-	"WarnWeakCrypto";
+	"AddKeysToAgent AFSTokenPassing CanonicalDomains CanonicalizeFallbackLocal "
+	"CanonicalizeHostname CanonicalizeMaxDots CanonicalizePermittedCNAMEs "
+	"CASignatureAlgorithms CertificateFile ChannelTimeout CheckHostIP Cipher Compression "
+	"CompressionLevel EnableEscapeCommandline EnableSSHKeysign FallBackToRsh "
+	"FingerprintHash ForwardX11Timeout GlobalKnownHostsFile2 GSSAPIAuthentication "
+	"GSSAPIClientIdentity GSSAPIDelegateCredentials GSSAPIKexAlgorithms "
+	"GSSAPIKeyExchange GSSAPIRenewalForcesRekey GSSAPIServerIdentity GSSAPITrustDns "
+	"HashKnownHosts HostbasedAcceptedAlgorithms HostbasedAuthentication "
+	"HostbasedKeyTypes KbdInteractiveDevices KerberosAuthentication KerberosTGTPassing "
+	"KnownHostsCommand LogVerbose NoHostAuthenticationForLocalhost "
+	"ObscureKeystrokeTiming PKCS11Provider Protocol RhostsAuthentication "
+	"RhostsRSAAuthentication RSAAuthentication SecurityKeyProvider SmartcardDevice "
+	"Tunnel TunnelDevice UpdateHostKeys UsePrivilegedPort UserKnownHostsFile2 UseRoaming "
+	"UseRsh VerifyHostKeyDNS VersionAddendum VisualHostKey WarnWeakCrypto";
 static const char *const op_aliases[][2] = {	/* older words for ours */
 	{ "ChallengeResponseAuthentication", "KbdInteractiveAuthentication" },
 	{ "DSAAuthentication", "PubkeyAuthentication" },
@@ -11474,18 +11798,22 @@ static const struct op_letter {
 	{ 'g', NULL, "GatewayPorts", "yes", "forwards listen on all addresses" },
 	{ 'h', NULL, NULL, NULL, "this help" },
 	{ 'I', "PKCS11", NULL, NULL, "refused: keys on smart cards" },
-	{ 'i', "KEY", "IdentityFile", NULL, "private key, OpenSSH or dropbear format; may be repeated" },
+	{ 'i', "KEY", "IdentityFile", NULL,
+	"private key, OpenSSH or dropbear format; may be repeated" },
 	{ 'J', "[USER@]HOST", NULL, NULL, "connect through these hosts, separated by commas" },
 	{ 'K', NULL, "GSSAPIAuthentication", "yes", "no effect: there is no GSSAPI" },
 	{ 'k', NULL, "GSSAPIDelegateCredentials", "no", "no effect, likewise" },
-	{ 'L', "LISTEN:TO", "LocalForward", NULL, "forward [bind:]port or path to host:port or path" },
+	{ 'L', "LISTEN:TO", "LocalForward", NULL,
+	"forward [bind:]port or path to host:port or path" },
 	{ 'l', "USER", "User", NULL, "user to log in as" },
 	{ 'M', NULL, NULL, NULL, "be the master; -MM: ask the user about each request" },
 	{ 'm', "MACS", "MACs", NULL, "message authentication codes in order of preference" },
 	{ 'N', NULL, "SessionType", "none", "run no command" },
 	{ 'n', NULL, "StdinNull", "yes", "read nothing: stdin is /dev/null" },
-	{ 'O', "COMMAND", NULL, NULL, "tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy, "
-	  "status, metrics, log, watch, drain, hold, resume, reconnect, loglevel, signal, kill; list" },
+	{ 'O', "COMMAND", NULL, NULL,
+	"tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy, "
+	  "status, metrics, log, watch, drain, hold, resume, reconnect, loglevel, signal, "
+	  "kill; list" },
 	{ 'o', "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
 	{ 'P', "TAG", "Tag", NULL, "a name for Match tagged" },
 	{ 'p', "PORT", "Port", NULL, "port of the server" },
@@ -11498,9 +11826,11 @@ static const struct op_letter {
 	{ 't', NULL, NULL, NULL, "a terminal at the server; -tt even if stdin is none" },
 	{ 'V', NULL, NULL, NULL, "version" },
 	{ 'v', NULL, NULL, NULL, "explain; -vv more" },
-	{ 'W', "HOST:PORT", NULL, NULL, "connect stdin and stdout to HOST:PORT or a path at the server" },
+	{ 'W', "HOST:PORT", NULL, NULL,
+	"connect stdin and stdout to HOST:PORT or a path at the server" },
 	{ 'w', "TUN", NULL, NULL, "refused: tunnel devices" },
-	{ 'X', NULL, "ForwardX11", "yes", "sessions that ask may use the master's display, like -Y" },
+	{ 'X', NULL, "ForwardX11", "yes",
+	"sessions that ask may use the master's display, like -Y" },
 	{ 'x', NULL, "ForwardX11", "no", "they may not" },
 	{ 'Y', NULL, "ForwardX11", "yes", "trusted X11 forwarding, the only kind" },
 	{ 'y', NULL, NULL, NULL, "messages go to the system's log" },
@@ -11605,7 +11935,8 @@ static bool op_printable(const char *s)
 static bool op_safe(const char *name, const char *bad)
 {
 	size_t n = strlen(name);
-	return n > 0 && *name != '-' && !strpbrk(name, bad) && !strstr(name, " -") && name[n - 1] != '\\' && op_printable(name);
+	return n > 0 && *name != '-' && !strpbrk(name, bad) && !strstr(name, " -") &&
+		name[n - 1] != '\\' && op_printable(name);
 }
 
 /* Each of ProxyJump's hosts. */
@@ -11617,7 +11948,8 @@ static bool op_safe_jump(const char *jump)
 		n = strcspn(p, ",");
 		const char *hop = op_keep(p, n), *at = strrchr(hop, '@');
 		hop += strncasecmp(hop, "ssh://", 6) == 0 ? 6 : 0;
-		ok = op_safe(at ? at + 1 : hop, OP_BAD_HOST) && (!at || op_safe(op_keep(hop, (size_t)(at - hop)), OP_BAD_USER));
+		ok = op_safe(at ? at + 1 : hop, OP_BAD_HOST) &&
+			(!at || op_safe(op_keep(hop, (size_t)(at - hop)), OP_BAD_USER));
 		op_store.used = mark;
 		if (!p[n])
 			break;
@@ -11874,14 +12206,16 @@ static bool op_rates(const char *up, const char *down)
 
 static bool op_qos(const char *value, const char *rest)
 {
-	return op_class(value, &g.op.dscp_interactive) && op_class(rest ? rest : value, &g.op.dscp_bulk);
+	return op_class(value, &g.op.dscp_interactive) &&
+		op_class(rest ? rest : value, &g.op.dscp_bulk);
 }
 
 /* "none", one character, or ^ and a letter. */
 static bool op_escape(const char *value)
 {
 	size_t n = strlen(value);
-	g.op.escape = n == 1 ? (uint8_t)value[0] : n == 2 && value[0] == '^' ? value[1] & 0x1f : NO_ESCAPE;
+	g.op.escape = n == 1 ? (uint8_t)value[0] : n == 2 && value[0] == '^' ? value[1] & 0x1f :
+		NO_ESCAPE;
 	return n == 1 || (n == 2 && value[0] == '^') || strcmp(value, "none") == 0;
 }
 
@@ -11890,7 +12224,8 @@ static bool op_forward(enum fw_type type, const char *value, const char *rest)
 {
 	char text[2 * FORWARD_HOST + 32];
 	struct forward f, *known;
-	if ((size_t)snprintf(text, sizeof text, "%s%s%s", value, rest ? ":" : "", rest ? rest : "") >= sizeof text ||
+	if ((size_t)snprintf(text, sizeof text, "%s%s%s", value, rest ? ":" : "", rest ? rest :
+		"") >= sizeof text ||
 	    !fw_parse(text, type, &f))
 		return false;
 	known = fw_find(&f);
@@ -11907,7 +12242,8 @@ static bool op_rule(const struct op_keyword *k, const char *who, struct op_text 
 	const char *word, *pattern;
 	int n = 0;
 	for (; (word = op_word(t)); n++) {
-		if (us_right(word, strlen(word), &pattern) < 0 || strlen(word) >= COMMAND_PATTERN || strchr(word, '\n'))
+		if (us_right(word, strlen(word), &pattern) < 0 || strlen(word) >= COMMAND_PATTERN ||
+			strchr(word, '\n'))
 			return false;
 		op_store.text[word - op_store.text - 1] = '\n';
 	}
@@ -11964,7 +12300,8 @@ static void op_check(const struct op_keyword *k)
 	const char *value = k->kind == OP_TEXT ? *(const char **)k->to : NULL;
 	bool ok = true;
 	if (k->to == &g.op.user || k->to == &g.op.host_key_alias)
-		ok = op_where.file ? op_printable(value) : op_safe(value, k->to == &g.op.user ? OP_BAD_USER : OP_BAD_HOST);
+		ok = op_where.file ? op_printable(value) :
+			op_safe(value, k->to == &g.op.user ? OP_BAD_USER : OP_BAD_HOST);
 	else if (k->to == &g.op.host_name)
 		ok = op_safe(value, OP_BAD_HOST);
 	else if (k->to == &g.op.proxy_jump)
@@ -11984,7 +12321,8 @@ static void op_follow(const struct op_keyword *k)
 	if (k->to == &g.op.background && g.op.background)
 		g.op.stdin_null = 1;
 	if (k->to == &g.op.fallback && op_where.file)
-		snprintf(op_fallback_from, sizeof op_fallback_from, " (%.100s line %u)", op_where.file, op_where.line);
+		snprintf(op_fallback_from, sizeof op_fallback_from, " (%.100s line %u)",
+			op_where.file, op_where.line);
 	int64_t yes;
 	if (k->to == &g.op.forward_agent && op_choose(op_yes_no, g.op.forward_agent, &yes))
 		g.op.forward_agent = yes ? "yes" : "no";
@@ -12008,9 +12346,11 @@ static bool op_is_taken(const struct op_keyword *k)
 {
 	if (k->to == &g.op.proxy_jump && g.op.proxy_command)
 		return true;
-	if (k->to == &g.op.proxy_command && g.op.proxy_jump && strcasecmp(g.op.proxy_jump, "none") != 0)
+	if (k->to == &g.op.proxy_command && g.op.proxy_jump &&
+		strcasecmp(g.op.proxy_jump, "none") != 0)
 		return true;
-	return op_set[k - op_keywords] && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS && k->kind != OP_FORWARD && k->kind != OP_ALLOW;
+	return op_set[k - op_keywords] && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS &&
+		k->kind != OP_FORWARD && k->kind != OP_ALLOW;
 }
 
 static void op_assign(const struct op_keyword *k, struct op_text t)
@@ -12045,17 +12385,21 @@ static void op_assign(const struct op_keyword *k, struct op_text t)
  * to fail, but for a mistyped word; on the command line somebody means it. */
 static void op_foreign(const char *name, size_t len, const char *value)
 {
-	bool idle = op_names(op_idle, ' ', name, len), refused = op_names(op_unsafe, ' ', name, len);
-	if (refused && (strcasecmp(value, "no") == 0 || strcasecmp(value, "none") == 0 || strcasecmp(value, "any") == 0))
+	bool idle = op_names(op_idle, ' ', name, len), refused = op_names(op_unsafe, ' ', name,
+		len);
+	if (refused && (strcasecmp(value, "no") == 0 || strcasecmp(value, "none") == 0 ||
+		strcasecmp(value, "any") == 0))
 		return;
 	if (g.op.ignore_unknown && op_matches(name, len, g.op.ignore_unknown, true))
 		return;
 	if (!op_where.file && refused)
-		op_die("%.*s is not possible, and to go without it would not be safe", (int)len, name);
+		op_die("%.*s is not possible, and to go without it would not be safe", (int)len,
+			name);
 	if (!refused && !idle)
 		op_die("Bad configuration option: %.*s", (int)len, name);
 	if (op_where.file)
-		log_at(refused ? TP_INFO : TP_VERBOSE, "%s line %u: %.*s has no effect", op_where.file, op_where.line, (int)len, name);
+		log_at(refused ? TP_INFO : TP_VERBOSE, "%s line %u: %.*s has no effect",
+			op_where.file, op_where.line, (int)len, name);
 	else
 		log_at(TP_VERBOSE, "option %.*s has no effect", (int)len, name);
 }
@@ -12100,16 +12444,22 @@ static const struct op_long {
 	int64_t *to;
 	int64_t value;			/* without an argument, 0 for 1 */
 } op_longs[] = {
-	{ "wait", "SECONDS", "wait so long for a master and for a session (exit status 75)", &g.op.wait, 0 },
-	{ "timeout", "SECONDS", "end the command after so long (exit status 124)", &g.op.timeout, 0 },
+	{ "wait", "SECONDS", "wait so long for a master and for a session (exit status 75)",
+	&g.op.wait, 0 },
+	{ "timeout", "SECONDS", "end the command after so long (exit status 124)", &g.op.timeout,
+	0 },
 	{ "retry", "COUNT", "try again if the command certainly did not start", &g.op.retry, 0 },
 	{ "idempotent", NULL, "with --retry: also if it may have started", &g.op.idempotent, 0 },
 	{ "probe", NULL, "with -O check: ask the server too", &g.op.probe, 0 },
 	{ "json", NULL, "with -O status, log, list: JSON", &g.op.json, 0 },
-	{ "notify-fd", "FD", "write a newline to FD when the control socket is there", &g.op.notify_fd, 0 },
-	{ "since", "COUNT", "with -O watch: so many of the last events come first", &g.op.since, 0 },
-	{ "bulk", NULL, "what the session moves is bulk: it gives way, RateLimit holds for it", &g.op.weight, SD_IS_BULK },
-	{ "interactive", NULL, "somebody waits for what it moves: it goes first, without a limit", &g.op.weight, SD_INTERACTIVE },
+	{ "notify-fd", "FD", "write a newline to FD when the control socket is there",
+	&g.op.notify_fd, 0 },
+	{ "since", "COUNT", "with -O watch: so many of the last events come first", &g.op.since,
+	0 },
+	{ "bulk", NULL, "what the session moves is bulk: it gives way, RateLimit holds for it",
+	&g.op.weight, SD_IS_BULK },
+	{ "interactive", NULL, "somebody waits for what it moves: it goes first, without a limit",
+	&g.op.weight, SD_INTERACTIVE },
 };
 
 static void op_usage(void)
@@ -12120,10 +12470,12 @@ static void op_usage(void)
 	       "       sshmux -S PATH [options] host [command ...]     run a command through it\n"
 	       "       sshmux -S PATH -O COMMAND [host]\n\n");
 	for (size_t i = 0; i < sizeof op_letters / sizeof op_letters[0]; i++)
-		printf("  -%c %-12s %s\n", op_letters[i].letter, op_letters[i].argument ? op_letters[i].argument : "",
+		printf("  -%c %-12s %s\n", op_letters[i].letter, op_letters[i].argument ?
+			op_letters[i].argument : "",
 		       op_letters[i].help);
 	for (size_t i = 0; i < sizeof op_longs / sizeof op_longs[0]; i++)
-		printf("  --%s%s%s\n        %s\n", op_longs[i].name, op_longs[i].argument ? "=" : "",
+		printf("  --%s%s%s\n        %s\n", op_longs[i].name, op_longs[i].argument ? "=" :
+			"",
 		       op_longs[i].argument ? op_longs[i].argument : "", op_longs[i].help);
 	for (int role = 0; role < 3; role++) {
 		printf("\n%s, -o:", roles[role]);
@@ -12144,12 +12496,17 @@ static void op_version(void)
 /* -Q: what ssh's words ask for, as a list of tp_algorithms(), or as it stands. */
 #define OP_AS_IS (-1)
 static const struct op_query { const char *name; int kind; const char *spec; } op_queries[] = {
-	{ "cipher", TP_CIPHERS, "*" }, { "cipher-auth", TP_CIPHERS, "*poly1305*,*-gcm*" }, { "mac", TP_MACS, "*" },
-	{ "kex", TP_KEX, "*" }, { "key", TP_HOST_KEYS, "ssh-*,ecdsa-*" }, { "key-plain", TP_HOST_KEYS, "ssh-*,ecdsa-*" },
-	{ "key-cert", OP_AS_IS, "" }, { "key-ca-sign", OP_AS_IS, "" }, { "key-sig", TP_USER_KEYS, "*" },
-	{ "sig", TP_HOST_KEYS, "*" }, { "compression", OP_AS_IS, "none" }, { "protocol-version", OP_AS_IS, "2" },
+	{ "cipher", TP_CIPHERS, "*" }, { "cipher-auth", TP_CIPHERS, "*poly1305*,*-gcm*" },
+	{ "mac", TP_MACS, "*" },
+	{ "kex", TP_KEX, "*" }, { "key", TP_HOST_KEYS, "ssh-*,ecdsa-*" },
+	{ "key-plain", TP_HOST_KEYS, "ssh-*,ecdsa-*" },
+	{ "key-cert", OP_AS_IS, "" }, { "key-ca-sign", OP_AS_IS, "" },
+	{ "key-sig", TP_USER_KEYS, "*" },
+	{ "sig", TP_HOST_KEYS, "*" }, { "compression", OP_AS_IS, "none" },
+	{ "protocol-version", OP_AS_IS, "2" },
 	{ "Ciphers", TP_CIPHERS, "*" }, { "MACs", TP_MACS, "*" }, { "KexAlgorithms", TP_KEX, "*" },
-	{ "HostKeyAlgorithms", TP_HOST_KEYS, "*" }, { "PubkeyAcceptedAlgorithms", TP_USER_KEYS, "*" },
+	{ "HostKeyAlgorithms", TP_HOST_KEYS, "*" }, { "PubkeyAcceptedAlgorithms", TP_USER_KEYS,
+	"*" },
 	{ "PubkeyAcceptedKeyTypes", TP_USER_KEYS, "*" },
 };
 #define OP_QUERIES (sizeof op_queries / sizeof op_queries[0])
@@ -12288,7 +12645,8 @@ static const char *op_decode(const char *p, size_t n)
 	const char *to = op_store.text + op_store.used;
 	for (size_t i = 0; i < n; i++) {
 		char hex[3] = { 0 };
-		if (p[i] == '%' && i + 2 < n && isxdigit((unsigned char)p[i + 1]) && isxdigit((unsigned char)p[i + 2])) {
+		if (p[i] == '%' && i + 2 < n && isxdigit((unsigned char)p[i + 1]) &&
+			isxdigit((unsigned char)p[i + 2])) {
 			memcpy(hex, p + i + 1, 2);
 			i += 2;
 		}
@@ -12303,7 +12661,8 @@ static const char *op_decode(const char *p, size_t n)
 static void op_host(const char *word)
 {
 	bool uri = strncasecmp(word, "ssh://", 6) == 0;
-	const char *from = word + (uri ? 6 : 0), *at = strrchr(from, '@'), *host = at ? at + 1 : from;
+	const char *from = word + (uri ? 6 : 0), *at = strrchr(from, '@'), *host = at ? at + 1 :
+		from;
 	size_t n = uri ? strcspn(host, "/") : strlen(host);
 	const char *port = uri && *host == '[' ? strchr(host, ']') : host;
 	if (uri && host[n] && host[n + 1])
@@ -12318,7 +12677,8 @@ static void op_host(const char *word)
 		op_set_word("Port", op_keep(port + 1, n - name - 1));
 	if (!at)
 		return;
-	op_set_word("User", uri ? op_decode(from, (size_t)(at - from)) : op_keep(from, (size_t)(at - from)));
+	op_set_word("User", uri ? op_decode(from, (size_t)(at - from)) :
+		op_keep(from, (size_t)(at - from)));
 }
 
 static void op_long(const char *word)
@@ -12356,7 +12716,8 @@ static void op_command_words(void)
 		g.op.given = NULL;
 	}
 	if (words > 0 && g.op.n_command != words)
-		op_die("-O %s takes %d word%s", k->name, words, words > 1 ? "s: a session's number and a signal" : "");
+		op_die("-O %s takes %d word%s", k->name, words, words > 1 ?
+			"s: a session's number and a signal" : "");
 }
 
 /* The command line: options, host, more options, then the command. */
@@ -12416,11 +12777,13 @@ static void cf_port(char to[8])
 static const char *cf_jump_host(void)
 {
 	static char name[NI_MAXHOST];
-	const char *hop = g.op.proxy_jump && strcasecmp(g.op.proxy_jump, "none") != 0 ? g.op.proxy_jump : "";
+	const char *hop = g.op.proxy_jump && strcasecmp(g.op.proxy_jump, "none") != 0 ?
+		g.op.proxy_jump : "";
 	hop = strrchr(hop, ',') ? strrchr(hop, ',') + 1 : hop;
 	hop += strncasecmp(hop, "ssh://", 6) == 0 ? 6 : 0;
 	hop = strrchr(hop, '@') ? strrchr(hop, '@') + 1 : hop;
-	snprintf(name, sizeof name, "%.*s", (int)strcspn(hop + (*hop == '['), *hop == '[' ? "]" : ":/"), hop + (*hop == '['));
+	snprintf(name, sizeof name, "%.*s", (int)strcspn(hop + (*hop == '['), *hop == '[' ? "]" :
+		":/"), hop + (*hop == '['));
 	return name;
 }
 
@@ -12430,7 +12793,8 @@ static void cf_hash(char to[41])
 	char text[1024], port[8];
 	uint8_t hash[20];
 	cf_port(port);
-	int n = snprintf(text, sizeof text, "%s%s%s%s%s", cf_local_host(), g.op.host_name, port, g.op.tp.user, cf_jump_host());
+	int n = snprintf(text, sizeof text, "%s%s%s%s%s", cf_local_host(), g.op.host_name, port,
+		g.op.tp.user, cf_jump_host());
 	tp_sha1((const uint8_t *)text, n < (int)sizeof text ? (size_t)n : sizeof text - 1, hash);
 	for (int i = 0; i < 20; i++)
 		snprintf(to + 2 * i, 3, "%02x", hash[i]);
@@ -12447,7 +12811,8 @@ static const char *cf_token(char token, char room[64])
 	case 'i':	snprintf(room, 64, "%u", (unsigned)getuid()); return room;
 	case 'j':	return cf_jump_host();
 	case 'k':	return g.op.host_key_alias ? g.op.host_key_alias : g.op.given;
-	case 'L':	snprintf(room, 64, "%.*s", (int)strcspn(cf_local_host(), "."), cf_local_host()); return room;
+	case 'L':	snprintf(room, 64, "%.*s", (int)strcspn(cf_local_host(), "."),
+		cf_local_host()); return room;
 	case 'l':	return cf_local_host();
 	case 'n':	return g.op.given;
 	case 'p':	cf_port(room); return room;
@@ -12490,7 +12855,8 @@ static const char *cf_expand(const char *text, const char *tokens, bool variable
 		else if (*p != '%') {
 			op_put(*p);
 			continue;
-		} else if (!*++p || (*p != '%' && !strchr(tokens ? tokens : CF_TOKENS, *p)) || !(value = cf_token(*p, room)))
+		} else if (!*++p || (*p != '%' && !strchr(tokens ? tokens : CF_TOKENS, *p)) ||
+			!(value = cf_token(*p, room)))
 			op_die("unknown key %%%c in \"%s\"", *p ? *p : ' ', text);
 		if (!op_printable(value))
 			op_die("\"%.60s\": a value in it contains invalid characters", text);
@@ -12617,7 +12983,8 @@ static bool cf_network(const char *text)
 	const char *p = text + n + (text[n] == '/');
 	int64_t bits = text[n] ? op_digits(&p) : most;
 	snprintf(name, sizeof name, "%.*s", (int)n, text);
-	bool ok = n < sizeof name && inet_pton(family, name, net) == 1 && bits >= 0 && bits <= most && *p == 0;
+	bool ok = n < sizeof name && inet_pton(family, name, net) == 1 && bits >= 0 &&
+		bits <= most && *p == 0;
 	for (int i = (int)bits; ok && i < most; i++)
 		ok = !(net[i / 8] & 0x80 >> i % 8) || os_same_bits(net, none, most);
 	if (!ok)
@@ -12646,7 +13013,8 @@ static const char *cf_command_now(void)
 	size_t n = 0;
 	all[0] = 0;
 	for (int i = 0; i < g.op.n_command && n < sizeof g.req.memory; i++)
-		n += (size_t)snprintf(all + n, sizeof g.req.memory - n, "%s%s", i ? " " : "", g.op.command[i]);
+		n += (size_t)snprintf(all + n, sizeof g.req.memory - n, "%s%s", i ? " " : "",
+			g.op.command[i]);
 	return all;
 }
 
@@ -12655,7 +13023,8 @@ static const char *cf_version_now(void) { return "OpenSSH_10.0p1"; }	/* whose wo
 static const char *cf_tag_now(void) { return g.op.tag ? g.op.tag : ""; }
 static const char *cf_session_now(void)
 {
-	return g.op.session_type == 2 ? "subsystem" : g.op.session_type == 1 ? "none" : g.op.n_command ? "exec" : "shell";
+	return g.op.session_type == 2 ? "subsystem" : g.op.session_type == 1 ? "none" :
+		g.op.n_command ? "exec" : "shell";
 }
 
 /* Match's words that take a list of patterns, and what is held against it. */
@@ -12664,9 +13033,12 @@ static const struct cf_criterion {
 	const char *(*now)(void);	/* NULL: exec, localnetwork */
 	bool lower, empty;		/* "" is a pattern, for what is not there */
 } cf_criteria[] = {
-	{ "command", cf_command_now, false, true }, { "exec", NULL, false, false }, { "host", cf_host_now, true, false },
-	{ "localnetwork", NULL, false, false }, { "localuser", cf_user, false, false }, { "originalhost", cf_given_now, true, false },
-	{ "sessiontype", cf_session_now, false, false }, { "tagged", cf_tag_now, false, true }, { "user", cf_user_now, false, false },
+	{ "command", cf_command_now, false, true }, { "exec", NULL, false, false },
+	{ "host", cf_host_now, true, false },
+	{ "localnetwork", NULL, false, false }, { "localuser", cf_user, false, false },
+	{ "originalhost", cf_given_now, true, false },
+	{ "sessiontype", cf_session_now, false, false }, { "tagged", cf_tag_now, false, true },
+	{ "user", cf_user_now, false, false },
 	{ "version", cf_version_now, false, false },
 };
 
@@ -12702,7 +13074,8 @@ static bool cf_match(struct op_text t)
 	for (; (word = op_word(&t)); many++) {
 		bool negated = *word == '!';
 		size_t n = strcspn(word += negated, "=");
-		const struct cf_criterion *c = cf_criteria, *end = c + sizeof cf_criteria / sizeof cf_criteria[0];
+		const struct cf_criterion *c = cf_criteria,
+			*end = c + sizeof cf_criteria / sizeof cf_criteria[0];
 		if (op_is(word, n, "all")) {
 			if (many > 1 || op_word(&t))
 				op_die("'%s' cannot be combined with other Match attributes", word);
@@ -12802,7 +13175,8 @@ static bool cf_next(const char *directory, const char *pattern, char end, char l
 	char next[NAME_MAX + 1] = "";
 	DIR *d = opendir(*directory ? directory : ".");
 	for (const struct dirent *e; d && (e = readdir(d));)
-		if (cf_glob(pattern, e->d_name) && (!last[0] || cf_order(e->d_name, last, end) > 0) &&
+		if (cf_glob(pattern, e->d_name) &&
+			(!last[0] || cf_order(e->d_name, last, end) > 0) &&
 		    (!next[0] || cf_order(e->d_name, next, end) < 0))
 			snprintf(next, sizeof next, "%s", e->d_name);
 	if (d)
@@ -12924,7 +13298,8 @@ static bool cf_read(const char *path, int depth)
 		cf_check_owner(path, fd);
 	while (cf_line(fd, &at)) {
 		size_t len;
-		const char *text = (char *)g.scratch + strspn((char *)g.scratch, " \t"), *value = op_value(text, &len);
+		const char *text = (char *)g.scratch + strspn((char *)g.scratch, " \t"),
+			*value = op_value(text, &len);
 		struct op_text t = { value, false };
 		if (!*text || *text == '#')
 			continue;
@@ -12933,7 +13308,8 @@ static bool cf_read(const char *path, int depth)
 		else if (op_is(text, len, "Match"))
 			active = cf_match(t);
 		else if (active && op_is(text, len, "Include"))
-			cf_include((struct op_text){ op_keep(value, strlen(value)), false }, cf_beside(path), depth);
+			cf_include((struct op_text){ op_keep(value, strlen(value)), false },
+				cf_beside(path), depth);
 		else if (active && !g.op.list)
 			op_keyword(text, len, t);
 		else if (!g.op.list)
@@ -13011,14 +13387,17 @@ static const char *cf_jump(void)
 {
 	char command[PATH_MAX * 2 + 1024];
 	char self[PATH_MAX];
-	const char *jump = cf_literal(g.op.proxy_jump), *comma = strrchr(jump, ','), *host = comma ? comma + 1 : jump, *file = g.op.config_file;
+	const char *jump = cf_literal(g.op.proxy_jump), *comma = strrchr(jump, ','), *host = comma ?
+		comma + 1 : jump, *file = g.op.config_file;
 	bool uri = strncasecmp(host, "ssh://", 6) == 0;
 	cf_count_jump(jump);
 	if (!os_self(self, sizeof self) || (file && strchr(file, '\'')))
 		op_die("bad ProxyJump \"%.100s\"", jump);
-	int n = snprintf(command, sizeof command, "'%s'%s%s%s%s%.*s%s -W '[%%h]:%%p' -- '%s%s'", cf_literal(self),
+	int n = snprintf(command, sizeof command, "'%s'%s%s%s%s%.*s%s -W '[%%h]:%%p' -- '%s%s'",
+		cf_literal(self),
 		     file ? " -F '" : "", file ? cf_literal(file) : "", file ? "'" : "",
-		     comma ? " -J '" : "", comma ? (int)(comma - jump) : 0, jump, comma ? "'" : "", uri ? "" : "ssh://", host);
+		     comma ? " -J '" : "", comma ? (int)(comma - jump) : 0, jump, comma ? "'" : "",
+			uri ? "" : "ssh://", host);
 	if (n >= (int)sizeof command)
 		op_die("ProxyJump is too long");
 	return op_keep(command, (size_t)n);
@@ -13102,9 +13481,11 @@ static void cf_drop_none(struct list *l)
 /* The files that keys and hosts are in. */
 static void cf_paths(void)
 {
-	static const char *const keys[] = { "~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa", "~/.ssh/id_dropbear", NULL };
+	static const char *const keys[] = { "~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa",
+		"~/.ssh/id_dropbear", NULL };
 	static const char *const hosts[] = { "~/.ssh/known_hosts", "~/.ssh/known_hosts2", NULL };
-	static const char *const global[] = { "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2", NULL };
+	static const char *const global[] = { "/etc/ssh/ssh_known_hosts",
+		"/etc/ssh/ssh_known_hosts2", NULL };
 	g.op.tp.identity_default = g.op.identity.n == 0;
 	cf_default_paths(&g.op.identity, keys);
 	cf_default_paths(&g.op.known_hosts, hosts);
@@ -13191,7 +13572,8 @@ static void cf_access(void)
 		bool group = *rule == '@';
 		if (*rule == '*')
 			continue;
-		snprintf(id, sizeof id, "%s%lu", group ? "@" : "", cf_id(rule + group, n - group, group));
+		snprintf(id, sizeof id, "%s%lu", group ? "@" : "",
+			cf_id(rule + group, n - group, group));
 		g.op.allow.at[i] = op_join(id, rule + n);
 	}
 }
@@ -13210,7 +13592,8 @@ static void cf_login(void)
 	if (g.op.proxy_jump)
 		g.op.proxy_command = cf_jump();
 	g.op.proxy_command = cf_expand(g.op.proxy_command, "hnpr", false);
-	g.op.local_command = g.op.permit_local ? cf_expand(g.op.local_command, CF_TOKENS "T", false) : NULL;
+	g.op.local_command = g.op.permit_local ? cf_expand(g.op.local_command, CF_TOKENS "T",
+		false) : NULL;
 	cf_transport();
 }
 
@@ -13313,7 +13696,8 @@ static void cf_print_forwards(const char *name, enum fw_type type)
 static void cf_print_list(const char *name, const struct list *l, bool in_one)
 {
 	for (size_t i = 0; i < l->n; i++)
-		printf("%s %s%s", in_one && i > 0 ? "" : name, l->at[i], in_one && i + 1 < l->n ? "" : "\n");
+		printf("%s %s%s", in_one && i > 0 ? "" : name, l->at[i], in_one && i + 1 < l->n ?
+			"" : "\n");
 }
 
 /* As they were written: a word with a blank in it has quotes around it. */
@@ -13335,7 +13719,8 @@ static void cf_print_escape(const char *name)
 	if (g.op.escape == NO_ESCAPE)
 		printf("%s none\n", name);
 	else
-		printf("%s %s%c\n", name, g.op.escape < ' ' ? "^" : "", (int)(g.op.escape < ' ' ? g.op.escape + '@' : g.op.escape));
+		printf("%s %s%c\n", name, g.op.escape < ' ' ? "^" : "",
+			(int)(g.op.escape < ' ' ? g.op.escape + '@' : g.op.escape));
 }
 
 static void cf_print_rates(const char *name)
@@ -13351,7 +13736,8 @@ static void cf_print_rates(const char *name)
 
 static void cf_print_qos(const char *name)
 {
-	printf("%s %s %s\n", name, cf_choice(op_dscp, g.op.dscp_interactive), cf_choice(op_dscp, g.op.dscp_bulk));
+	printf("%s %s %s\n", name, cf_choice(op_dscp, g.op.dscp_interactive),
+		cf_choice(op_dscp, g.op.dscp_bulk));
 }
 
 static void cf_print_algorithms(const char *name, const struct op_keyword *k)
@@ -13396,7 +13782,8 @@ static void cf_print(const struct op_keyword *k)
 	case OP_ADD_WORDS:
 	case OP_VARIABLES:	cf_print_list(name, k->to, false); break;
 	case OP_WORDS:		cf_print_list(name, k->to, true); break;
-	case OP_REKEY:		printf("%s %llu %u\n", name, (unsigned long long)g.op.tp.rekey_bytes, (unsigned)g.op.tp.rekey_seconds); break;
+	case OP_REKEY:		printf("%s %llu %u\n", name,
+		(unsigned long long)g.op.tp.rekey_bytes, (unsigned)g.op.tp.rekey_seconds); break;
 	case OP_FORWARD:	cf_print_forwards(name, (enum fw_type)k->min); break;
 	case OP_ESCAPE:		cf_print_escape(name); break;
 	case OP_QOS:		cf_print_qos(name); break;
@@ -13409,7 +13796,8 @@ static void cf_print(const struct op_keyword *k)
 /* Reconnect's default: a master that does nothing else comes back. */
 static int64_t cf_reconnect(void)
 {
-	return g.op.control_path && g.op.master && g.op.session_type == 1 && !g.op.stdio_forward ? LK_YES : LK_NO;
+	return g.op.control_path && g.op.master && g.op.session_type == 1 && !g.op.stdio_forward ?
+		LK_YES : LK_NO;
 }
 
 static int cf_dump(void)
@@ -13474,7 +13862,8 @@ static int main_connect(void)
 	main_check_path();
 	if (g.op.master == OP_MASTER_AUTO || g.op.master == OP_MASTER_AUTO_ASK)
 		g.op.master = g.op.master == OP_MASTER_AUTO ? OP_MASTER_YES : OP_MASTER_ASK;
-	g.lp.split = main_has_session() ? LP_SERVES_ITSELF : g.op.background || us_persists() ? LP_DETACHES : LP_STAYS;
+	g.lp.split = main_has_session() ? LP_SERVES_ITSELF : g.op.background || us_persists() ?
+		LP_DETACHES : LP_STAYS;
 	if (g.op.reconnect < 0)
 		g.op.reconnect = cf_reconnect();
 	if (g.op.control_path)
@@ -13501,7 +13890,8 @@ static void main_check_fallback(void)
 {
 	bool masters = g.op.master == OP_MASTER_YES || g.op.master == OP_MASTER_ASK;
 	if (!g.op.fallback && !masters && !g.op.control_path)
-		op_die("%s: no ControlPath leads to a master, and Fallback=no%s forbids a login without one", g.op.given,
+		op_die("%s: no ControlPath leads to a master, "
+			"and Fallback=no%s forbids a login without one", g.op.given,
 		       op_fallback_from);
 }
 
@@ -13509,7 +13899,8 @@ static void main_check_fallback(void)
 static void main_defaults(void)
 {
 	g.pool.free = NO_BLOCK;
-	g.us.early = g.us.listener = g.lk.uplink.fd = g.lp.signal_pipe[0] = g.lp.signal_pipe[1] = g.lp.cancel_pipe[0] = g.lp.cancel_pipe[1] = -1;
+	g.us.early = g.us.listener = g.lk.uplink.fd = g.lp.signal_pipe[0] = g.lp.signal_pipe[1] =
+		g.lp.cancel_pipe[0] = g.lp.cancel_pipe[1] = -1;
 	g.lk.net_fd = g.sd.fd = g.lk.watch = -1;
 	g.op.watch_network = g.op.confine = 1;
 	g.log.level = TP_INFO;
@@ -13586,7 +13977,8 @@ int main(int argc, char **argv)
 	cf_resolve();
 	if (g.op.dump)
 		return cf_dump();
-	for (size_t i = 0; g.op.send_env.n == 0 && i < sizeof default_env / sizeof default_env[0]; i++)
+	for (size_t i = 0; g.op.send_env.n == 0 && i < sizeof default_env / sizeof default_env[0];
+		i++)
 		g.op.send_env.at[i] = default_env[i];
 	if (g.op.send_env.n == 0)
 		g.op.send_env.n = sizeof default_env / sizeof default_env[0];
@@ -13607,7 +13999,8 @@ int main(int argc, char **argv)
 		main_no_input();
 	if (g.op.control_path && (g.op.master == OP_MASTER_NO || g.op.master >= OP_MASTER_AUTO)) {
 		int status;
-		if (main_ride(&status) || (g.op.master >= OP_MASTER_AUTO && main_ride_along(&status)))
+		if (main_ride(&status) ||
+			(g.op.master >= OP_MASTER_AUTO && main_ride_along(&status)))
 			return status;
 	}
 	return main_connect();

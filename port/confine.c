@@ -1,7 +1,8 @@
 /* confine.c - see confine.h.  Linux, seccomp(2).
  *
- * The list is what the suite makes under strace -f, with the other names that the
- * same calls of libc have on other CPUs and in other libcs.  Constants are the
+ * The list is what a master makes, with the other names that the same calls of libc
+ * have on other CPUs and in other libcs.  Builds with CHECKS, and 87-nomalloc's, are
+ * killed by any other call, so that the suite finds what is missing.  Constants are the
  * kernel's; its headers are not there for every compiler that builds this.
  */
 #include "confine.h"

@@ -97,7 +97,8 @@ int os_reopen(int fd, int flags, const struct stat *st)
 		return -1;
 	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
 	int again = open(path, (flags & O_ACCMODE) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	if (again < 0 || (fstat(again, &own) == 0 && own.st_ino == st->st_ino && own.st_dev == st->st_dev))
+	if (again < 0 || (fstat(again, &own) == 0 && own.st_ino == st->st_ino &&
+		own.st_dev == st->st_dev))
 		return again;
 	close(again);
 	return -1;
@@ -114,12 +115,14 @@ socklen_t os_unix_address(struct sockaddr_un *a, const char *text, bool abstract
 		return 0;
 	}
 	memcpy(a->sun_path + abstract, text, n);
-	return abstract ? (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n) : (socklen_t)sizeof *a;
+	return abstract ? (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n) :
+		(socklen_t)sizeof *a;
 }
 
 void os_keep_unsent(int fd, int bytes, int buffer)
 {
-	if (setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes) != 0 && errno == ENOPROTOOPT)
+	if (setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes) != 0 &&
+		errno == ENOPROTOOPT)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
 }
 
@@ -134,7 +137,8 @@ int os_watch_network(void)
 	struct {		/* struct sockaddr_nl, which musl's compiler wrapper does not see */
 		sa_family_t family;
 		uint16_t pad;
-		uint32_t pid, groups;	/* rtnetlink(7): RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR */
+		/* rtnetlink(7): RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR */
+		uint32_t pid, groups;
 	} a = { .family = AF_NETLINK, .groups = 0x111 };
 	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) == 0)
@@ -145,19 +149,22 @@ int os_watch_network(void)
 
 static const uint8_t *os_ip(const struct sockaddr *a)
 {
-	return a->sa_family == AF_INET6 ? (const uint8_t *)&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr
+	return a->sa_family == AF_INET6 ?
+		(const uint8_t *)&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr
 					: (const uint8_t *)&((const struct sockaddr_in *)(const void *)a)->sin_addr;
 }
 
 /* A datagram socket is bound, or connected, to ask. */
-enum os_route os_route(const struct sockaddr_storage *local, const struct sockaddr_storage *peer, socklen_t len)
+enum os_route os_route(const struct sockaddr_storage *local, const struct sockaddr_storage *peer,
+	socklen_t len)
 {
 	struct sockaddr_storage chosen;
 	socklen_t size = sizeof chosen;
 	enum os_route route = OS_SAME;
 	int bound = socket(local->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	int fd = socket(local->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (bound >= 0 && bind(bound, (const struct sockaddr *)local, len) != 0 && errno == EADDRNOTAVAIL)
+	if (bound >= 0 && bind(bound, (const struct sockaddr *)local, len) != 0 &&
+		errno == EADDRNOTAVAIL)
 		route = OS_NO_ADDRESS;
 	else if (fd >= 0 && connect(fd, (const struct sockaddr *)peer, len) != 0 &&
 		 (errno == ENETUNREACH || errno == EHOSTUNREACH || errno == ENETDOWN))
@@ -175,7 +182,8 @@ enum os_route os_route(const struct sockaddr_storage *local, const struct sockad
 
 bool os_same_bits(const uint8_t *a, const uint8_t *b, int bits)
 {
-	return memcmp(a, b, (size_t)bits / 8) == 0 && (bits % 8 == 0 || (a[bits / 8] ^ b[bits / 8]) >> (8 - bits % 8) == 0);
+	return memcmp(a, b, (size_t)bits / 8) == 0 &&
+		(bits % 8 == 0 || (a[bits / 8] ^ b[bits / 8]) >> (8 - bits % 8) == 0);
 }
 
 int os_has_address(int family, const uint8_t *net, int bits)

@@ -61,7 +61,8 @@ int os_watch_network(void);
 /* What the system thinks of a connection's local address and its way to the peer; no
  * packet is sent.  Both are addresses of `len` bytes, of IPv4 or IPv6. */
 enum os_route { OS_SAME, OS_OTHER, OS_NO_ADDRESS, OS_NO_ROUTE };
-enum os_route os_route(const struct sockaddr_storage *local, const struct sockaddr_storage *peer, socklen_t len);
+enum os_route os_route(const struct sockaddr_storage *local, const struct sockaddr_storage *peer,
+	socklen_t len);
 
 /* Whether the first `bits` bits are the same. */
 bool os_same_bits(const uint8_t *a, const uint8_t *b, int bits);

@@ -74,7 +74,8 @@ struct tp_config {
 	uint32_t rekey_seconds;		/* 0: no limit by time beyond the default */
 	bool batch;			/* BatchMode: never ask anything */
 	uint32_t prompts;		/* NumberOfPasswordPrompts: tries of each way that asks */
-	bool no_pubkey, no_password, no_keyboard;	/* methods (RFC 4252) that are not to be tried */
+	/* methods (RFC 4252) that are not to be tried */
+	bool no_pubkey, no_password, no_keyboard;
 	int cancel_fd;			/* readable when the user wants to stop; -1 for none */
 };
 

@@ -35,11 +35,13 @@ static const char *pool_wrong(void)
 		charges += c->charge;
 		extra += pool_extra(c->charge);
 		used += mine;
-		promised += c->state == CH_FREE ? 0 : c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
+		promised += c->state == CH_FREE ? 0 :
+			c->window + c->queue[CH_OUT].len + c->queue[CH_ERR].len;
 	}
 	if (extra != g.pool.shared)
 		return "pool.shared is not the sum of the extras";
-	if (charges > WINDOW_BLOCKS || extra > WINDOW_BLOCKS - WINDOW_RESERVED || promised > WINDOW_POOL)
+	if (charges > WINDOW_BLOCKS || extra > WINDOW_BLOCKS - WINDOW_RESERVED ||
+		promised > WINDOW_POOL)
 		return "pool overdrawn";
 	if (used + check_free_blocks() != WINDOW_BLOCKS)
 		return "blocks lost or doubled";
@@ -61,7 +63,8 @@ static int check_connector(const struct channel *c)
 /* A channel against the tables of its life. */
 static const char *check_life(const struct channel *c)
 {
-	bool waits = c->state == CH_REFUSED || c->state == CH_CONFIRMED || c->state == CH_STARTING || c->state == CH_ENDED;
+	bool waits = c->state == CH_REFUSED || c->state == CH_CONFIRMED ||
+		c->state == CH_STARTING || c->state == CH_ENDED;
 	bool lent = fd_of(c, CH_IN) >= 0 || fd_of(c, CH_OUT) >= 0 || fd_of(c, CH_ERR) >= 0;
 	if (c->state >= CH_STATES || c->kind >= CH_KINDS)
 		return "a channel of no state or kind";
@@ -69,7 +72,8 @@ static const char *check_life(const struct channel *c)
 		return "a dead channel that was not reaped";
 	if (!(ch_states[c->state].kinds & OF(c->kind)))
 		return "a channel in a state that its kind has not";
-	if (c->sent > CH_CLOSED || c->rcvd > CH_CLOSED || (c->state == CH_ENDED && (c->sent < CH_CLOSED || c->rcvd < CH_CLOSED)))
+	if (c->sent > CH_CLOSED || c->rcvd > CH_CLOSED ||
+		(c->state == CH_ENDED && (c->sent < CH_CLOSED || c->rcvd < CH_CLOSED)))
 		return "a channel whose halves are not where its state is";
 	if (c->flags & ~ch_kinds[c->kind].flags)
 		return "a channel with a flag that its kind has not";
@@ -94,7 +98,8 @@ static const char *ch_wrong(void)
 			return "a channel behind ch.end";
 		if (check_life(c))
 			return check_life(c);
-		if (!check_index(c->client, CLIENTS) || !check_index(c->forward, FORWARDS) || !check_index(check_connector(c), CONNECTORS))
+		if (!check_index(c->client, CLIENTS) || !check_index(c->forward, FORWARDS) ||
+			!check_index(check_connector(c), CONNECTORS))
 			return "a channel's link beyond its table";
 		if (c->client >= 0 && g.mx.slot[c->client].phase == MX_FREE)
 			return "a channel of a client that has left";
@@ -119,15 +124,19 @@ static const char *mx_wrong(void)
 		if (!check_index(c->channel, CHANNELS) || !check_index(c->forward, FORWARDS) ||
 		    !check_index(c->request, REQUESTS) || !check_index(c->answer, REQUESTS))
 			return "a client's link beyond its table";
-		if (c->out_pos > c->out_len || c->out_len > sizeof c->out || c->n_fds > MX_DESCRIPTOR_MAX)
+		if (c->out_pos > c->out_len || c->out_len > sizeof c->out ||
+			c->n_fds > MX_DESCRIPTOR_MAX)
 			return "a client holds more than it can";
-		if (c->channel >= 0 && (g.ch.slot[c->channel].state == CH_FREE || g.ch.slot[c->channel].client != i))
+		if (c->channel >= 0 && (g.ch.slot[c->channel].state == CH_FREE ||
+			g.ch.slot[c->channel].client != i))
 			return "a client whose channel is another's";
-		if (c->forward >= 0 && (g.fw.slot[c->forward].state == FW_FREE || g.fw.slot[c->forward].client != i))
+		if (c->forward >= 0 && (g.fw.slot[c->forward].state == FW_FREE ||
+			g.fw.slot[c->forward].client != i))
 			return "a client waits for a forward that does not know it";
 		if (c->phase == MX_OPENING && c->channel < 0)
 			return "a client waits for a channel that it has not";
-		if (c->tail && (!check_index(c->tail_channel, CHANNELS) || g.ch.slot[c->tail_channel].queue[c->tail_stream].len < c->tail))
+		if (c->tail && (!check_index(c->tail_channel, CHANNELS) ||
+			g.ch.slot[c->tail_channel].queue[c->tail_stream].len < c->tail))
 			return "a frame's tail is not in its channel";
 	}
 	return NULL;
@@ -155,7 +164,8 @@ static const char *fw_wrong(void)
 			owners[g.ch.slot[i].connector]++;
 	for (int i = 0; i < CONNECTORS; i++)
 		if (owners[i] != (g.cn.slot[i].state != CN_IDLE))
-			return owners[i] ? "a connector with several owners, or idle" : "a connector that works for nobody";
+			return owners[i] ? "a connector with several owners, or idle" :
+				"a connector that works for nobody";
 	return NULL;
 }
 
@@ -179,7 +189,8 @@ static const char *req_wrong(void)
 		if (r->len > 0 && (r->at > REQUEST_POOL || r->len > REQUEST_POOL - r->at))
 			return "a stored request beyond the pool";
 		for (int k = 0; r->len > 0 && k < i; k++)
-			if (g.req.slot[k].len > 0 && g.req.slot[k].at < r->at + r->len && r->at < g.req.slot[k].at + g.req.slot[k].len)
+			if (g.req.slot[k].len > 0 && g.req.slot[k].at < r->at + r->len &&
+				r->at < g.req.slot[k].at + g.req.slot[k].len)
 				return "two stored requests overlap";
 	}
 	return NULL;
@@ -193,7 +204,8 @@ static const char *tx_wrong(void)
 	for (int i = 0; i < g.tx.n_global; i++) {
 		const struct global_request *r = &g.tx.global[i];
 		bool of_forward = r->kind == GLOBAL_FORWARD;
-		if (r->kind > GLOBAL_PROXY_CANCEL || !check_index(r->of, of_forward ? FORWARDS : 32767))
+		if (r->kind > GLOBAL_PROXY_CANCEL || !check_index(r->of, of_forward ? FORWARDS :
+			32767))
 			return "a global request of nobody";
 		if (of_forward && r->of >= 0 && g.fw.slot[r->of].state == FW_FREE)
 			return "a global request of a forward that is gone";
@@ -236,8 +248,10 @@ static const char *fd_wrong(void)
 		const struct channel *c = &g.ch.slot[i];
 		if (c->state == CH_FREE)
 			continue;
-		bool one = ch_is_socket(c) && fd_of(c, CH_IN) == fd_of(c, CH_OUT);	/* both directions */
-		ok = check_own(fd_of(c, CH_IN)) && (one || check_own(fd_of(c, CH_OUT))) && check_own(fd_of(c, CH_ERR));
+		/* both directions */
+		bool one = ch_is_socket(c) && fd_of(c, CH_IN) == fd_of(c, CH_OUT);
+		ok = check_own(fd_of(c, CH_IN)) && (one || check_own(fd_of(c, CH_OUT))) &&
+			check_own(fd_of(c, CH_ERR));
 	}
 	if (!ok)
 		return "a channel's descriptor is closed, or another's too";
@@ -251,11 +265,13 @@ static const char *fd_wrong(void)
 
 static void lp_check(void)
 {
-	const char *(*const all[])(void) = { pool_wrong, ch_wrong, mx_wrong, fw_wrong, req_wrong, tx_wrong, fd_wrong };
+	const char *(*const all[])(void) = { pool_wrong, ch_wrong, mx_wrong, fw_wrong, req_wrong,
+		tx_wrong, fd_wrong };
 	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
 		const char *wrong = all[i]();
 		if (wrong) {
-			fprintf(stderr, "broken invariant: %s\n", wrong);	/* unit tests keep the log */
+			/* unit tests keep the log */
+			fprintf(stderr, "broken invariant: %s\n", wrong);
 			log_abort(wrong);
 		}
 	}

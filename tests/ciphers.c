@@ -69,7 +69,8 @@ static bool one(const struct dropbear_cipher_mode *m, unsigned seq, void *out_st
 	memcpy(other, buffer_of, len + TAG);
 	other[len - 1] ^= 1;
 	ok = ok && m->aead_crypt(seq, other, other, len, TAG, bad_state, LTC_DECRYPT) != CRYPT_OK;
-	ok = ok && m->aead_crypt(seq, buffer_of, buffer_of, len, TAG, in_state, LTC_DECRYPT) == CRYPT_OK;
+	ok = ok && m->aead_crypt(seq, buffer_of, buffer_of, len, TAG, in_state,
+		LTC_DECRYPT) == CRYPT_OK;
 	packet(other, n);
 	return ok && memcmp(buffer_of, other, len) == 0;
 }
@@ -83,9 +84,12 @@ union state {
 static void chacha_packets(const char *way)
 {
 	static const char *const answers[][2] = {
-		{ "\x69\xa6\x14\xd8", "\x65\x05\xcf\x5b\x09\x69\xde\xdc\xfa\xd5\x90\xef\xa0\x0e\xe7\x0a" },
-		{ "\xb9\x0e\xe0\xa0", "\x28\x55\x94\x0a\x53\x6b\x55\x48\xbe\xe3\xff\x44\x51\x85\x82\x72" },
-		{ "\x94\x45\x8e\x49", "\x4d\xca\xd5\x6b\x7a\xe8\xb4\x50\x64\xfe\x76\x45\x05\xca\xbd\x70" },
+		{ "\x69\xa6\x14\xd8",
+		"\x65\x05\xcf\x5b\x09\x69\xde\xdc\xfa\xd5\x90\xef\xa0\x0e\xe7\x0a" },
+		{ "\xb9\x0e\xe0\xa0",
+		"\x28\x55\x94\x0a\x53\x6b\x55\x48\xbe\xe3\xff\x44\x51\x85\x82\x72" },
+		{ "\x94\x45\x8e\x49",
+		"\x4d\xca\xd5\x6b\x7a\xe8\xb4\x50\x64\xfe\x76\x45\x05\xca\xbd\x70" },
 	};
 	static union state s;
 	unsigned char key[2 * KEY];
@@ -135,12 +139,15 @@ static void chacha_raw(const struct chacha_way *w)
 	static const char text[] = "Ladies and Gentlemen of the class of '99: If I could offer you "
 		"only one tip for the future, sunscreen would be it.";
 	static const unsigned char nonce[8] = { 0, 0, 0, 0x4a, 0, 0, 0, 0 };
-	static const char head[] = "\x6e\x2e\x35\x9a\x25\x68\xf9\x80\x41\xba\x07\x28\xdd\x0d\x69\x81";
+	static const char head[] =
+		"\x6e\x2e\x35\x9a\x25\x68\xf9\x80\x41\xba\x07\x28\xdd\x0d\x69\x81";
 	static const char tail[] = "\x87\x4d";
-	static const char auth_key[] = "\x85\xd6\xbe\x78\x57\x55\x6d\x33\x7f\x44\x52\xfe\x42\xd5\x06\xa8"
+	static const char auth_key[] =
+		"\x85\xd6\xbe\x78\x57\x55\x6d\x33\x7f\x44\x52\xfe\x42\xd5\x06\xa8"
 		"\x01\x03\x80\x8a\xfb\x0d\xb2\xfd\x4a\xbf\xf6\xaf\x41\x49\xf5\x1b";
 	static const char auth_text[] = "Cryptographic Forum Research Group";
-	static const char auth_tag[] = "\xa8\x06\x1d\xc1\x30\x51\x36\xc6\xc2\x2b\x8b\xaf\x0c\x01\x27\xa9";
+	static const char auth_tag[] =
+		"\xa8\x06\x1d\xc1\x30\x51\x36\xc6\xc2\x2b\x8b\xaf\x0c\x01\x27\xa9";
 	unsigned char key[KEY], out[sizeof(text)], tag[TAG];
 	size_t n = sizeof(text) - 1;
 
@@ -149,14 +156,17 @@ static void chacha_raw(const struct chacha_way *w)
 	check(memcmp(out, head, 16) == 0 && memcmp(out + n - 2, tail, 2) == 0, "RFC 8439 2.4.2",
 		w->name, n);
 	n = sizeof(auth_text) - 1;
-	w->mac->onetimeauth(tag, (const unsigned char *)auth_text, n, (const unsigned char *)auth_key);
+	w->mac->onetimeauth(tag, (const unsigned char *)auth_text, n,
+		(const unsigned char *)auth_key);
 	check(memcmp(tag, auth_tag, TAG) == 0, "RFC 8439 2.5.2", w->name, n);
 }
 
 /* McGrew and Viega's test cases 4 (AES-128) and 16 (AES-256) */
 static const unsigned char gcm_key[32] = {
-	0xfe, 0xff, 0xe9, 0x92, 0x86, 0x65, 0x73, 0x1c, 0x6d, 0x6a, 0x8f, 0x94, 0x67, 0x30, 0x83, 0x08,
-	0xfe, 0xff, 0xe9, 0x92, 0x86, 0x65, 0x73, 0x1c, 0x6d, 0x6a, 0x8f, 0x94, 0x67, 0x30, 0x83, 0x08,
+	0xfe, 0xff, 0xe9, 0x92, 0x86, 0x65, 0x73, 0x1c, 0x6d, 0x6a, 0x8f, 0x94, 0x67, 0x30, 0x83,
+		0x08,
+	0xfe, 0xff, 0xe9, 0x92, 0x86, 0x65, 0x73, 0x1c, 0x6d, 0x6a, 0x8f, 0x94, 0x67, 0x30, 0x83,
+		0x08,
 };
 static const unsigned char gcm_iv[NONCE] = {
 	0xca, 0xfe, 0xba, 0xbe, 0xfa, 0xce, 0xdb, 0xad, 0xde, 0xca, 0xf8, 0x88,
@@ -248,7 +258,8 @@ static void all(void)
 				printf("# this CPU has no %s\n", ciphers_only);
 				continue;
 			}
-			check(strcmp(ciphers_gcm_way(len), ciphers_only) == 0, "chosen", ciphers_only, len);
+			check(strcmp(ciphers_gcm_way(len), ciphers_only) == 0, "chosen",
+				ciphers_only, len);
 			gcm_packets(ciphers_only, len);
 		}
 }

@@ -139,7 +139,8 @@ static bool has_names(void)
 static void conform(int fd)
 {
 	size_t len;
-	check(tp_state() == TP_IDLE && has_names() && !exchanging(), "idle: no name is NULL, no exchange");
+	check(tp_state() == TP_IDLE && has_names() && !exchanging(),
+		"idle: no name is NULL, no exchange");
 	check(!tp_recv(&len) && tp_room() == 0, "idle: nothing comes, no room");
 	tp_rekey();
 	check(!exchanging(), "idle: no change of keys");
@@ -147,7 +148,8 @@ static void conform(int fd)
 	check(tp_state() == TP_LOGIN && !exchanging() && !tp_recv(&len) && tp_room() == 0,
 	      "login: nothing comes, no room; its exchange is no change of keys");
 	comes(is_up);
-	check(tp_state() == TP_UP && has_names() && !exchanging() && tp_room() > 0, "up: there is room");
+	check(tp_state() == TP_UP && has_names() && !exchanging() && tp_room() > 0,
+		"up: there is room");
 	uint32_t before = tp_info()->key_exchanges;
 	tp_rekey();
 	check(exchanging() && tp_room() == 0, "exchanging: at once, without room");
@@ -158,7 +160,8 @@ static void conform(int fd)
 	check(comes(has_answer), "exchanging: the message went then, and is answered");
 	check(tp_info()->key_exchanges == before + 1, "exchanging: it was one");
 	tp_stop();
-	check(tp_state() == TP_IDLE && !exchanging() && !tp_recv(&len) && tp_room() == 0 && has_names(),
+	check(tp_state() == TP_IDLE && !exchanging() && !tp_recv(&len) && tp_room() == 0 &&
+		has_names(),
 	      "stopped: as at the beginning");
 }
 
@@ -167,8 +170,10 @@ int main(int argc, char **argv)
 	const char *key[] = { argc > 4 ? argv[3] : "" }, *hosts[] = { argc > 4 ? argv[4] : "" };
 	const char *port = argc > 4 ? argv[1] : "";
 	struct tp_config c = {
-		.user = argc > 4 ? argv[2] : "nobody", .host = "127.0.0.1", .host_key_name = "127.0.0.1",
-		.port = (uint16_t)atoi(port), .identity = key, .n_identity = 1, .known_hosts = hosts,
+		.user = argc > 4 ? argv[2] : "nobody", .host = "127.0.0.1",
+			.host_key_name = "127.0.0.1",
+		.port = (uint16_t)atoi(port), .identity = key, .n_identity = 1,
+			.known_hosts = hosts,
 		.n_known_hosts = 1, .strict = TP_STRICT_YES, .batch = true, .cancel_fd = -1,
 	};
 #ifdef CONFORM_FAKE

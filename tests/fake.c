@@ -66,7 +66,8 @@ void fake_reset(void)
 	fake.error = "";
 	fake.fd = -1;
 	fake.info = (struct tp_info){
-		.peer_version = "SSH-2.0-OpenSSH_9.2p1", .kex = "", .host_key_algorithm = "", .cipher = "",
+		.peer_version = "SSH-2.0-OpenSSH_9.2p1", .kex = "", .host_key_algorithm = "",
+			.cipher = "",
 		.mac = "", .host_key_fingerprint = "", .auth_method = "none",
 	};
 }

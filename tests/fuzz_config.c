@@ -36,9 +36,12 @@ static void fuzz_one(const uint8_t *data, size_t size)
 	close(fd);
 	if (fuzz_read(fd)) {
 		fuzz_require(g.op.port >= 1 && g.op.port <= 65535, "port out of range");
-		fuzz_require(g.op.identity.n <= OPTION_LIST && g.op.global_hosts.n <= OPTION_LIST, "list too long");
-		fuzz_require(g.op.host_name && *g.op.host_name && *g.op.host_name != '-', "no host to connect to");
+		fuzz_require(g.op.identity.n <= OPTION_LIST && g.op.global_hosts.n <= OPTION_LIST,
+			"list too long");
+		fuzz_require(g.op.host_name && *g.op.host_name && *g.op.host_name != '-',
+			"no host to connect to");
 		fuzz_require(!op_where.file, "still in a file");
 	} else
-		fuzz_require(world.exit_code == 255 && world.log_len > 0, "an error without a word");
+		fuzz_require(world.exit_code == 255 && world.log_len > 0,
+			"an error without a word");
 }

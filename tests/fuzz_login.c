@@ -10,7 +10,8 @@ static void fuzz_one(const uint8_t *data, size_t size);
 #include "unit_fuzz.c"
 
 static const uint8_t fuzz_types[] = {
-	SSH_MSG_KEXINIT, SSH_MSG_KEXDH_REPLY, SSH_MSG_NEWKEYS, SSH_MSG_SERVICE_ACCEPT, SSH_MSG_EXT_INFO,
+	SSH_MSG_KEXINIT, SSH_MSG_KEXDH_REPLY, SSH_MSG_NEWKEYS, SSH_MSG_SERVICE_ACCEPT,
+	SSH_MSG_EXT_INFO,
 	SSH_MSG_USERAUTH_FAILURE, SSH_MSG_USERAUTH_SUCCESS, SSH_MSG_USERAUTH_BANNER, 60,
 	SSH_MSG_DISCONNECT, SSH_MSG_IGNORE, SSH_MSG_DEBUG, SSH_MSG_UNIMPLEMENTED, 80, 90, 94,
 };
@@ -125,7 +126,8 @@ static void fuzz_one(const uint8_t *data, size_t size)
 		else if (op == 0xfd)
 			tp_rekey();
 		else
-			fuzz_packet(op & 0x80 ? op & 0x7f : fuzz_types[op % sizeof fuzz_types], bytes, len);
+			fuzz_packet(op & 0x80 ? op & 0x7f : fuzz_types[op % sizeof fuzz_types],
+				bytes, len);
 		fuzz_serve();
 	}
 	fuzz_require(tp_state() != TP_FAILED || *tp_error(), "failed without a word");

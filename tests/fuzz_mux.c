@@ -20,7 +20,8 @@ static void fuzz_frame(struct peer *p, struct fuzz_input *f)
 	const uint8_t *body;
 	uint8_t type = fuzz_byte(f);
 	size_t n = fuzz_bytes(f, fuzz_byte(f), &body);
-	peer_put(p, fuzz_types[type % (sizeof fuzz_types / sizeof fuzz_types[0])], "ur", 7, body, n);
+	peer_put(p, fuzz_types[type % (sizeof fuzz_types / sizeof fuzz_types[0])], "ur", 7, body,
+		n);
 }
 
 /* A session request that is in order but for its command. */
@@ -104,7 +105,8 @@ static void fuzz_pass_many(struct peer *p, uint8_t how)
 /* What a server may say of a channel that is open. */
 static void fuzz_server_says(struct fuzz_input *f)
 {
-	static const char *const requests[] = { "exit-status", "exit-signal", "eow@openssh.com", "keepalive@openssh.com" };
+	static const char *const requests[] = { "exit-status", "exit-signal", "eow@openssh.com",
+		"keepalive@openssh.com" };
 	const uint8_t *bytes;
 	uint8_t what = fuzz_byte(f);
 	uint32_t id = fuzz_byte(f) % CHANNELS;
@@ -116,7 +118,8 @@ static void fuzz_server_says(struct fuzz_input *f)
 	case 1: fake_put(SSH_CHANNEL_EXTENDED_DATA, "uuS", id, 1 + (what >> 7), bytes, n); break;
 	case 2: fake_put(SSH_CHANNEL_WINDOW_ADJUST, "uu", id, (uint32_t)n * 100); break;
 	case 3: fake_put(what & 0x80 ? SSH_CHANNEL_SUCCESS : SSH_CHANNEL_FAILURE, "u", id); break;
-	default: fake_put(SSH_CHANNEL_REQUEST, "usbr", id, requests[(what >> 4) & 3], what >> 7, bytes, n);
+	default: fake_put(SSH_CHANNEL_REQUEST, "usbr", id, requests[(what >> 4) & 3], what >> 7,
+		bytes, n);
 	}
 }
 

@@ -42,8 +42,12 @@ static void fuzz_one(const uint8_t *data, size_t size)
 		close(g.log.fd);
 	if (parsed) {
 		fuzz_require(g.op.port >= 1 && g.op.port <= 65535, "port out of range");
-		fuzz_require(g.op.identity.n <= OPTION_LIST && g.op.set_env.n <= OPTION_LIST && g.op.send_env.n <= OPTION_LIST, "list too long");
-		fuzz_require(g.op.tp.rekey_bytes == 0 || g.op.tp.rekey_bytes >= 16, "rekey limit out of range");
+		fuzz_require(g.op.identity.n <= OPTION_LIST && g.op.set_env.n <= OPTION_LIST &&
+			g.op.send_env.n <= OPTION_LIST, "list too long");
+		fuzz_require(g.op.tp.rekey_bytes == 0 || g.op.tp.rekey_bytes >= 16,
+			"rekey limit out of range");
 	} else
-		fuzz_require(world.exit_code == 0 || (world.exit_code == 255 && (world.log_len > 0 || g.log.fd)), "an error without a word");
+		fuzz_require(world.exit_code == 0 ||
+			(world.exit_code == 255 && (world.log_len > 0 || g.log.fd)),
+			"an error without a word");
 }

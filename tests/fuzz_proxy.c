@@ -34,7 +34,8 @@ static const char *const fuzz_requests[] = {
 };
 static const char *const fuzz_globals[] = {
 	"tcpip-forward", "cancel-tcpip-forward", "streamlocal-forward@openssh.com",
-	"cancel-streamlocal-forward@openssh.com", "keepalive@openssh.com", "hostkeys-00@openssh.com",
+	"cancel-streamlocal-forward@openssh.com", "keepalive@openssh.com",
+	"hostkeys-00@openssh.com",
 	"no-more-sessions@openssh.com", "unknown@example.org",
 };
 
@@ -46,18 +47,24 @@ static void fuzz_client(struct peer *p, struct fuzz_input *f, uint8_t op)
 	uint32_t id = FUZZ_REMOTE + which % (CHANNELS + 1);
 	size_t n = fuzz_bytes(f, fuzz_byte(f), &bytes);
 	switch (op) {
-	case 0: fuzz_frame(p, SSH_CHANNEL_OPEN, "suuur", fuzz_channels[which & 7], which >> 3, which * 50, 700, bytes, n); break;
+	case 0: fuzz_frame(p, SSH_CHANNEL_OPEN, "suuur", fuzz_channels[which & 7], which >> 3,
+		which * 50, 700, bytes, n); break;
 	case 1: fuzz_frame(p, SSH_CHANNEL_DATA, "uS", id, bytes, n); break;
-	case 2: fuzz_frame(p, SSH_CHANNEL_REQUEST, "usbr", id, fuzz_requests[which >> 4], which >> 3 & 1, bytes, n); break;
+	case 2: fuzz_frame(p, SSH_CHANNEL_REQUEST, "usbr", id, fuzz_requests[which >> 4],
+		which >> 3 & 1, bytes, n); break;
 	case 3: fuzz_frame(p, which, "r", bytes, n); break;
 	case 4: peer_bytes(p, bytes, n); break;
 	case 5: fuzz_frame(p, which & 0x80 ? SSH_CHANNEL_CLOSE : SSH_CHANNEL_EOF, "u", id); break;
 	case 6: fuzz_frame(p, SSH_CHANNEL_WINDOW_ADJUST, "uu", id, (uint32_t)n * 16); break;
-	case 7: fuzz_frame(p, SSH_GLOBAL_REQUEST, "sbr", fuzz_globals[which & 7], which >> 3 & 1, bytes, n); break;
+	case 7: fuzz_frame(p, SSH_GLOBAL_REQUEST, "sbr", fuzz_globals[which & 7], which >> 3 & 1,
+		bytes, n); break;
 	case 8: fuzz_frame(p, SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", id, which, n * 10, 500); break;
-	case 9: fuzz_frame(p, which & 0x80 ? SSH_CHANNEL_SUCCESS : SSH_CHANNEL_OPEN_FAILURE, "ur", id, bytes, n); break;
-	case 10: fuzz_frame(p, SSH_CHANNEL_EXTENDED_DATA, "uuS", id, 1 + (which >> 7), bytes, n); break;
-	default: fuzz_frame(p, SSH_GLOBAL_REQUEST, "sbsu", which & 1 ? "tcpip-forward" : "cancel-tcpip-forward", which >> 1 & 1, "", which >> 4);
+	case 9: fuzz_frame(p, which & 0x80 ? SSH_CHANNEL_SUCCESS : SSH_CHANNEL_OPEN_FAILURE, "ur",
+		id, bytes, n); break;
+	case 10: fuzz_frame(p, SSH_CHANNEL_EXTENDED_DATA, "uuS", id, 1 + (which >> 7), bytes, n);
+		break;
+	default: fuzz_frame(p, SSH_GLOBAL_REQUEST, "sbsu", which & 1 ? "tcpip-forward" :
+		"cancel-tcpip-forward", which >> 1 & 1, "", which >> 4);
 	}
 }
 
@@ -77,13 +84,15 @@ static void fuzz_server(struct fuzz_input *f, uint8_t op)
 	else if (op == 2 && open)
 		fake_put(SSH_CHANNEL_DATA, "uS", id, bytes, n < c->window ? n : c->window);
 	else if (op == 3 && open)
-		fake_put(SSH_CHANNEL_REQUEST, "usbr", id, fuzz_requests[which >> 4], which >> 3 & 1, bytes, n);
+		fake_put(SSH_CHANNEL_REQUEST, "usbr", id, fuzz_requests[which >> 4], which >> 3 & 1,
+			bytes, n);
 	else if (op == 4 && open && c->rcvd < CH_CLOSED)
 		fake_put(which & 0x80 ? SSH_CHANNEL_CLOSE : SSH_CHANNEL_EOF, "u", id);
 	else if (op == 5)
 		fake_put(which & 0x80 ? SSH_REQUEST_SUCCESS : SSH_REQUEST_FAILURE, "r", bytes, n);
 	else if (op == 6)
-		fake_put(SSH_CHANNEL_OPEN, "suuur", fuzz_channels[which & 7], FUZZ_REMOTE + (which >> 3), 500, 300, bytes, n);
+		fake_put(SSH_CHANNEL_OPEN, "suuur", fuzz_channels[which & 7],
+			FUZZ_REMOTE + (which >> 3), 500, 300, bytes, n);
 	else if (op == 7 && open)
 		fake_put(SSH_CHANNEL_WINDOW_ADJUST, "uu", id, (uint32_t)n * 16);
 	else if (op == 8 && open)
@@ -91,9 +100,11 @@ static void fuzz_server(struct fuzz_input *f, uint8_t op)
 	else if (op == 9)
 		fake_put(80 + which % 21, "r", bytes, n);
 	else if (op == 10 && open)
-		fake_put(SSH_CHANNEL_EXTENDED_DATA, "uuS", id, 1, bytes, n < c->window ? n : c->window);
+		fake_put(SSH_CHANNEL_EXTENDED_DATA, "uuS", id, 1, bytes, n < c->window ? n :
+			c->window);
 	else if (op == 11)
-		fake_put(SSH_CHANNEL_OPEN, "suuususu", "forwarded-tcpip", FUZZ_REMOTE + id, 500, 300, "", which >> 4, "127.0.0.1", 7);
+		fake_put(SSH_CHANNEL_OPEN, "suuususu", "forwarded-tcpip", FUZZ_REMOTE + id, 500,
+			300, "", which >> 4, "127.0.0.1", 7);
 }
 
 /* What happens besides. */
@@ -149,12 +160,14 @@ static void fuzz_one(const uint8_t *data, size_t size)
 		peer_close(&p[i]);
 	fake.room = SIZE_MAX;
 	fake.info.exchanging = false;
-	for (int n = g.tx.n_global; n > 0; n--)		/* a client stays until its requests are answered */
+	/* a client stays until its requests are answered */
+	for (int n = g.tx.n_global; n > 0; n--)
 		fake_put(SSH_REQUEST_FAILURE, "");
 	if (!world.ended && world_wake() && g.lk.state == LK_UP)
 		world_server_closes();
 	for (int i = 0; i < 3 && !world.ended; i++)
 		world_sleep(1000000);
-	fuzz_require(world.ended || g.lk.state != LK_UP || world_idle(), "something is left of clients that have gone");
+	fuzz_require(world.ended || g.lk.state != LK_UP || world_idle(),
+		"something is left of clients that have gone");
 	fuzz_require(world_end(), "a descriptor is left");
 }

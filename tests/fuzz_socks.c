@@ -9,14 +9,16 @@ static void fuzz_one(const uint8_t *data, size_t size);
 /* A client of a dynamic forward, whose listener has an address of the kernel's choice. */
 static int fuzz_dial(void)
 {
-	struct forward f = { .type = FW_DYNAMIC, .listen = { "localhost", 1080 }, .client = -1, .connector = -1 };
+	struct forward f = { .type = FW_DYNAMIC, .listen = { "localhost", 1080 }, .client = -1,
+		.connector = -1 };
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct linger at_once = { .l_onoff = 1 };	/* no port waits for late packets */
 	socklen_t len = sizeof a;
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (bind(listener, (struct sockaddr *)&a, sizeof a) != 0 || listen(listener, 1) != 0 ||
-	    getsockname(listener, (struct sockaddr *)&a, &len) != 0 || connect(fd, (struct sockaddr *)&a, len) != 0)
+	    getsockname(listener, (struct sockaddr *)&a, &len) != 0 ||
+		connect(fd, (struct sockaddr *)&a, len) != 0)
 		abort();
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
 	fd_nonblock(fd);
@@ -49,10 +51,13 @@ static void fuzz_pieces(const uint8_t *data, size_t size)
 	int used_a = fw_socks_step(&a, data, size, &whole, &done_a), used_b = 0;
 	for (size_t n = 1; n <= size && used_b == 0; n++)
 		used_b = fw_socks_step(&b, data, n, &cut, &done_b);
-	fuzz_require(used_a == used_b || used_a < 0 || used_b < 0, "pieces of a SOCKS request make a difference");
+	fuzz_require(used_a == used_b || used_a < 0 || used_b < 0,
+		"pieces of a SOCKS request make a difference");
 	if (used_a > 0 && done_a && used_a == used_b)
-		fuzz_require(strcmp(whole.host, cut.host) == 0 && whole.port == cut.port, "pieces change the host");
-	fuzz_require(strnlen(whole.host, sizeof whole.host) < sizeof whole.host, "a host without an end");
+		fuzz_require(strcmp(whole.host, cut.host) == 0 && whole.port == cut.port,
+			"pieces change the host");
+	fuzz_require(strnlen(whole.host, sizeof whole.host) < sizeof whole.host,
+		"a host without an end");
 }
 
 static void fuzz_one(const uint8_t *data, size_t size)

@@ -25,7 +25,8 @@ static void fuzz_message(struct session *s, struct fuzz_input *f)
 	case 248: world.now += 1000; break;
 	default: {
 		size_t len = fuzz_bytes(f, n, &bytes);
-		if (len > 0 && bytes[0] >= 80 && bytes[0] < 128)	/* the transport keeps the others */
+		/* the transport keeps the others */
+		if (len > 0 && bytes[0] >= 80 && bytes[0] < 128)
 			fake_put_bytes(bytes, len);
 	}
 	}
@@ -33,7 +34,8 @@ static void fuzz_message(struct session *s, struct fuzz_input *f)
 
 static void fuzz_forward(uint32_t port, const char *host, uint32_t to)
 {
-	struct forward f = { .type = FW_REMOTE, .listen = { "localhost", port }, .connect = { "", to } };
+	struct forward f = { .type = FW_REMOTE, .listen = { "localhost", port },
+		.connect = { "", to } };
 	snprintf(f.connect.host, sizeof f.connect.host, "%s", host);
 	fw_add(&f)->state = FW_ACTIVE;
 }

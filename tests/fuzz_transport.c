@@ -110,9 +110,11 @@ static void ground_init(void)
 		return;
 	done = true;
 	ground.config = (struct tp_config){
-		.user = "user", .host = "server.example", .host_key_name = "server.example", .port = 22,
+		.user = "user", .host = "server.example", .host_key_name = "server.example",
+			.port = 22,
 		.identity = identity, .n_identity = 1, .known_hosts = hosts, .n_known_hosts = 1,
-		.strict = TP_STRICT_NO, .batch = true, .cancel_fd = -1, .agent = "agent", .password = "secret",
+		.strict = TP_STRICT_NO, .batch = true, .cancel_fd = -1, .agent = "agent",
+			.password = "secret",
 	};
 	if (!tp_init(&ground.config))
 		abort();

@@ -90,13 +90,16 @@ static void table(int n)
 {
 	printf("%d masters lose their server at once; tries in the busiest second after its return,\n"
 	       "seconds until half and until all are in, tries of each\n\n", n);
-	printf("%8s %12s | %8s %6s %6s %7s | %8s %6s %6s %7s\n", "away", "logins/s", "every", "half", "all",
+	printf("%8s %12s | %8s %6s %6s %7s | %8s %6s %6s %7s\n", "away", "logins/s", "every",
+		"half", "all",
 	       "tries", "ours", "half", "all", "tries");
 	printf("%8s %12s | %8s %6s %6s %7s |\n", "s", "it takes", "10 s", "s", "s", "each");
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		struct outcome a = simulate(FIXED, n, cases[i].away * 1000, cases[i].capacity);
-		struct outcome b = simulate(FULL_JITTER, n, cases[i].away * 1000, cases[i].capacity);
-		printf("%8d %12d | %8d %6d %6d %7.1f | %8d %6d %6d %7.1f\n", cases[i].away, cases[i].capacity,
+		struct outcome b = simulate(FULL_JITTER, n, cases[i].away * 1000,
+			cases[i].capacity);
+		printf("%8d %12d | %8d %6d %6d %7.1f | %8d %6d %6d %7.1f\n", cases[i].away,
+			cases[i].capacity,
 		       a.peak, a.half, a.all, a.each, b.peak, b.half, b.all, b.each);
 	}
 }
@@ -111,7 +114,8 @@ static void point(bool good, const char *name)
 static int bounds(void)
 {
 	const int n = 10000;
-	struct outcome fixed = simulate(FIXED, n, 600000, 0), ours = simulate(FULL_JITTER, n, 600000, 0);
+	struct outcome fixed = simulate(FIXED, n, 600000, 0),
+		ours = simulate(FULL_JITTER, n, 600000, 0);
 	point(fixed.peak == n, "a fixed interval brings all of them in one second");
 	point(ours.peak * 20 <= n, "the back-off at most a twentieth of them");
 	point(ours.all > 0 && ours.all <= 301, "and all of them within ReconnectMax");

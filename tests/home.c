@@ -95,11 +95,14 @@ void endusershell(void)
 
 struct pam_message { int msg_style; const char *msg; };
 struct pam_response { char *resp; int resp_retcode; };
-struct pam_conv { int (*conv)(int, const struct pam_message **, struct pam_response **, void *); void *data; };
+struct pam_conv { int (*conv)(int, const struct pam_message **, struct pam_response **, void *);
+	void *data; };
 
-static struct pam { struct pam_conv conv; char user[64], path[128], right[64]; } pam;	/* sshd empties the environment */
+/* sshd empties the environment */
+static struct pam { struct pam_conv conv; char user[64], path[128], right[64]; } pam;
 
-int pam_start(const char *service, const char *user, const struct pam_conv *conv, struct pam **handle)
+int pam_start(const char *service, const char *user, const struct pam_conv *conv,
+	struct pam **handle)
 {
 	const char *path = getenv("TEST_PAM"), *right = getenv("TEST_PAM_ANSWER");
 

@@ -125,7 +125,8 @@ static void open_listener(void)
 	listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 	squeeze(listener);
-	if (bind(listener, (struct sockaddr *)&here, sizeof here) != 0 || listen(listener, 128) != 0)
+	if (bind(listener, (struct sockaddr *)&here, sizeof here) != 0 ||
+		listen(listener, 128) != 0)
 		fail("port %d: %s", ntohs(here.sin_port), strerror(errno));
 	socklen_t len = sizeof here;
 	getsockname(listener, (struct sockaddr *)&here, &len);
@@ -177,7 +178,8 @@ static void take_one(void)
 	accepted++;
 	int to = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	squeeze(to);
-	if (n_pairs == PAIRS || to < 0 || connect(to, (struct sockaddr *)&target, sizeof target) != 0) {
+	if (n_pairs == PAIRS || to < 0 || connect(to, (struct sockaddr *)&target,
+		sizeof target) != 0) {
 		struct linger l = { .l_onoff = 1 };
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
 		close(fd);
@@ -215,7 +217,8 @@ static bool may_read(const struct pair *p, int k)
 {
 	const struct way *w = &p->way[k];
 
-	return !frozen && !w->ended && room(w) >= (rate ? PIECE : 1) && (!rate || now >= free_at[k]);
+	return !frozen && !w->ended && room(w) >= (rate ? PIECE : 1) &&
+		(!rate || now >= free_at[k]);
 }
 
 static bool may_write(const struct pair *p, int k)
@@ -367,7 +370,8 @@ static int64_t next_event(void)
 	for (int i = 0; i < n_pairs && !frozen; i++)
 		for (int k = 0; k < 2; k++) {
 			const struct way *w = &pair[i]->way[k];
-			if (w->pieces && w->piece[w->first].due > now && w->piece[w->first].due < at)
+			if (w->pieces && w->piece[w->first].due > now &&
+				w->piece[w->first].due < at)
 				at = w->piece[w->first].due;
 			if (rate && !w->ended && free_at[k] > now && free_at[k] < at)
 				at = free_at[k];
@@ -387,7 +391,8 @@ static void turn_once(void)
 		for (int k = 0; k < 2; k++) {
 			short events = (short)((may_read(pair[i], k) ? POLLIN : 0) |
 				(may_write(pair[i], 1 - k) ? POLLOUT : 0));
-			p[n++] = (struct pollfd){ .fd = events ? pair[i]->fd[k] : -1, .events = events };
+			p[n++] = (struct pollfd){ .fd = events ? pair[i]->fd[k] : -1,
+				.events = events };
 		}
 	int64_t at = next_event(), wait = at - now;
 	struct timespec t = { wait / 1000000000, wait % 1000000000 };
@@ -399,7 +404,8 @@ static void turn_once(void)
 	for (int i = n_pairs - 1; i >= 0; i--) {
 		int at_pair = (i + turn) % n_pairs;
 		if (!serve_pair(pair[at_pair])) {
-			end_pair(at_pair, pair[at_pair]->way[0].shut && pair[at_pair]->way[1].shut ? false : true);
+			end_pair(at_pair, pair[at_pair]->way[0].shut && pair[at_pair]->way[1].shut ?
+				false : true);
 			break;
 		}
 	}
@@ -442,7 +448,8 @@ static void tell_port(const char *file)
 
 	snprintf(part, sizeof part, "%s.part", file);
 	FILE *f = fopen(part, "w");
-	if (!f || fprintf(f, "%d\n", ntohs(here.sin_port)) < 0 || fclose(f) != 0 || rename(part, file) != 0)
+	if (!f || fprintf(f, "%d\n", ntohs(here.sin_port)) < 0 || fclose(f) != 0 ||
+		rename(part, file) != 0)
 		fail("%s: %s", file, strerror(errno));
 }
 

@@ -408,7 +408,8 @@ static void open_socket(bool listening)
 		fail("path too long");
 	sprintf(a.sun_path, "%s%s", path, listening ? ".new" : "");
 	if (listening) {	/* it has its name when it listens */
-		if (bind(s, (struct sockaddr *)&a, sizeof(a)) || listen(s, 16) || rename(a.sun_path, path))
+		if (bind(s, (struct sockaddr *)&a, sizeof(a)) || listen(s, 16) ||
+			rename(a.sun_path, path))
 			fail("%s: %s", path, strerror(errno));
 		listener = s;
 		return;

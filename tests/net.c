@@ -99,7 +99,8 @@ static int open_socket(const char *address, int type, bool listening)
 	}
 	s = socket(a.any.sa_family, type | SOCK_CLOEXEC, 0);
 	setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	if (listening ? bind(s, &a.any, len) || (type == SOCK_STREAM && listen(s, 512)) : connect(s, &a.any, len))
+	if (listening ? bind(s, &a.any, len) || (type == SOCK_STREAM && listen(s, 512)) :
+		connect(s, &a.any, len))
 		fail("%s: %s", address, strerror(errno));
 	return s;
 }
@@ -243,7 +244,8 @@ static int call(const char *address)
 
 	negotiate(s);
 	for (;;) {
-		struct pollfd p[2] = { { s, closed ? 0 : POLLIN, 0 }, { more && !n_up ? 0 : -1, POLLIN, 0 } };
+		struct pollfd p[2] = { { s, closed ? 0 : POLLIN, 0 },
+			{ more && !n_up ? 0 : -1, POLLIN, 0 } };
 		ssize_t n;
 
 		if (n_up)
@@ -303,7 +305,8 @@ static void many(int n, const char *address)
 		do {
 			struct pollfd p = { s[i], POLLIN, 0 };
 
-			r = poll(&p, 1, DEADLINE_MS) == 1 ? recv(s[i], got + have, sizeof got - have, 0) : -1;
+			r = poll(&p, 1, DEADLINE_MS) == 1 ?
+				recv(s[i], got + have, sizeof got - have, 0) : -1;
 			have += r > 0 ? (size_t)r : 0;
 		} while (r > 0 && have < sizeof got);
 		good += r == 0 && have == strlen(line) && !memcmp(got, line, have);
@@ -324,7 +327,8 @@ static void hold(const char *address, const char *file)
 static void sink(const char *address, const char *file)
 {
 	char packet[2048];
-	int s = open_socket(address, SOCK_DGRAM, true), f = open(file, O_WRONLY | O_CREAT | O_APPEND, 0600);
+	int s = open_socket(address, SOCK_DGRAM, true),
+		f = open(file, O_WRONLY | O_CREAT | O_APPEND, 0600);
 
 	while (write(f, ".", 1) == 1 && recv(s, packet, sizeof packet, 0) >= 0)
 		;

@@ -102,7 +102,8 @@ static bool over(void)
 {
 	siginfo_t i = { .si_pid = 0 };
 
-	return waitid(P_PID, (id_t)child, &i, WEXITED | WNOHANG | WNOWAIT) == 0 && i.si_pid == child;
+	return waitid(P_PID, (id_t)child, &i, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+		i.si_pid == child;
 }
 
 static void expect(const char *text)
@@ -141,7 +142,8 @@ static char *unescape(char *s)
 			digits++;
 		}
 		if (!digits) {
-			v = *from == 'r' ? '\r' : *from == 'n' ? '\n' : *from == 'e' ? 27 : (unsigned char)*from;
+			v = *from == 'r' ? '\r' : *from == 'n' ? '\n' : *from == 'e' ? 27 :
+				(unsigned char)*from;
 			from += *from != 0;
 		}
 		*to++ = (char)v;
@@ -221,7 +223,8 @@ static int finish(void)
 
 static void resize(const char *rows, const char *cols)
 {
-	struct winsize w = { .ws_row = (unsigned short)number(rows), .ws_col = (unsigned short)number(cols) };
+	struct winsize w = { .ws_row = (unsigned short)number(rows),
+		.ws_col = (unsigned short)number(cols) };
 
 	if (ioctl(master, TIOCSWINSZ, &w))
 		fail("TIOCSWINSZ: %s", strerror(errno));

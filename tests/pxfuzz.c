@@ -85,7 +85,8 @@ static void look(void)
 		if (n >= 10 && p[1] == 91)
 			channels[n_channels++ % 32] = get(p + 6);
 		if (n >= 22 && p[1] == 90)		/* the type, then the sender's number */
-			channels[n_channels++ % 32] = get(p + 6 + (get(p + 2) <= n - 14 ? get(p + 2) : 0));
+			channels[n_channels++ % 32] =
+				get(p + 6 + (get(p + 2) <= n - 14 ? get(p + 2) : 0));
 		at += 4 + n;
 	}
 	memmove(in, in + at, in_len -= at);
@@ -128,7 +129,8 @@ static bool send_all(const uint8_t *p, size_t n)
 
 static bool begin(void)
 {
-	static const uint8_t words[] = { 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 8, 0x10, 0, 0, 15, 0, 0, 0, 7 };
+	static const uint8_t words[] = { 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0, 8, 0x10, 0, 0,
+		15, 0, 0, 0, 7 };
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	if (sock >= 0)
 		close(sock);
@@ -140,7 +142,8 @@ static bool begin(void)
 	connections++;
 	n_channels = 0;
 	in_len = 0;
-	for (int i = 0; i < 400; i++) {		/* HELLO and PROXY, which are no frames of SSH messages */
+	/* HELLO and PROXY, which are no frames of SSH messages */
+	for (int i = 0; i < 400; i++) {
 		struct pollfd p = { .fd = sock, .events = POLLIN };
 		if (poll(&p, 1, 50) <= 0)
 			continue;
@@ -160,13 +163,15 @@ static bool begin(void)
 static uint32_t channel(void)
 {
 	unsigned have = n_channels < 32 ? n_channels : 32;
-	return have && rnd(100) ? channels[(n_channels - 1 - rnd(rnd(3) ? 1 : have)) % 32] : rnd(40);
+	return have && rnd(100) ? channels[(n_channels - 1 - rnd(rnd(3) ? 1 : have)) % 32] :
+		rnd(40);
 }
 
 /* A request of a good form, most of them for things that begin nothing. */
 static void request(void)
 {
-	static const char *const plain[] = { "auth-agent-req@openssh.com", "agent-req", "eow@openssh.com", "keepalive@openssh.com", "shell" };
+	static const char *const plain[] = { "auth-agent-req@openssh.com", "agent-req",
+		"eow@openssh.com", "keepalive@openssh.com", "shell" };
 	int reply = rnd(2) != 0;
 	uint32_t kind = rnd(12), starts = rnd(25) == 0;	/* what costs a process is rare */
 	put("u", channel());
@@ -175,7 +180,8 @@ static void request(void)
 	switch (kind) {
 	case 0: put("sbsuuuub", "pty-req", reply, "xterm", 80u, 24u, 0u, 0u, 0); out_len--;
 		put("ubub", 6u, 1, 3u, 0); break;
-	case 1: put("sbbssu", "x11-req", reply, 0, "MIT-MAGIC-COOKIE-1", "00112233445566778899aabbccddeeff", 0u); break;
+	case 1: put("sbbssu", "x11-req", reply, 0, "MIT-MAGIC-COOKIE-1",
+		"00112233445566778899aabbccddeeff", 0u); break;
 	case 2: put("sbss", "env", reply, "LC_FUZZ", "value"); break;
 	case 3: put("sbs", "exec", reply, rnd(2) ? "exec true" : "exec sleep 0.1"); break;
 	case 4: put("sbs", "subsystem", reply, "nothing"); break;
@@ -191,8 +197,10 @@ static void open_channel(void)
 {
 	uint32_t window = rnd(4) ? 65536 : rnd(3) ? 10 : 0xffffffff;
 	switch (rnd(8)) {
-	case 0: put("suuususu", "direct-tcpip", rnd(99), window, 32768u, "127.0.0.1", rnd(3) ? port : 1u, "127.0.0.1", 5u); break;
-	case 1: put("suuussu", "direct-streamlocal@openssh.com", rnd(99), window, 32768u, "/nowhere", "", 0u); break;
+	case 0: put("suuususu", "direct-tcpip", rnd(99), window, 32768u, "127.0.0.1", rnd(3) ?
+		port : 1u, "127.0.0.1", 5u); break;
+	case 1: put("suuussu", "direct-streamlocal@openssh.com", rnd(99), window, 32768u,
+		"/nowhere", "", 0u); break;
 	case 2: put("suuuuu", "tun@openssh.com", rnd(99), window, 32768u, 1u, 1u); break;
 	case 3: put("suuus", "unheard-of", rnd(99), window, 32768u, "more"); break;
 	default: put("suuu", "session", rnd(99), window, rnd(5) ? 32768u : rnd(10));
@@ -202,7 +210,8 @@ static void open_channel(void)
 /* One good message, its type first. */
 static void compose(void)
 {
-	uint32_t kind = n_channels ? rnd(20) : rnd(40) ? rnd(6) : rnd(20);	/* first a channel */
+	/* first a channel */
+	uint32_t kind = n_channels ? rnd(20) : rnd(40) ? rnd(6) : rnd(20);
 	out_len = 6;
 	if (kind < 6) {
 		put("b", 90);
@@ -218,7 +227,8 @@ static void compose(void)
 	case 16: put("buu", 93, channel(), rnd(3) ? 1000u : 0xffffffffu); break;
 	case 17: put("bu", rnd(2) ? 99 : 100, channel()); break;
 	case 18:
-		put("bsbsu", 80, rnd(2) ? "tcpip-forward" : "cancel-tcpip-forward", (int)rnd(2), "127.0.0.1", rnd(2) ? port + 1 + rnd(3) : 0u);
+		put("bsbsu", 80, rnd(2) ? "tcpip-forward" : "cancel-tcpip-forward", (int)rnd(2),
+			"127.0.0.1", rnd(2) ? port + 1 + rnd(3) : 0u);
 		break;
 	default:
 		if (rnd(2))
@@ -231,7 +241,8 @@ static void compose(void)
 /* Changes one thing or none; out[6] is the type. */
 static void spoil(void)
 {
-	static const uint32_t odd[] = { 0, 1, 0xff, 0x7fffffff, 0x80000000, 0xffffffff, 9001, 65536 };
+	static const uint32_t odd[] = { 0, 1, 0xff, 0x7fffffff, 0x80000000, 0xffffffff, 9001,
+		65536 };
 	size_t n = out_len - 7;
 	switch (rnd(20)) {
 	case 0: out_len = 7 + rnd((uint32_t)n + 1); break;

@@ -76,8 +76,10 @@ int main(int argc, char **argv)
 {
 	static const struct { const char *name; void (*run)(void); } groups[] = {
 		{ "base", unit_base }, { "mux", unit_mux }, { "ssh", unit_ssh },
-		{ "flow", unit_flow }, { "px", unit_px }, { "forward", unit_fw }, { "link", unit_link },
-		{ "xf", unit_xf }, { "options", unit_op }, { "text", unit_text }, { "status", unit_status }, { "small", unit_small },
+		{ "flow", unit_flow }, { "px", unit_px }, { "forward", unit_fw },
+		{ "link", unit_link },
+		{ "xf", unit_xf }, { "options", unit_op }, { "text", unit_text },
+		{ "status", unit_status }, { "small", unit_small },
 	};
 	if (!world_open_dir()) {
 		perror("temporary directory");

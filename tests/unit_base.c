@@ -24,7 +24,8 @@ static void unit_buf(void)
 	b = buf_over(bytes, 6);
 	buf_put_u32(&b, 0x01020304);
 	buf_put_u32(&b, 0x05060708);
-	check(b.bad && b.pos == 4 && buf_u32_at(bytes) == 0x01020304, "buf: a write that does not fit writes nothing");
+	check(b.bad && b.pos == 4 && buf_u32_at(bytes) == 0x01020304,
+		"buf: a write that does not fit writes nothing");
 	memcpy(bytes, "\0\0\0\2x\0", 6);
 	b = buf_over(bytes, 6);
 	buf_get_text(&b);
@@ -38,7 +39,8 @@ static void unit_buf(void)
  * readers take what they like ----- */
 
 struct pool_model {
-	uint32_t sent[CH_STREAMS], taken[CH_STREAMS];	/* bytes put in and taken out, as counters */
+	/* bytes put in and taken out, as counters */
+	uint32_t sent[CH_STREAMS], taken[CH_STREAMS];
 };
 
 /* The nth byte of a stream: queues must keep their order. */
@@ -74,7 +76,9 @@ static bool pool_take(struct channel *c, struct pool_model *m)
 	bool same = most <= c->queue[s].len && (pieces > 0 || c->queue[s].len == 0);
 	for (int i = 0; i < pieces; i++)
 		for (size_t k = 0; k < iov[i].iov_len && at < n; k++, at++)
-			same = same && ((uint8_t *)iov[i].iov_base)[k] == pool_byte(sl_channel_index(c), s, m->taken[s] + at);
+			same = same &&
+				((uint8_t *)iov[i].iov_base)[k] == pool_byte(sl_channel_index(c), s,
+				m->taken[s] + at);
 	pool_drop(&c->queue[s], n);
 	m->taken[s] += n;
 	pool_account(c);
@@ -138,7 +142,8 @@ static void unit_pool_property(void)
 	for (; step < 300000 && !wrong; step++)
 		if (!(wrong = pool_step(model)))
 			wrong = pool_wrong();
-	check(!wrong, "pool: invariants hold at each of %d random steps%s%s", step, wrong ? ": " : "", wrong ? wrong : "");
+	check(!wrong, "pool: invariants hold at each of %d random steps%s%s", step, wrong ? ": " :
+		"", wrong ? wrong : "");
 	for (int i = 0; i < CHANNELS; i++)
 		if (g.ch.slot[i].state != CH_FREE)
 			pool_leave(&g.ch.slot[i]);
@@ -156,17 +161,20 @@ static uint32_t pool_greedy(struct channel *c)
 static void unit_pool_shares(void)
 {
 	world_clear();
-	uint32_t shared = (WINDOW_BLOCKS - WINDOW_RESERVED) * WINDOW_BLOCK, min = 3 * WINDOW_BLOCK - 126;
+	uint32_t shared = (WINDOW_BLOCKS - WINDOW_RESERVED) * WINDOW_BLOCK,
+		min = 3 * WINDOW_BLOCK - 126;
 	struct channel *c[CHANNELS];
 	for (int i = 0; i < CHANNELS; i++)
 		c[i] = pool_newcomer();
 	uint32_t first = pool_greedy(c[0]);
-	check(first >= shared / 4 && first <= WINDOW_POOL / 2 + WINDOW_BLOCK * 4, "pool: with idle neighbours one gets %u of %u",
+	check(first >= shared / 4 && first <= WINDOW_POOL / 2 + WINDOW_BLOCK * 4,
+		"pool: with idle neighbours one gets %u of %u",
 	      first, WINDOW_POOL);
 	for (int i = 1; i < CHANNELS; i++)
 		pool_leave(c[i]);
 	first = pool_greedy(c[0]);
-	check(first + 2 * WINDOW_BLOCK >= shared / 2 && first <= shared / 2 + min, "pool: a lone channel gets half (%u of %u)", first, shared);
+	check(first + 2 * WINDOW_BLOCK >= shared / 2 && first <= shared / 2 + min,
+		"pool: a lone channel gets half (%u of %u)", first, shared);
 	bool all = true;
 	for (int i = 1; i < CHANNELS; i++) {
 		c[i] = pool_newcomer();
@@ -181,7 +189,9 @@ static void unit_pool_shares(void)
 	for (int i = 0; i + 1 < CHANNELS; i++)
 		also(&all, pool_greedy(c[i]) >= min, "channel %d", i);
 	first = pool_greedy(c[CHANNELS - 1]);
-	check(all && first >= shared / 40, "pool: beside %d that once were busy one still gets %u of %u", CHANNELS - 1, first, shared);
+	check(all && first >= shared / 40,
+		"pool: beside %d that once were busy one still gets %u of %u", CHANNELS - 1, first,
+		shared);
 	for (int i = 0; i < CHANNELS; i++)
 		pool_leave(c[i]);
 }
@@ -192,7 +202,8 @@ static bool req_overlap(void)
 {
 	for (int i = 0; i < REQUESTS; i++)
 		for (int k = 0; k < i; k++)
-			if (g.req.slot[i].len && g.req.slot[k].len && g.req.slot[i].at < g.req.slot[k].at + g.req.slot[k].len &&
+			if (g.req.slot[i].len && g.req.slot[k].len &&
+				g.req.slot[i].at < g.req.slot[k].at + g.req.slot[k].len &&
 			    g.req.slot[k].at < g.req.slot[i].at + g.req.slot[i].len)
 				return true;
 	return false;
@@ -205,7 +216,8 @@ static uint32_t req_gap(void)
 	for (uint32_t at = 0; at < REQUEST_POOL; at++) {
 		bool used = false;
 		for (int i = 0; i < REQUESTS; i++)
-			used |= g.req.slot[i].len && at >= g.req.slot[i].at && at < g.req.slot[i].at + g.req.slot[i].len;
+			used |= g.req.slot[i].len && at >= g.req.slot[i].at &&
+				at < g.req.slot[i].at + g.req.slot[i].len;
 		run = used ? 0 : run + 1;
 		best = run > best ? run : best;
 	}
@@ -227,7 +239,8 @@ static void unit_req(void)
 		bool fits = req_gap() >= len;
 		*s = (int16_t)req_alloc(len);
 		ok = fits == (*s >= 0) && !req_overlap() &&
-		     (*s < 0 || (g.req.slot[*s].len == len && g.req.slot[*s].at + len <= REQUEST_POOL));
+		     (*s < 0 ||
+			(g.req.slot[*s].len == len && g.req.slot[*s].at + len <= REQUEST_POOL));
 	}
 	check(ok, "req: placed exactly when a gap is long enough, never overlapping");
 	for (int i = 0; i < REQUESTS; i++)
@@ -247,7 +260,8 @@ static int cn_listener(uint16_t *port)
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof a;
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (bind(fd, (struct sockaddr *)&a, sizeof a) != 0 || getsockname(fd, (struct sockaddr *)&a, &len) != 0)
+	if (bind(fd, (struct sockaddr *)&a, sizeof a) != 0 || getsockname(fd, (struct sockaddr *)&a,
+		&len) != 0)
 		abort();
 	*port = ntohs(a.sin_port);
 	return fd;
@@ -257,7 +271,8 @@ static int cn_listener(uint16_t *port)
  * machine the kernel hands the last packet of a handshake on later. */
 static int tcp_connect(uint16_t port, int listener)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct pollfd p = { .fd = listener, .events = POLLIN };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (connect(fd, (struct sockaddr *)&a, sizeof a) != 0 || poll(&p, 1, 10000) != 1)
@@ -284,11 +299,13 @@ static void unit_cn_addresses(void)
 	cn_start(&c, "127.0.0.1", port, AF_UNSPEC, world.now + 5000, world.now);
 	cn_drive(&c);
 	if (!emulated("mips", "cn: closed port refused", NO_SO_ERROR))
-		check(c.state == CN_FAILED && strcmp(c.why, "Connection refused") == 0 && c.fd < 0, "cn: closed port refused: %s", c.why);
+		check(c.state == CN_FAILED && strcmp(c.why, "Connection refused") == 0 && c.fd < 0,
+			"cn: closed port refused: %s", c.why);
 	listen(l, 8);
 	cn_start(&c, "127.0.0.1", port, AF_INET, world.now + 5000, world.now);
 	cn_drive(&c);
-	check(c.state == CN_DONE && c.fd >= 0 && c.pid == 0, "cn: an address connects without a child");
+	check(c.state == CN_DONE && c.fd >= 0 && c.pid == 0,
+		"cn: an address connects without a child");
 	cn_stop(&c);
 	/* one dead address after the other, then the living one */
 	cn_start(&c, "127.0.0.1", 1, AF_INET, world.now + 5000, world.now);
@@ -302,7 +319,8 @@ static void unit_cn_addresses(void)
 	}
 	cn_next(&c, world.now);
 	cn_drive(&c);
-	check(c.state == CN_DONE && c.next == 3, "cn: addresses are tried in turn (%u of 3)", c.next);
+	check(c.state == CN_DONE && c.next == 3, "cn: addresses are tried in turn (%u of 3)",
+		c.next);
 	cn_stop(&c);
 	check(world_count_fds() == fds, "cn: no descriptor leaked");
 	close(l);
@@ -322,7 +340,8 @@ static void unit_cn_names(void)
 	cn_stop(&c);
 	cn_start(&c, "no.such.host.invalid", port, AF_INET, world.now + 5000, world.now);
 	cn_drive(&c);
-	check(c.state == CN_FAILED && strncmp(c.why, "Could not resolve hostname: ", 28) == 0, "cn: unknown name: %s", c.why);
+	check(c.state == CN_FAILED && strncmp(c.why, "Could not resolve hostname: ", 28) == 0,
+		"cn: unknown name: %s", c.why);
 	cn_start(&c, "127.0.0.1", port, AF_INET6, world.now + 5000, world.now);
 	cn_drive(&c);
 	check(c.state == CN_FAILED, "cn: an IPv4 address is none of IPv6: %s", c.why);
@@ -330,7 +349,8 @@ static void unit_cn_names(void)
 	cn_service(&c, 0, world.now + 4999);
 	bool patient = c.state == CN_RESOLVING;
 	cn_service(&c, 0, world.now + 5000);
-	check(patient && c.state == CN_FAILED && strstr(c.why, "timed out") && c.fd < 0, "cn: a slow resolver times out: %s", c.why);
+	check(patient && c.state == CN_FAILED && strstr(c.why, "timed out") && c.fd < 0,
+		"cn: a slow resolver times out: %s", c.why);
 	while (waitpid(-1, NULL, 0) > 0)
 		;
 	check(world_count_fds() == fds, "cn: no descriptor leaked by resolving");
@@ -365,7 +385,8 @@ static void unit_cn_child(void)
 			check(waits && c.state != CN_RESOLVING, "cn: an answer byte by byte");
 		else {
 			cn_service(&c, POLLHUP, world.now);
-			check(c.state == CN_FAILED && strstr(c.why, "resolver ended"), "cn: a resolver that dies: %s", c.why);
+			check(c.state == CN_FAILED && strstr(c.why, "resolver ended"),
+				"cn: a resolver that dies: %s", c.why);
 		}
 		cn_stop(&c);
 	}
@@ -379,7 +400,8 @@ static void unit_cn_timeout(void)
 	world_clear();
 	int l = cn_listener(&port), full[8];
 	listen(l, 0);
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	for (int i = 0; i < 8; i++) {		/* its queue is full: a SYN is not answered */
 		full[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 		(void)!connect(full[i], (struct sockaddr *)&a, sizeof a);
@@ -388,7 +410,8 @@ static void unit_cn_timeout(void)
 	cn_service(&c, 0, world.now + 999);
 	bool patient = c.state == CN_CONNECTING;
 	cn_service(&c, 0, world.now + 1000);
-	check(patient && c.state == CN_FAILED && strcmp(c.why, "Connection timed out") == 0, "cn: black hole: %s", c.why);
+	check(patient && c.state == CN_FAILED && strcmp(c.why, "Connection timed out") == 0,
+		"cn: black hole: %s", c.why);
 	c.n = 2;
 	c.next = 0;
 	c.reply.address[1] = c.reply.address[0];
@@ -424,16 +447,19 @@ static void unit_us_place(void)
 	struct stat st;
 	world_clear();
 	check(!us_check(world.path) && us_listen(world.path) == 0, "us: listens");
-	check(lstat(world.path, &st) == 0 && S_ISSOCK(st.st_mode) && (st.st_mode & 0777) == 0600 && us_entries() == 1,
+	check(lstat(world.path, &st) == 0 && S_ISSOCK(st.st_mode) && (st.st_mode & 0777) == 0600 &&
+		us_entries() == 1,
 	      "us: mode 0600, no temporary name left");
 	int first = g.us.listener;
 	const char *why = us_check(world.path);
-	check(why && strstr(why, "already running") && us_listen(world.path) == EEXIST, "us: a live master is not replaced: %s", why);
+	check(why && strstr(why, "already running") && us_listen(world.path) == EEXIST,
+		"us: a live master is not replaced: %s", why);
 	check(g.us.listener == first && us_entries() == 1, "us: nothing left by the attempt");
 	close(first);			/* dies without removing */
 	g.us.listener = -1;
 	g.us.bound = false;
-	check(us_exists() && !us_check(world.path) && us_listen(world.path) == 0 && us_entries() == 1, "us: a dead master's socket is replaced");
+	check(us_exists() && !us_check(world.path) && us_listen(world.path) == 0 &&
+		us_entries() == 1, "us: a dead master's socket is replaced");
 	us_remove();
 	check(!us_exists() && us_entries() == 0, "us: removed at the end");
 }
@@ -443,10 +469,12 @@ static void unit_us_foreign(void)
 	world_clear();
 	close(open(world.path, O_CREAT | O_WRONLY, 0644));
 	const char *why = us_check(world.path);
-	check(why && strstr(why, "not a socket") && us_listen(world.path) == EEXIST && us_exists(), "us: a file is not touched: %s", why);
+	check(why && strstr(why, "not a socket") && us_listen(world.path) == EEXIST && us_exists(),
+		"us: a file is not touched: %s", why);
 	unlink(world.path);
 	(void)!symlink("/dev/null", world.path);
-	check(us_check(world.path) && us_listen(world.path) == EEXIST && us_exists(), "us: a symbolic link is not touched");
+	check(us_check(world.path) && us_listen(world.path) == EEXIST && us_exists(),
+		"us: a symbolic link is not touched");
 	unlink(world.path);
 	us_listen(world.path);
 	unlink(world.path);
@@ -458,10 +486,14 @@ static void unit_us_foreign(void)
 	char deep[200];
 	memset(deep, 'x', sizeof deep);
 	deep[sizeof deep - 1] = 0;
-	check(us_check(deep) && us_listen(deep) == ENAMETOOLONG, "us: path too long: %s", us_check(deep));
+	check(us_check(deep) && us_listen(deep) == ENAMETOOLONG, "us: path too long: %s",
+		us_check(deep));
 	deep[sizeof(((struct sockaddr_un *)0)->sun_path) - US_SUFFIX] = 0;
-	check(us_check(deep) && us_listen(deep) == ENAMETOOLONG, "us: path too long for its temporary name");
-	check(us_check("/nowhere/at/all") && strcmp(us_check("/nowhere/at/all"), strerror(ENOENT)) == 0, "us: directory missing");
+	check(us_check(deep) && us_listen(deep) == ENAMETOOLONG,
+		"us: path too long for its temporary name");
+	check(us_check("/nowhere/at/all") &&
+		strcmp(us_check("/nowhere/at/all"), strerror(ENOENT)) == 0,
+		"us: directory missing");
 }
 
 /* The tables of a channel's life: no state that nothing leads to or from, and a kind
@@ -472,7 +504,8 @@ static void unit_ch_states(void)
 	bool left = true;
 	for (int i = 0; i < CH_STATES; i++) {
 		reached |= ch_states[i].next;
-		also(&left, ch_states[i].next && ch_states[i].name && ch_states[i].kinds, "state %d", i);
+		also(&left, ch_states[i].next && ch_states[i].name && ch_states[i].kinds,
+			"state %d", i);
 	}
 	for (int i = 0; i < CH_KINDS; i++)
 		also(&left, ch_kinds[i].name, "kind %d", i);

@@ -35,7 +35,8 @@ static void unit_flow_stalled(void)
 		fake_put(SSH_CHANNEL_DATA, "uS", (uint32_t)s.id, bytes, (size_t)part);
 		world_run();
 	}
-	check(c->queue[CH_OUT].len <= WINDOW_POOL / 2 && !pool_wrong(), "flow: a stalled reader holds %u bytes, no more", c->queue[CH_OUT].len);
+	check(c->queue[CH_OUT].len <= WINDOW_POOL / 2 && !pool_wrong(),
+		"flow: a stalled reader holds %u bytes, no more", c->queue[CH_OUT].len);
 	while (fake_take())
 		;
 	char text[16];
@@ -43,15 +44,18 @@ static void unit_flow_stalled(void)
 	world_run();
 	check(read(t.out, text, sizeof text) == 5, "flow: another session goes on meanwhile");
 	session_finish(&s, 9);
-	check(peer_quiet(&s.p) && fake_expect(SSH_CHANNEL_EOF, "u", s.remote) && fake_expect(SSH_CHANNEL_CLOSE, "u", s.remote),
+	check(peer_quiet(&s.p) && fake_expect(SSH_CHANNEL_EOF, "u", s.remote) &&
+		fake_expect(SSH_CHANNEL_CLOSE, "u", s.remote),
 	      "flow: CLOSE is answered, the client waits for its output");
 	for (int i = 0; i < 1000 && read_so_far < sent; i++) {
 		read_so_far = flow_read(s.out, read_so_far, &same);
 		world_run();
 	}
-	check(same && read_so_far == sent, "flow: every byte in order (%u of %u)", read_so_far, sent);
+	check(same && read_so_far == sent, "flow: every byte in order (%u of %u)", read_so_far,
+		sent);
 	world_run();
-	check(read(s.out, text, sizeof text) == 0 && session_ended(&s, 9), "flow: then the end of stdout and the exit status");
+	check(read(s.out, text, sizeof text) == 0 && session_ended(&s, 9),
+		"flow: then the end of stdout and the exit status");
 	session_close(&s);
 	session_close(&t);
 	check_clean("flow: a stalled reader");
@@ -69,13 +73,15 @@ static void unit_flow_streams(void)
 	fake_put(SSH_CHANNEL_EXTENDED_DATA, "uus", (uint32_t)s.id, 2, "to nobody");
 	fake_put(SSH_CHANNEL_DATA, "us", (uint32_t)s.id, " again");
 	world_run();
-	check(read(s.out, out, sizeof out) == 12 && read(s.err, err, sizeof err) == 6 && !strcmp(out, "to out again") && !strcmp(err, "to err"),
+	check(read(s.out, out, sizeof out) == 12 && read(s.err, err, sizeof err) == 6 &&
+		!strcmp(out, "to out again") && !strcmp(err, "to err"),
 	      "flow: stdout and stderr apart, other streams nowhere");
 	close(s.out);
 	s.out = -1;
 	fake_put(SSH_CHANNEL_DATA, "us", (uint32_t)s.id, "nobody listens");
 	world_run();
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usb", s.remote, "eow@openssh.com", 0), "flow: a closed stdout is told by eow");
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usb", s.remote, "eow@openssh.com", 0),
+		"flow: a closed stdout is told by eow");
 	fake_put(SSH_CHANNEL_EXTENDED_DATA, "uus", (uint32_t)s.id, 1, "still");
 	world_run();
 	check(read(s.err, err, sizeof err) == 5, "flow: stderr goes on");
@@ -100,9 +106,11 @@ static void unit_flow_streams(void)
 	world_run();
 	fake_put(SSH_CHANNEL_DATA, "us", (uint32_t)s.id, "late");
 	world_run();
-	check(read(s.out, out, sizeof out) == 4, "flow: Conch's EOF does not cut off what waits for our window");
+	check(read(s.out, out, sizeof out) == 4,
+		"flow: Conch's EOF does not cut off what waits for our window");
 	session_finish(&s, 3);
-	check(session_ended(&s, 3) && read(s.out, out, sizeof out) == 0, "flow: its CLOSE is the end");
+	check(session_ended(&s, 3) && read(s.out, out, sizeof out) == 0,
+		"flow: its CLOSE is the end");
 	session_close(&s);
 	check_clean("flow: an early EOF");
 }
@@ -133,10 +141,13 @@ static void unit_flow_window_grows(void)
 	}
 	uint32_t half = (WINDOW_BLOCKS - WINDOW_RESERVED) * WINDOW_BLOCK / 2;
 	check(kept, "flow: the window is what was promised less what came");
-	check(most + 2 * WINDOW_BLOCK >= half && most <= WINDOW_POOL / 2 + 4 * WINDOW_BLOCK, "flow: a lone reader that keeps up gets about half the pool (%u of %u)", most, WINDOW_POOL);
+	check(most + 2 * WINDOW_BLOCK >= half && most <= WINDOW_POOL / 2 + 4 * WINDOW_BLOCK,
+		"flow: a lone reader that keeps up gets about half the pool (%u of %u)", most,
+		WINDOW_POOL);
 	struct session t;
 	session_open(&t, 1000, 1000);
-	check(g.ch.slot[t.id].window >= WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1), "flow: a newcomer gets %u", g.ch.slot[t.id].window);
+	check(g.ch.slot[t.id].window >= WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1),
+		"flow: a newcomer gets %u", g.ch.slot[t.id].window);
 	session_close(&s);
 	session_close(&t);
 	check_clean("flow: windows");
@@ -154,18 +165,23 @@ static void unit_flow_rate(void)
 	g.now += 100000;
 	rl_fill();
 	int64_t most = rl_bytes(RL_UP, RATE_MS);
-	check(free == 1000000 && rl_room(RL_UP, &typed, 1000000) == 1000000, "flow: no rate, no limit; nor for who is interactive");
-	check(rl_room(RL_UP, &bulk, 1000000) == most && most == 1000 * RATE_MS && rl_due() == 0, "flow: a full bucket: %d bytes", (int)most);
+	check(free == 1000000 && rl_room(RL_UP, &typed, 1000000) == 1000000,
+		"flow: no rate, no limit; nor for who is interactive");
+	check(rl_room(RL_UP, &bulk, 1000000) == most && most == 1000 * RATE_MS && rl_due() == 0,
+		"flow: a full bucket: %d bytes", (int)most);
 	rl_take(RL_UP, &bulk, most);
 	rl_take(RL_UP, &typed, 1000000);
-	check(rl_room(RL_UP, &bulk, 1000000) == 0 && rl_due() == g.now + RATE_MS / 2 + 1, "flow: an empty one, until it is half full");
+	check(rl_room(RL_UP, &bulk, 1000000) == 0 && rl_due() == g.now + RATE_MS / 2 + 1,
+		"flow: an empty one, until it is half full");
 	check(rl_room(RL_UP, &brief, 1000000) == most, "flow: short input may run into debt");
 	rl_take(RL_UP, &brief, most);
 	check(rl_room(RL_UP, &brief, 1000000) == 0, "flow: but not for ever");
 	g.now += RATE_MS + 10;
 	rl_fill();
-	check(rl_room(RL_UP, &bulk, 1000000) == 10000 && rl_room(RL_UP, &bulk, 7) == 7 && rl_due() == 0, "flow: it fills with the time");
-	check(rl_room(RL_DOWN, &bulk, 1000000) == 2048 && ch_held_back(1000000, 1000) == 10000, "flow: the other way has its own");
+	check(rl_room(RL_UP, &bulk, 1000000) == 10000 && rl_room(RL_UP, &bulk, 7) == 7 &&
+		rl_due() == 0, "flow: it fills with the time");
+	check(rl_room(RL_DOWN, &bulk, 1000000) == 2048 && ch_held_back(1000000, 1000) == 10000,
+		"flow: the other way has its own");
 	g.op.rate[RL_UP] = g.op.rate[RL_DOWN] = 0;
 	check_clean("flow: a rate");
 }
@@ -203,7 +219,8 @@ static void unit_flow_upload(void)
 		}
 		eof |= m->bytes[0] == SSH_CHANNEL_EOF;
 	}
-	check(ok && n == SIZE && eof && memcmp(data, got, SIZE) == 0, "flow: a file is sent to its end without a stop (%zu of %d)", n, SIZE);
+	check(ok && n == SIZE && eof && memcmp(data, got, SIZE) == 0,
+		"flow: a file is sent to its end without a stop (%zu of %d)", n, SIZE);
 	session_close(&s);
 	check_clean("flow: upload");
 }
@@ -241,10 +258,14 @@ static void flow_fair(uint32_t packet_a, uint32_t packet_b, size_t room)
 		world_run();
 		for (const struct fake_message *m; (m = fake_take());)
 			if (m->bytes[0] == SSH_CHANNEL_DATA)
-				bytes[buf_u32_at(m->bytes + 1) == s[1].remote] += (uint32_t)m->len - 9;
+				bytes[buf_u32_at(m->bytes +
+					1) == s[1].remote] += (uint32_t)m->len - 9;
 	}
-	uint32_t more = bytes[0] > bytes[1] ? bytes[0] : bytes[1], less = bytes[0] + bytes[1] - more;
-	check(less > 0 && (more - less) <= more / 10, "flow: packets of %u and %u, room %zu: %u and %u bytes", packet_a, packet_b, room, bytes[0], bytes[1]);
+	uint32_t more = bytes[0] > bytes[1] ? bytes[0] : bytes[1],
+		less = bytes[0] + bytes[1] - more;
+	check(less > 0 && (more - less) <= more / 10,
+		"flow: packets of %u and %u, room %zu: %u and %u bytes", packet_a, packet_b, room,
+		bytes[0], bytes[1]);
 	session_close(&s[0]);
 	session_close(&s[1]);
 	world_run();
@@ -272,9 +293,11 @@ static void unit_flow_no_debts(void)
 	fake.room = 200000;
 	fake.wake = true;
 	world_run();
-	for (const struct fake_message *m; (m = fake_take()) && !(m->bytes[0] == SSH_CHANNEL_DATA && buf_u32_at(m->bytes + 1) == s[1].remote);)
+	for (const struct fake_message *m; (m = fake_take()) &&
+		!(m->bytes[0] == SSH_CHANNEL_DATA && buf_u32_at(m->bytes + 1) == s[1].remote);)
 		first += m->bytes[0] == SSH_CHANNEL_DATA ? (uint32_t)m->len - 9 : 0;
-	check(first <= 4 * SEND_QUANTUM, "flow: after long scarcity %u bytes pass before the next channel's turn", first);
+	check(first <= 4 * SEND_QUANTUM,
+		"flow: after long scarcity %u bytes pass before the next channel's turn", first);
 	session_close(&s[0]);
 	session_close(&s[1]);
 	world_run();
@@ -302,7 +325,8 @@ static void unit_flow_terminal_first(void)
 		world_wake();
 		const struct fake_message *m = fake_take();
 		bool first = m && buf_u32_at(m->bytes + 1) == s[1].remote;
-		m = first ? m : fake_take();		/* one packet may be ahead: its input was known before */
+		/* one packet may be ahead: its input was known before */
+		m = first ? m : fake_take();
 		also(&all, m && buf_u32_at(m->bytes + 1) == s[1].remote, "round %d", i);
 	}
 	check(all, "flow: a keystroke goes before bulk");
@@ -331,12 +355,14 @@ static void unit_flow_fast(void)
 	session_open(&s[0], 0x7fffffff, 32768);
 	check(flow_mode(slow) == SD_ALONE, "flow: alone on a slow network: small pieces");
 	const uint32_t most = FAST_QUEUE * 3 / 4;	/* the router's queue has no more */
-	check(flow_mode(fast) == SD_FAST && g.sd.queue == (BULK_QUEUE * 4 < most ? BULK_QUEUE * 4 : most), "flow: on a fast one as much as it takes in FAST_MS");
+	check(flow_mode(fast) == SD_FAST && g.sd.queue == (BULK_QUEUE * 4 < most ? BULK_QUEUE * 4 :
+		most), "flow: on a fast one as much as it takes in FAST_MS");
 	session_open(&s[1], 0x7fffffff, 32768);
 	g.sd.short_at = g.now - QUIET_MS - PACE_MS;
 	check(flow_mode(fast) == SD_FAST, "flow: and beside one that is silent");
 	g.sd.short_at = g.now;
-	check(flow_mode(fast) == SD_SHARED && g.sd.queue == BULK_PACKET, "flow: not beside one that has just said something");
+	check(flow_mode(fast) == SD_SHARED && g.sd.queue == BULK_PACKET,
+		"flow: not beside one that has just said something");
 	g.sd.short_at = g.now - QUIET_MS;
 	g.ch.slot[1].flags |= CH_TTY;
 	check(tt_any() && flow_mode(fast) == SD_SHARED, "flow: nor beside a terminal");
@@ -392,17 +418,21 @@ static void unit_flow_terminal(void)
 	s.remote = 7;
 	session_confirm(&s, 10, 100);
 	const struct fake_message *m = fake_take();
-	check(m && m->len > 300 && memcmp(m->bytes + 9, "pty-req\1\0\0\0\5xterm\0\0\0\120\0\0\0\30", 25) == 0 && m->bytes[m->len - 1] == 0,
+	check(m && m->len > 300 && memcmp(m->bytes + 9, "pty-req\1\0\0\0\5xterm\0\0\0\120\0\0\0\30",
+		25) == 0 && m->bytes[m->len - 1] == 0,
 	      "flow: pty-req with size and modes");
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usb", 7, "shell", 1) && !fake_take(), "flow: no command is a shell");
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usb", 7, "shell", 1) && !fake_take(),
+		"flow: no command is a shell");
 	check(!(fcntl(slave, F_GETFL) & O_NONBLOCK), "flow: a terminal is left blocking");
 	alarm(2);
 	(void)!write(s.in, "0123456789", 10);
 	world_run();
-	check(fake_expect(SSH_CHANNEL_DATA, "us", 7, "0123456789") && !fake_take(), "flow: keys up to the server's window");
+	check(fake_expect(SSH_CHANNEL_DATA, "us", 7, "0123456789") && !fake_take(),
+		"flow: keys up to the server's window");
 	fake_put(SSH_CHANNEL_WINDOW_ADJUST, "uu", 0, 1000);
 	world_run();
-	check(!flow_blocked && !fake_take(), "flow: a new window, nothing typed: no read that blocks");
+	check(!flow_blocked && !fake_take(),
+		"flow: a new window, nothing typed: no read that blocks");
 	alarm(0);
 	flow_blocked = 0;
 	char text[3000];
@@ -419,7 +449,8 @@ static void unit_flow_terminal(void)
 		;
 	raise(SIGWINCH);
 	world_run();
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usbuuuu", 7, "window-change", 0, 132, 24, 0, 0) && !fake_take(), "flow: SIGWINCH tells the new size");
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbuuuu", 7, "window-change", 0, 132, 24, 0, 0) &&
+		!fake_take(), "flow: SIGWINCH tells the new size");
 	raise(SIGWINCH);
 	world_run();
 	check(!fake_take(), "flow: but only a new one");
@@ -435,7 +466,8 @@ static size_t flow_typed(char *to, size_t max, int *break_at)
 	size_t n = 0;
 	*break_at = -1;
 	for (const struct fake_message *m; (m = fake_take());) {
-		if (m->bytes[0] == SSH_CHANNEL_REQUEST && m->len > 14 && memcmp(m->bytes + 9, "break", 5) == 0)
+		if (m->bytes[0] == SSH_CHANNEL_REQUEST && m->len > 14 &&
+			memcmp(m->bytes + 9, "break", 5) == 0)
 			*break_at = (int)n;
 		if (m->bytes[0] != SSH_CHANNEL_DATA || n + m->len - SSH_DATA_HEADER >= max)
 			continue;
@@ -465,8 +497,10 @@ static void flow_escapes_open(struct session *s, uint32_t window)
 static void unit_flow_escapes(void)
 {
 	static const struct { const char *name, *typed, *sent; int break_at; } keys[] = {
-		{ "no escape", "ls ~ ~? ~.\r", "ls ~ ~? ~.\r", -1 }, { "~~ is one ~", "~~\r~~a~~", "~\r~a~~", -1 },
-		{ "an unknown one", "\r~x\r~", "\r~x\r", -1 }, { "~? is answered here", "a\n~?b", "a\nb", -1 },
+		{ "no escape", "ls ~ ~? ~.\r", "ls ~ ~? ~.\r", -1 },
+		{ "~~ is one ~", "~~\r~~a~~", "~\r~a~~", -1 },
+		{ "an unknown one", "\r~x\r~", "\r~x\r", -1 },
+		{ "~? is answered here", "a\n~?b", "a\nb", -1 },
 		{ "one after the other", "~?~#~?z", "z", -1 }, { "~B alone", "~B", "", 0 },
 		{ "~B among others", "ls\r~Bmore\r~Bend", "ls\rmore\rend", 8 },
 	};
@@ -477,12 +511,15 @@ static void unit_flow_escapes(void)
 		for (int slow = 0; slow < 2; slow++) {
 			flow_escapes_open(&s, 1000);
 			for (size_t at = 0; at < strlen(keys[i].typed); at += slow ? 1 : 100) {
-				(void)!write(s.in, keys[i].typed + at, slow ? 1 : strlen(keys[i].typed));
+				(void)!write(s.in, keys[i].typed + at, slow ? 1 :
+					strlen(keys[i].typed));
 				world_run();
 			}
 			size_t n = flow_typed(sent, sizeof sent, &break_at);
-			check(n == strlen(keys[i].sent) && strcmp(sent, keys[i].sent) == 0 && break_at == keys[i].break_at,
-			      "flow: escapes: %s, %s", keys[i].name, slow ? "key by key" : "at once");
+			check(n == strlen(keys[i].sent) && strcmp(sent, keys[i].sent) == 0 &&
+				break_at == keys[i].break_at,
+			      "flow: escapes: %s, %s", keys[i].name, slow ? "key by key" :
+				"at once");
 			session_close(&s);
 			world_run();
 			world_end();
@@ -503,7 +540,8 @@ static void unit_flow_escapes(void)
 	flow_escapes_open(&s, 1000);
 	(void)!write(s.in, "exit\r~.", 7);
 	world_run();
-	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0) && peer_gone(&s.p), "flow: ~. ends the session at once");
+	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0) && peer_gone(&s.p),
+		"flow: ~. ends the session at once");
 	session_close(&s);
 	check_clean("flow: escapes");
 }
@@ -540,7 +578,8 @@ static void flow_shared(bool nonblock_before, int order, int how)
 {
 	int sv[1];
 	struct session s[2];
-	static const char *const ways[] = { "exit", "death of the client", "end of stdout first", "end of the master" };
+	static const char *const ways[] = { "exit", "death of the client", "end of stdout first",
+		"end of the master" };
 	world_begin();
 	if ((sv[0] = eventfd(0, EFD_CLOEXEC)) < 0)
 		abort();
@@ -573,7 +612,8 @@ static void flow_shared(bool nonblock_before, int order, int how)
 			world_sleep(FAREWELL_MS);
 		fd_give_all_back();
 	}
-	check(during && between && flow_nonblock(sv[0]) == nonblock_before, "flow: O_NONBLOCK of one description in two sessions, %s before, order %d, %s",
+	check(during && between && flow_nonblock(sv[0]) == nonblock_before,
+		"flow: O_NONBLOCK of one description in two sessions, %s before, order %d, %s",
 	      nonblock_before ? "set" : "not set", order, ways[how]);
 	close(sv[0]);
 	session_close(&s[0]);
@@ -601,14 +641,16 @@ static void flow_terminal_shared(void)
 	world_run();
 	for (const struct fake_message *m; (m = fake_take());)
 		typed += m->bytes[0] == SSH_CHANNEL_DATA ? m->len - 9 : 0;
-	check(typed == 5, "flow: two sessions read one terminal: the line comes once, nobody waits");
+	check(typed == 5,
+		"flow: two sessions read one terminal: the line comes once, nobody waits");
 	for (int i = 0; i < 2000 && !waits; i++) {
 		const struct channel *c = &g.ch.slot[s[i % 2].id];
 		size_t n = c->window < sizeof bytes ? c->window : sizeof bytes;
 		if (n > 0 && i % 4 < 2)
 			fake_put(SSH_CHANNEL_DATA, "uS", (uint32_t)s[i % 2].id, bytes, n);
 		else if (n > 0)
-			fake_put(SSH_CHANNEL_EXTENDED_DATA, "uuS", (uint32_t)s[i % 2].id, 1, bytes, n);
+			fake_put(SSH_CHANNEL_EXTENDED_DATA, "uuS", (uint32_t)s[i % 2].id, 1, bytes,
+				n);
 		world_run();
 		while (fake_take())
 			;
@@ -640,7 +682,8 @@ static void flow_untouched(bool socket)
 	flow_session(&s, (int[]){ p[0], p[1], p[1] });
 	bool set = flow_nonblock(p[0]) || flow_nonblock(p[1]);
 	session_finish(&s, 0);
-	check(!set && !flow_nonblock(p[0]) && !flow_nonblock(p[1]), "flow: the flags of a %s are never touched", socket ? "socket" : "pipe");
+	check(!set && !flow_nonblock(p[0]) && !flow_nonblock(p[1]),
+		"flow: the flags of a %s are never touched", socket ? "socket" : "pipe");
 	close(p[0]);
 	close(p[1]);
 	session_close(&s);
@@ -663,7 +706,8 @@ static void unit_flow_flags_untouched(void)
 	peer_hello(&s.p);
 	session_request(&s, 0, "x", fds);
 	world_run();
-	check(!flow_nonblock(p[0]) && !flow_nonblock(p[1]), "flow: while the channel opens the flags are as they were");
+	check(!flow_nonblock(p[0]) && !flow_nonblock(p[1]),
+		"flow: while the channel opens the flags are as they were");
 	session_confirm(&s, 10, 10);
 	check(!flow_nonblock(p[0]) && !flow_nonblock(p[1]), "flow: nor later: they are a pipe's");
 	session_finish(&s, 0);
@@ -697,10 +741,12 @@ static void flow_soak_step(struct session *s, bool *alive)
 		return;
 	switch (rnd(12)) {
 	case 0: case 1: case 2:
-		fake_put(SSH_CHANNEL_DATA, "uS", (uint32_t)s[i].id, bytes, (size_t)rnd(c->window < 256 ? c->window + 1 : 256));
+		fake_put(SSH_CHANNEL_DATA, "uS", (uint32_t)s[i].id, bytes,
+			(size_t)rnd(c->window < 256 ? c->window + 1 : 256));
 		break;
 	case 3:
-		fake_put(SSH_CHANNEL_EXTENDED_DATA, "uuS", (uint32_t)s[i].id, 1, bytes, (size_t)rnd(c->window < 256 ? c->window + 1 : 256));
+		fake_put(SSH_CHANNEL_EXTENDED_DATA, "uuS", (uint32_t)s[i].id, 1, bytes,
+			(size_t)rnd(c->window < 256 ? c->window + 1 : 256));
 		break;
 	case 4: case 5: (void)!read(s[i].out, bytes, sizeof bytes); break;
 	case 6: case 7: (void)!write(s[i].in, bytes, rnd(sizeof bytes)); break;
@@ -748,7 +794,9 @@ static void unit_flow_soak(void)
 		while (fake_take())
 			;
 	}
-	check(!wrong && g.lk.state == LK_UP, "flow: %d random steps of sessions keep the account%s%s%s", step, wrong ? ": " : "", wrong ? wrong : "", world.log);
+	check(!wrong && g.lk.state == LK_UP,
+		"flow: %d random steps of sessions keep the account%s%s%s", step, wrong ? ": " : "",
+		wrong ? wrong : "", world.log);
 	for (int i = 0; i < SESSIONS; i++)
 		if (alive[i])
 			session_close(&s[i]);

@@ -14,7 +14,9 @@ static int forward_listener(uint16_t port)
 	socklen_t len = sizeof a;
 	for (int i = 0; i < FORWARDS; i++)
 		for (int k = 0; k < FW_SOCKETS; k++)
-			if (g.fw.slot[i].state && getsockname(g.fw.slot[i].socket[k], (struct sockaddr *)&a, &len) == 0 &&
+			if (g.fw.slot[i].state &&
+				getsockname(g.fw.slot[i].socket[k], (struct sockaddr *)&a,
+				&len) == 0 &&
 			    ntohs(a.sin_port) == port)
 				return g.fw.slot[i].socket[k];
 	return -1;
@@ -29,7 +31,8 @@ static int forward_connect(uint16_t port)
 }
 
 /* A connected client that asks for a forward; whether this is the answer. */
-static bool forward_ask(struct peer *p, uint32_t message, uint32_t type, const char *host, uint32_t port, const char *to, uint32_t to_port)
+static bool forward_ask(struct peer *p, uint32_t message, uint32_t type, const char *host,
+	uint32_t port, const char *to, uint32_t to_port)
 {
 	peer_put(p, message, "uususu", 5, type, host, port, to, to_port);
 	return world_run();
@@ -39,7 +42,8 @@ static bool forward_ask(struct peer *p, uint32_t message, uint32_t type, const c
 static bool forward_failed(struct peer *p, const char *why)
 {
 	peer_drain(p);
-	bool ok = !p->eof && p->got >= 16 + strlen(why) && buf_u32_at(p->in) == p->got - 4 && buf_u32_at(p->in + 4) == MUX_S_FAILURE &&
+	bool ok = !p->eof && p->got >= 16 + strlen(why) && buf_u32_at(p->in) == p->got - 4 &&
+		buf_u32_at(p->in + 4) == MUX_S_FAILURE &&
 		  buf_u32_at(p->in + 8) == 5 && memcmp(p->in + 16, why, strlen(why)) == 0;
 	p->got = 0;
 	return ok;
@@ -47,10 +51,13 @@ static bool forward_failed(struct peer *p, const char *why)
 
 static void unit_fw_refused(void)
 {
-	static const struct { uint32_t type; const char *host; uint32_t port; const char *to; uint32_t to_port; } bad[] = {
-		{ 0, "", 8080, "h", 80 }, { 4, "", 8080, "h", 80 }, { 0xffffffff, "", 8080, "h", 80 },
+	static const struct { uint32_t type; const char *host; uint32_t port; const char *to;
+		uint32_t to_port; } bad[] = {
+		{ 0, "", 8080, "h", 80 }, { 4, "", 8080, "h", 80 },
+		{ 0xffffffff, "", 8080, "h", 80 },
 		{ 1, "", 8080, "h", 0 }, { 1, "", 8080, "", 80 }, { 2, "", 8080, "", 80 },
-		{ 3, "/path", 0xfffffffe, "socks", 0 }, { 1, "", 65536, "h", 80 }, { 1, "", 0xffffffff, "h", 80 },
+		{ 3, "/path", 0xfffffffe, "socks", 0 }, { 1, "", 65536, "h", 80 },
+		{ 1, "", 0xffffffff, "h", 80 },
 		{ 1, "", 8080, "h", 65536 }, { 2, "", 8080, "h", 0xfffffffd },
 	};
 	bool all = true;
@@ -58,7 +65,8 @@ static void unit_fw_refused(void)
 		struct peer p;
 		world_begin();
 		peer_hello(&p);
-		forward_ask(&p, MUX_C_OPEN_FWD, bad[i].type, bad[i].host, bad[i].port, bad[i].to, bad[i].to_port);
+		forward_ask(&p, MUX_C_OPEN_FWD, bad[i].type, bad[i].host, bad[i].port, bad[i].to,
+			bad[i].to_port);
 		bool ok = forward_failed(&p, "Invalid forwarding request");
 		peer_close(&p);
 		world_run();
@@ -86,17 +94,20 @@ static void unit_fw_local(void)
 	forward_ask(&p, MUX_C_OPEN_FWD, 1, "127.0.0.1", port, "target", 80);
 	check(peer_expect(&p, MUX_S_OK, "u", 5), "fw: the same again is OK");
 	forward_ask(&p, MUX_C_OPEN_FWD, 1, "127.0.0.1", port, "other", 80);
-	check(forward_failed(&p, "Port forwarding failed"), "fw: another target on the same port is not");
+	check(forward_failed(&p, "Port forwarding failed"),
+		"fw: another target on the same port is not");
 	int fd = forward_connect(port);
 	world_run();
 	const struct fake_message *m = fake_take();
-	check(fd >= 0 && m && m->bytes[0] == SSH_CHANNEL_OPEN && memcmp(m->bytes + 5, "direct-tcpip", 12) == 0, "fw: a connection opens a channel");
+	check(fd >= 0 && m && m->bytes[0] == SSH_CHANNEL_OPEN &&
+		memcmp(m->bytes + 5, "direct-tcpip", 12) == 0, "fw: a connection opens a channel");
 	fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", 0, 50, 1000, 1000);
 	(void)!write(fd, "question", 8);
 	world_run();
 	fake_put(SSH_CHANNEL_DATA, "us", 0, "answer");
 	world_run();
-	check(fake_expect(SSH_CHANNEL_DATA, "us", 50, "question") && read(fd, text, sizeof text) == 6, "fw: bytes both ways");
+	check(fake_expect(SSH_CHANNEL_DATA, "us", 50, "question") &&
+		read(fd, text, sizeof text) == 6, "fw: bytes both ways");
 	shutdown(fd, SHUT_WR);
 	world_run();
 	check(fake_expect(SSH_CHANNEL_EOF, "u", 50) && !fake_take(), "fw: half a close is an EOF");
@@ -104,14 +115,16 @@ static void unit_fw_local(void)
 	fake_put(SSH_CHANNEL_EOF, "u", 0);
 	fake_put(SSH_CHANNEL_CLOSE, "u", 0);
 	world_run();
-	check(read(fd, text, sizeof text) == 4 && read(fd, text, sizeof text) == 0 && fake_expect(SSH_CHANNEL_CLOSE, "u", 50), "fw: the other half, then CLOSE");
+	check(read(fd, text, sizeof text) == 4 && read(fd, text, sizeof text) == 0 &&
+		fake_expect(SSH_CHANNEL_CLOSE, "u", 50), "fw: the other half, then CLOSE");
 	close(fd);
 	fd = forward_connect(port);
 	world_run();
 	fake_put(SSH_CHANNEL_OPEN_FAILURE, "uuss", 0, 2, "refused", "");
 	world_run();
 	ssize_t n = read(fd, text, sizeof text);
-	check(n == 0 || (n < 0 && errno == ECONNRESET), "fw: refused by the server is a closed connection");
+	check(n == 0 || (n < 0 && errno == ECONNRESET),
+		"fw: refused by the server is a closed connection");
 	close(fd);
 	forward_ask(&p, MUX_C_CLOSE_FWD, 1, "127.0.0.1", port, "target", 80);
 	fd = forward_connect(port);
@@ -139,7 +152,8 @@ static int forward_socks(struct peer *p)
 #define SOCKS4 "\4\1\0\120\12\0\0\1user"
 #define SOCKS4A "\4\1\0\120\0\0\0\1user\0target"
 
-static const struct { const char *name, *bytes; size_t len; const char *host; } forward_requests[] = {
+static const struct { const char *name, *bytes; size_t len; const char *host; } forward_requests[] =
+	{
 	{ "SOCKS 5, a name", SOCKS5 SOCKS5_NAME, sizeof(SOCKS5 SOCKS5_NAME) - 1, "target" },
 	{ "SOCKS 5, IPv4", SOCKS5 "\5\1\0\1\12\0\0\1\0\120", 14, "10.0.0.1" },
 	{ "SOCKS 5, IPv6", SOCKS5 "\5\1\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0\120", 26, "::1" },
@@ -158,12 +172,15 @@ static void unit_fw_socks(void)
 			(void)!write(fd, forward_requests[i].bytes, cut);
 			world_run();
 			bool early = fake_take() != NULL;
-			(void)!write(fd, forward_requests[i].bytes + cut, forward_requests[i].len - cut);
+			(void)!write(fd, forward_requests[i].bytes + cut,
+				forward_requests[i].len - cut);
 			world_run();
 			const struct fake_message *m = fake_take();
 			size_t n = strlen(forward_requests[i].host);
-			also(&all, !early && m && m->bytes[0] == SSH_CHANNEL_OPEN && buf_u32_at(m->bytes + 29) == n &&
-			     memcmp(m->bytes + 33, forward_requests[i].host, n) == 0 && buf_u32_at(m->bytes + 33 + n) == 80,
+			also(&all, !early && m && m->bytes[0] == SSH_CHANNEL_OPEN &&
+				buf_u32_at(m->bytes + 29) == n &&
+			     memcmp(m->bytes + 33, forward_requests[i].host, n) == 0 &&
+				buf_u32_at(m->bytes + 33 + n) == 80,
 			     "cut at %zu", cut);
 			close(fd);
 			peer_close(&p);
@@ -178,10 +195,14 @@ static void unit_fw_socks(void)
 static void unit_fw_socks_broken(void)
 {
 	static const struct { const char *name, *bytes; size_t len; bool ends; } broken[] = {
-		{ "a web browser", "GET / HTTP/1.0\r\n\r\n", 18, false }, { "SOCKS 5 with a password only", "\5\1\2", 3, false },
-		{ "SOCKS 5 BIND", "\5\1\0\5\2\0\1\1\2\3\4\0\120", 13, false }, { "SOCKS 5 with an empty name", "\5\1\0\5\1\0\3\0\0\120", 10, false },
-		{ "SOCKS 4 BIND", "\4\2\0\120\1\2\3\4u\0", 10, false }, { "half a greeting, then the end", "\5\2\0", 3, true },
-		{ "half a request, then the end", SOCKS5 "\5\1\0", 7, true }, { "half of SOCKS 4, then the end", "\4\1\0", 3, true },
+		{ "a web browser", "GET / HTTP/1.0\r\n\r\n", 18, false },
+		{ "SOCKS 5 with a password only", "\5\1\2", 3, false },
+		{ "SOCKS 5 BIND", "\5\1\0\5\2\0\1\1\2\3\4\0\120", 13, false },
+		{ "SOCKS 5 with an empty name", "\5\1\0\5\1\0\3\0\0\120", 10, false },
+		{ "SOCKS 4 BIND", "\4\2\0\120\1\2\3\4u\0", 10, false },
+		{ "half a greeting, then the end", "\5\2\0", 3, true },
+		{ "half a request, then the end", SOCKS5 "\5\1\0", 7, true },
+		{ "half of SOCKS 4, then the end", "\4\1\0", 3, true },
 		{ "nothing, then the end", "", 0, true },
 	};
 	for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
@@ -206,7 +227,8 @@ static bool forward_remote(struct peer *p, const char *to, uint32_t to_port)
 {
 	peer_hello(p);
 	forward_ask(p, MUX_C_OPEN_FWD, 2, "", 8080, to, to_port);
-	bool ok = fake_expect(SSH_GLOBAL_REQUEST, "sbsu", "tcpip-forward", 1, "localhost", 8080) && peer_quiet(p);
+	bool ok = fake_expect(SSH_GLOBAL_REQUEST, "sbsu", "tcpip-forward", 1, "localhost", 8080) &&
+		peer_quiet(p);
 	fake_put(SSH_REQUEST_SUCCESS, "");
 	world_run();
 	return peer_expect(p, MUX_S_OK, "u", 5) && ok;
@@ -214,7 +236,8 @@ static bool forward_remote(struct peer *p, const char *to, uint32_t to_port)
 
 static void forward_server_opens(uint32_t window)
 {
-	fake_put(SSH_CHANNEL_OPEN, "suuususu", "forwarded-tcpip", 60, window, 1000, "localhost", 8080, "10.0.0.1", 12345);
+	fake_put(SSH_CHANNEL_OPEN, "suuususu", "forwarded-tcpip", 60, window, 1000, "localhost",
+		8080, "10.0.0.1", 12345);
 	world_run();
 }
 
@@ -226,11 +249,13 @@ static void unit_fw_remote(void)
 	world_begin();
 	int l = cn_listener(&port);
 	listen(l, 1);
-	check(forward_remote(&p, "127.0.0.1", port), "fw: remote forward: the server is asked, then the client answered");
+	check(forward_remote(&p, "127.0.0.1", port),
+		"fw: remote forward: the server is asked, then the client answered");
 	forward_server_opens(1000);
 	int fd = accept(l, NULL, NULL);
 	const struct fake_message *m = fake_take();
-	check(fd >= 0 && m && m->bytes[0] == SSH_CHANNEL_OPEN_CONFIRMATION && buf_u32_at(m->bytes + 1) == 60, "fw: its channels are connected");
+	check(fd >= 0 && m && m->bytes[0] == SSH_CHANNEL_OPEN_CONFIRMATION &&
+		buf_u32_at(m->bytes + 1) == 60, "fw: its channels are connected");
 	fake_put(SSH_CHANNEL_DATA, "us", 0, "hello");
 	world_run();
 	check(read(fd, text, sizeof text) == 5, "fw: bytes arrive");
@@ -242,9 +267,11 @@ static void unit_fw_remote(void)
 		;
 	close(l);
 	forward_server_opens(1000);
-	check(fake_expect(SSH_CHANNEL_OPEN_FAILURE, "uuss", 60, 2, "Connection refused", ""), "fw: a closed port is an open failure");
+	check(fake_expect(SSH_CHANNEL_OPEN_FAILURE, "uuss", 60, 2, "Connection refused", ""),
+		"fw: a closed port is an open failure");
 	forward_ask(&p, MUX_C_CLOSE_FWD, 2, "", 8080, "127.0.0.1", port);
-	check(peer_expect(&p, MUX_S_OK, "u", 5) && fake_expect(SSH_GLOBAL_REQUEST, "sbsu", "cancel-tcpip-forward", 0, "localhost", 8080), "fw: cancelled");
+	check(peer_expect(&p, MUX_S_OK, "u", 5) && fake_expect(SSH_GLOBAL_REQUEST, "sbsu",
+		"cancel-tcpip-forward", 0, "localhost", 8080), "fw: cancelled");
 	forward_server_opens(1000);
 	m = fake_take();
 	check(m && m->bytes[0] == SSH_CHANNEL_OPEN_FAILURE, "fw: and its channels refused");
@@ -254,10 +281,12 @@ static void unit_fw_remote(void)
 	world_run();
 	check(peer_expect(&p, MUX_S_REMOTE_PORT, "uu", 5, 40000), "fw: the server chooses a port");
 	forward_ask(&p, MUX_C_OPEN_FWD, 2, "*", 81, "h", 80);
-	check(fake_expect(SSH_GLOBAL_REQUEST, "sbsu", "tcpip-forward", 1, "", 81), "fw: * is the empty address");
+	check(fake_expect(SSH_GLOBAL_REQUEST, "sbsu", "tcpip-forward", 1, "", 81),
+		"fw: * is the empty address");
 	fake_put(SSH_REQUEST_FAILURE, "");
 	world_run();
-	check(forward_failed(&p, "remote port forwarding failed for listen port 81"), "fw: refused by the server");
+	check(forward_failed(&p, "remote port forwarding failed for listen port 81"),
+		"fw: refused by the server");
 	forward_ask(&p, MUX_C_OPEN_FWD, 2, "", 0, "h", 81);
 	fake_take();
 	fake_put(SSH_REQUEST_SUCCESS, "");
@@ -289,7 +318,8 @@ static void unit_fw_remote_socks(void)
 	for (const struct fake_message *m; (m = fake_take());)
 		if (m->bytes[0] == SSH_CHANNEL_DATA)
 			sent += m->len - SSH_DATA_HEADER;
-	check(sent <= 1 && (g.ch.end == 0 || g.ch.slot[0].remote_window <= 1), "fw: %zu bytes into a window of 1", sent);
+	check(sent <= 1 && (g.ch.end == 0 || g.ch.slot[0].remote_window <= 1),
+		"fw: %zu bytes into a window of 1", sent);
 	fake_put(SSH_CHANNEL_CLOSE, "u", 0);
 	world_run();
 	world_sleep(SOCKS_MS);
@@ -316,7 +346,8 @@ static void unit_fw_remote_socks_ahead(void)
 	world_run();
 	int fd = accept(l, NULL, NULL);
 	world_run();
-	check(fd >= 0 && read(fd, got, sizeof got) == (ssize_t)sizeof bytes - 9, "fw: what follows a SOCKS request at once goes to its target");
+	check(fd >= 0 && read(fd, got, sizeof got) == (ssize_t)sizeof bytes - 9,
+		"fw: what follows a SOCKS request at once goes to its target");
 	close(fd);
 	close(l);
 	peer_close(&p);
@@ -338,7 +369,8 @@ static void unit_fw_remote_socks_long(void)
 	pool_account(c);
 	fake_put(SSH_CHANNEL_DATA, "uS", 0, start, sizeof start);
 	world_run();
-	check(fake_expect(SSH_CHANNEL_WINDOW_ADJUST, "uu", 60, SOCKS_MAX) && c->window == SOCKS_MAX, "fw: half a SOCKS request fills the window: there is more");
+	check(fake_expect(SSH_CHANNEL_WINDOW_ADJUST, "uu", 60, SOCKS_MAX) && c->window == SOCKS_MAX,
+		"fw: half a SOCKS request fills the window: there is more");
 	fake_put(SSH_CHANNEL_CLOSE, "u", 0);
 	world_run();
 	peer_close(&p);

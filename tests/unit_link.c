@@ -36,7 +36,8 @@ static void link_lose(void)
 /* Time passes until the next try, which comes to its end, or to its login. */
 static void link_try(void)
 {
-	world_sleep(g.lk.state == LK_WAITING && g.lk.retry_at > world.now ? g.lk.retry_at - world.now : 0);
+	world_sleep(g.lk.state == LK_WAITING && g.lk.retry_at > world.now ?
+		g.lk.retry_at - world.now : 0);
 	world.patience = 10;		/* the kernel's handshake may take a moment */
 	for (int i = 0; i < 500 && g.lk.state == LK_CONNECTING; i++)
 		world_run();
@@ -82,7 +83,8 @@ static void unit_link_cycles(void)
 		late.id = 0;
 		late.remote = 100;
 		session_confirm(&late, 1000, 1000);
-		served = served && fake_expect(SSH_CHANNEL_REQUEST, "usbs", 100, "exec", 1, "late") &&
+		served = served && fake_expect(SSH_CHANNEL_REQUEST, "usbs", 100, "exec", 1,
+			"late") &&
 			 peer_expect(&late.p, MUX_S_SESSION_OPENED, "uu", 9, 0);
 		fake_put(SSH_CHANNEL_SUCCESS, "u", 0);
 		session_finish(&late, 3);
@@ -96,7 +98,8 @@ static void unit_link_cycles(void)
 			fds = world_count_fds();
 		world.log[world.log_len = 0] = 0;
 	}
-	check(n == 1000 && back && g.lk.logins == 1001, "link: 1,000 logins after the first: %u", (unsigned)g.lk.logins - 1);
+	check(n == 1000 && back && g.lk.logins == 1001, "link: 1,000 logins after the first: %u",
+		(unsigned)g.lk.logins - 1);
 	check(lost, "link: each loss ends sessions and keeps who waits");
 	check(served, "link: each time who waited is served");
 	check(idle, "link: nothing is left of a connection");
@@ -128,23 +131,29 @@ static void unit_link_backoff(void)
 	check(longest > 150000, "link: and they do grow: %lld ms", (long long)longest);
 	check(again, "link: each is followed by one try");
 	if (!emulated("mips", "link: one line for all of them", NO_SO_ERROR))
-		check(strstr(world.log, "refused; trying again") && !strstr(strstr(world.log, "refused; trying again") + 1, "refused; trying again"),
+		check(strstr(world.log, "refused; trying again") &&
+			!strstr(strstr(world.log, "refused; trying again") + 1,
+			"refused; trying again"),
 		      "link: one line for all of them");
 	for (int n = 0; n < 2; n++) {
 		link_listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-		struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(link_port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+		struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(link_port),
+			.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 		int on = 1;
 		setsockopt(link_listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-		if (bind(link_listener, (struct sockaddr *)&a, sizeof a) != 0 || listen(link_listener, 8) != 0)
+		if (bind(link_listener, (struct sockaddr *)&a, sizeof a) != 0 ||
+			listen(link_listener, 8) != 0)
 			abort();
 		bool back = link_return();
 		uint32_t tries = g.lk.tries;
 		world_sleep(n ? RECONNECT_HELD_MS : RECONNECT_HELD_MS - 1);
 		link_lose();
 		if (n)
-			check(back && g.lk.tries == 0, "link: a connection that held makes it begin anew");
+			check(back && g.lk.tries == 0,
+				"link: a connection that held makes it begin anew");
 		else
-			check(back && g.lk.tries == tries + 1, "link: one that did not hold does not");
+			check(back && g.lk.tries == tries + 1,
+				"link: one that did not hold does not");
 		if (n == 0)
 			close(link_listener);
 	}
@@ -164,7 +173,8 @@ static void unit_link_flapping(void)
 		within = within && g.lk.retry_at - world.now <= 5000;
 		within = link_return() && within;
 	}
-	check(within && g.lk.tries == 100, "link: a hundred losses after 5 s each: no wait is longer");
+	check(within && g.lk.tries == 100,
+		"link: a hundred losses after 5 s each: no wait is longer");
 	while (fake.out)
 		fake_take();
 	bool ran = session_open(&s, 1000, 1000);
@@ -172,7 +182,8 @@ static void unit_link_flapping(void)
 	ran = session_ended(&s, 1) && ran;
 	session_close(&s);
 	link_lose();
-	check(ran && g.lk.tries == 0 && g.lk.retry_at - world.now <= 1000, "link: a session that came to its end starts the count anew");
+	check(ran && g.lk.tries == 0 && g.lk.retry_at - world.now <= 1000,
+		"link: a session that came to its end starts the count anew");
 	check(link_end(), "link: flapping: no descriptor leaked");
 }
 
@@ -190,7 +201,8 @@ static void unit_link_wanted(void)
 	struct sockaddr_in a;
 	socklen_t len = sizeof a;
 	link_begin();
-	struct forward like = { .type = FW_LOCAL, .listen = { "127.0.0.1", 0 }, .connect = { "there", 80 } };
+	struct forward like = { .type = FW_LOCAL, .listen = { "127.0.0.1", 0 },
+		.connect = { "there", 80 } };
 	struct forward *f = fw_add(&like);
 	fw_start(f);
 	world_run();
@@ -200,14 +212,16 @@ static void unit_link_wanted(void)
 	bool waits = g.lk.state == LK_WAITING;
 	int64_t asked = world.now;
 	session_ask(&s, "late");
-	check(waits && link_return() && g.lk.logins == 2 && world.now - asked < 10000, "link: a request brings the next try forward");
+	check(waits && link_return() && g.lk.logins == 2 && world.now - asked < 10000,
+		"link: a request brings the next try forward");
 	session_close(&s);
 	world_run();
 	world_server_closes();
 	link_wait();
 	int c = tcp_connect(ntohs(a.sin_port), f->socket[0]);
 	bool rests = world_rest(100);
-	check(c >= 0 && rests && g.lk.retry_at <= world.now + 1001, "link: so does a connection to a listener, after ReconnectMin");
+	check(c >= 0 && rests && g.lk.retry_at <= world.now + 1001,
+		"link: so does a connection to a listener, after ReconnectMin");
 	while (fake.out)
 		fake_take();
 	const struct fake_message *m = link_return() ? fake_take() : NULL;
@@ -221,7 +235,8 @@ static void unit_link_wanted(void)
 	link_try();
 	world_run();
 	session_ask(&s, "late");
-	check(g.lk.refused && g.lk.retry_at - world.now >= 8000, "link: a login that was refused waits longer, whoever waits");
+	check(g.lk.refused && g.lk.retry_at - world.now >= 8000,
+		"link: a login that was refused waits longer, whoever waits");
 	session_close(&s);
 	world_run();
 	check(link_end(), "link: hurry: no descriptor leaked");
@@ -246,16 +261,19 @@ static void unit_link_kick(void)
 	while (fake.out)
 		fake_take();
 	link_kick();
-	check(fake_expect(SSH_GLOBAL_REQUEST, "sb", "keepalive@openssh.com", 1), "link: a kick asks a link that is up");
+	check(fake_expect(SSH_GLOBAL_REQUEST, "sb", "keepalive@openssh.com", 1),
+		"link: a kick asks a link that is up");
 	fake_put(SSH_REQUEST_FAILURE, "");
 	world_run();
 	world_sleep(PROBE_MS + 1);
-	check(g.lk.state == LK_UP && g.lk.logins == 2, "link: an answer, even late in the queue, is life");
+	check(g.lk.state == LK_UP && g.lk.logins == 2,
+		"link: an answer, even late in the queue, is life");
 	link_kick();
 	world_sleep(PROBE_MS - 1);
 	check(g.lk.state == LK_UP, "link: the answer may take PROBE_MS");
 	world_sleep(2);
-	check(g.lk.state == LK_WAITING && strstr(world.log, "not responding"), "link: and not longer");
+	check(g.lk.state == LK_WAITING && strstr(world.log, "not responding"),
+		"link: and not longer");
 	check(link_end(), "link: kicks: no descriptor leaked");
 }
 
@@ -265,7 +283,8 @@ static void unit_link_exchange(void)
 	link_begin();
 	fake.info.exchanging = true;
 	world_wake();
-	check(strcmp(in_state(), "exchanging keys") == 0, "link: a change of keys is a state that is told");
+	check(strcmp(in_state(), "exchanging keys") == 0,
+		"link: a change of keys is a state that is told");
 	world_sleep(EXCHANGE_MS - 10);
 	fake.info.bytes_out += 100;
 	world_wake();
@@ -324,17 +343,20 @@ static void unit_link_alive(void)
 	world_sleep(9999);
 	check(g.lk.state == LK_UP, "link: alive until interval x count, and one more, has passed");
 	world_sleep(1);
-	check(g.lk.state == LK_WAITING && world.now - up == 40000, "link: lost then, to the millisecond");
+	check(g.lk.state == LK_WAITING && world.now - up == 40000,
+		"link: lost then, to the millisecond");
 	back = link_return();
 	for (int i = 0; i < 30; i++) {
 		world_sleep(5000);
 		fake.info.bytes_in++;	/* half a packet: no message, but life */
 		world_wake();
 	}
-	check(back && g.lk.state == LK_UP && link_sent(SSH_GLOBAL_REQUEST) == 0, "link: any byte is life");
+	check(back && g.lk.state == LK_UP && link_sent(SSH_GLOBAL_REQUEST) == 0,
+		"link: any byte is life");
 	g.op.alive_interval = 0;
 	world_sleep(86400000);
-	check(g.lk.state == LK_UP && link_sent(SSH_GLOBAL_REQUEST) == 0, "link: ServerAliveInterval=0 asks nothing for a day");
+	check(g.lk.state == LK_UP && link_sent(SSH_GLOBAL_REQUEST) == 0,
+		"link: ServerAliveInterval=0 asks nothing for a day");
 	check(link_end(), "link: keepalives: no descriptor leaked");
 }
 
@@ -356,7 +378,8 @@ static void unit_link_login(void)
 	check(link_return() && g.lk.logins == 2, "link: the next one comes about");
 	g.op.reconnect = LK_NO;
 	fake_fail("gone");
-	check(!world_run() && world.ended && g.rn.exit_code == 255, "link: Reconnect=no: the loss is the end");
+	check(!world_run() && world.ended && g.rn.exit_code == 255,
+		"link: Reconnect=no: the loss is the end");
 	check(link_end(), "link: logins: no descriptor leaked");
 }
 
@@ -370,7 +393,8 @@ static void unit_link_poll(void)
 		lp_on_signal(SIGTERM);
 		int64_t began = world.turns;
 		bool ran = world_run();
-		check(!ran && world.ended && world.turns - began < 10, "link: poll() fails with \"%s\": ended by TERM",
+		check(!ran && world.ended && world.turns - began < 10,
+			"link: poll() fails with \"%s\": ended by TERM",
 		      strerror(errors[i]));
 		check(link_end(), "link: no descriptor leaked");
 	}
@@ -383,7 +407,8 @@ static void unit_link_accept(void)
 	struct peer p, q;
 	for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
 		link_begin();
-		struct forward like = { .type = FW_LOCAL, .listen = { "127.0.0.1", 0 }, .connect = { "there", 80 } };
+		struct forward like = { .type = FW_LOCAL, .listen = { "127.0.0.1", 0 },
+			.connect = { "there", 80 } };
 		struct forward *f = fw_add(&like);
 		fw_start(f);
 		world_run();
@@ -394,12 +419,14 @@ static void unit_link_accept(void)
 		peer_connect(&p);
 		world.accept_error = errors[i];
 		bool rests = world_rest(100);
-		check(s >= 0 && rests && g.mx.end == 0, "link: accept() fails with \"%s\": no spinning", strerror(errors[i]));
+		check(s >= 0 && rests && g.mx.end == 0,
+			"link: accept() fails with \"%s\": no spinning", strerror(errors[i]));
 		world.accept_error = 0;
 		world_sleep(ACCEPT_MS - 1);
 		bool paused = g.mx.end == 0 && g.ch.end == 0;
 		world_sleep(1);
-		check(paused && peer_expect(&p, MASTER_HELLO) && g.ch.end == 1, "link: and both are served after ACCEPT_MS");
+		check(paused && peer_expect(&p, MASTER_HELLO) && g.ch.end == 1,
+			"link: and both are served after ACCEPT_MS");
 		peer_close(&p);
 		close(s);
 		peer_connect(&q);
@@ -431,14 +458,17 @@ static void unit_link_descriptors(void)
 		world_run();
 		if (good)
 			setrlimit(RLIMIT_NOFILE, &was);
-		check(hello && peer_quiet(&s.p) && !fake.out, "link: out of descriptors: the request waits");
+		check(hello && peer_quiet(&s.p) && !fake.out,
+			"link: out of descriptors: the request waits");
 		world_sleep(good ? ACCEPT_MS : g.op.session_wait * 1000 + 1);
 		setrlimit(RLIMIT_NOFILE, &was);
 		if (good) {
 			const struct fake_message *m = fake_take();
-			check(m && m->bytes[0] == SSH_CHANNEL_OPEN, "link: and is done when there are some");
+			check(m && m->bytes[0] == SSH_CHANNEL_OPEN,
+				"link: and is done when there are some");
 		} else
-			check(peer_expect(&s.p, MUX_S_FAILURE, "us", 9, "the master has no file descriptors left") && peer_gone(&s.p),
+			check(peer_expect(&s.p, MUX_S_FAILURE, "us", 9,
+				"the master has no file descriptors left") && peer_gone(&s.p),
 			      "link: and is told in the end");
 		session_close(&s);
 		world_run();
@@ -456,25 +486,29 @@ static void unit_link_path(void)
 	world_sleep(US_LOOK_MS - 1);
 	bool waited = !us_exists();
 	world_sleep(1);
-	check(waited && us_exists() && peer_served(), "link: a control socket that was removed is there again");
+	check(waited && us_exists() && peer_served(),
+		"link: a control socket that was removed is there again");
 	check(strstr(world.log, "was removed, listening again"), "link: and that is said");
 	if (rename(world.dir, away) != 0)
 		abort();
 	world_sleep(US_LOOK_MS);
 	world_sleep(US_LOOK_MS);
 	const char *first = strstr(world.log, "No such file");
-	check(!us_exists() && first && !strstr(first + 1, "No such file"), "link: its directory is gone: said once");
+	check(!us_exists() && first && !strstr(first + 1, "No such file"),
+		"link: its directory is gone: said once");
 	if (mkdir(world.dir, 0700) != 0)
 		abort();
 	lk_kick();
 	world_wake();
-	check(us_exists() && peer_served(), "link: its directory is back: so is the socket, after a kick");
+	check(us_exists() && peer_served(),
+		"link: its directory is back: so is the socket, after a kick");
 	unlink(world.path);
 	close(open(world.path, O_CREAT | O_WRONLY, 0600));
 	lk_kick();
 	world_wake();
 	struct stat st;
-	check(lstat(world.path, &st) == 0 && S_ISREG(st.st_mode), "link: what is not ours there stays");
+	check(lstat(world.path, &st) == 0 && S_ISREG(st.st_mode),
+		"link: what is not ours there stays");
 	check(link_end(), "link: no descriptor leaked");
 	unlink(world.path);
 	rmdir(world.dir);

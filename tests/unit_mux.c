@@ -34,7 +34,8 @@ static void unit_mux_split(void)
 	uint8_t b[256];
 	for (size_t t = 0; t < sizeof mux_plain / sizeof mux_plain[0]; t++) {
 		size_t n = mux_put(b, MUX_MSG_HELLO, "uss", 4, "some-extension", "value");
-		n += mux_put(b + n, mux_plain[t].type, "us", 5, "later versions may add fields to a request");
+		n += mux_put(b + n, mux_plain[t].type, "us", 5,
+			"later versions may add fields to a request");
 		bool all = true;
 		for (size_t cut = 0; cut <= n; cut++) {
 			struct peer p;
@@ -44,7 +45,8 @@ static void unit_mux_split(void)
 			world_run();
 			peer_bytes(&p, b + cut, n - cut);
 			world_run();
-			also(&all, peer_expect(&p, MASTER_HELLO) && mux_plain_answered(&p, mux_plain[t].type),
+			also(&all, peer_expect(&p, MASTER_HELLO) &&
+				mux_plain_answered(&p, mux_plain[t].type),
 			     "answer, cut at %zu", cut);
 			peer_close(&p);
 			world_run();
@@ -59,7 +61,8 @@ static void unit_mux_split_session(void)
 {
 	uint8_t b[512];
 	size_t n = mux_put(b, MUX_MSG_HELLO, "u", 4);
-	n += mux_put(b + n, MUX_C_NEW_SESSION, "usuuuuuSss", 9, "", 0, 0, 0, 0, 0xffffffff, "xterm", (size_t)5, "echo hello world", "LANG=C");
+	n += mux_put(b + n, MUX_C_NEW_SESSION, "usuuuuuSss", 9, "", 0, 0, 0, 0, 0xffffffff, "xterm",
+		(size_t)5, "echo hello world", "LANG=C");
 	bool all = true;
 	world_begin();
 	for (size_t cut = 0; cut <= n; cut++) {
@@ -76,12 +79,15 @@ static void unit_mux_split_session(void)
 			close(fds[i]);
 		}
 		world_run();
-		also(&all, fake_expect(SSH_CHANNEL_OPEN, "suuu", "session", 0, WINDOW_START, PACKET_MAX),
+		also(&all, fake_expect(SSH_CHANNEL_OPEN, "suuu", "session", 0, WINDOW_START,
+			PACKET_MAX),
 		     "OPEN, cut at %zu", cut);
 		session_confirm(&s, 1000, 1000);
 		also(&all, fake_expect(SSH_CHANNEL_REQUEST, "usbss", 7, "env", 0, "LANG", "C") &&
-		     fake_expect(SSH_CHANNEL_REQUEST, "usbs", 7, "exec", 1, "echo hello world"), "requests, cut at %zu", cut);
-		also(&all, peer_expect(&s.p, MASTER_HELLO) && peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0),
+		     fake_expect(SSH_CHANNEL_REQUEST, "usbs", 7, "exec", 1, "echo hello world"),
+			"requests, cut at %zu", cut);
+		also(&all, peer_expect(&s.p, MASTER_HELLO) &&
+			peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0),
 		     "answer, cut at %zu", cut);
 		session_finish(&s, 3);
 		also(&all, session_ended(&s, 3), "status, cut at %zu", cut);
@@ -102,15 +108,18 @@ static void unit_mux_pipelined(void)
 	struct peer p;
 	size_t n = mux_put(b, MUX_MSG_HELLO, "uss", 4, "", "");
 	for (uint32_t i = 0; i < 12; i++)
-		n += mux_put(b + n, i % 3 ? MUX_C_ALIVE_CHECK : 0x2f000001 + i, "us", 0xfffffff0 + i, "trailing bytes");
+		n += mux_put(b + n, i % 3 ? MUX_C_ALIVE_CHECK : 0x2f000001 + i, "us",
+			0xfffffff0 + i, "trailing bytes");
 	world_begin();
 	peer_connect(&p);
 	peer_bytes(&p, b, n);
 	world_run();
 	bool all = peer_expect(&p, MASTER_HELLO);
 	for (uint32_t i = 0; i < 12; i++)
-		also(&all, i % 3 ? peer_expect(&p, MUX_S_ALIVE, "uu", 0xfffffff0 + i, (uint32_t)getpid())
-				 : peer_expect(&p, MUX_S_FAILURE, "us", 0xfffffff0 + i, "unsupported request"), "frame %u", i);
+		also(&all, i % 3 ? peer_expect(&p, MUX_S_ALIVE, "uu", 0xfffffff0 + i,
+			(uint32_t)getpid())
+				 : peer_expect(&p, MUX_S_FAILURE, "us", 0xfffffff0 + i,
+					"unsupported request"), "frame %u", i);
 	check(all && peer_quiet(&p), "mux: thirteen frames in one write, answered in order");
 	peer_close(&p);
 	check_clean("mux: pipelined frames");
@@ -128,7 +137,8 @@ static void unit_mux_deaf(void)
 	for (; sent < 200000 && write(p.fd, b, n) == (ssize_t)n; sent++)
 		if (sent % 64 == 0)
 			world_run();
-	check(sent < 200000 && peer_served(), "mux: one that reads no answers is not read from (%d requests)", sent);
+	check(sent < 200000 && peer_served(),
+		"mux: one that reads no answers is not read from (%d requests)", sent);
 	peer_close(&p);
 	check_clean("mux: a deaf client");
 }
@@ -189,9 +199,11 @@ static void unit_mux_hello(void)
 	mux_dropped("HELLO version 3", false, b, mux_put(b, MUX_MSG_HELLO, "u", 3));
 	mux_dropped("HELLO version 0", false, b, mux_put(b, MUX_MSG_HELLO, "u", 0));
 	mux_dropped("HELLO version 2^32-1", false, b, mux_put(b, MUX_MSG_HELLO, "u", 0xffffffff));
-	mux_dropped("HELLO with a name and no value", false, b, mux_put(b, MUX_MSG_HELLO, "us", 4, "info"));
+	mux_dropped("HELLO with a name and no value", false, b,
+		mux_put(b, MUX_MSG_HELLO, "us", 4, "info"));
 	mux_dropped("HELLO with a stray byte", false, b, mux_put(b, MUX_MSG_HELLO, "ub", 4, 1));
-	mux_dropped("HELLO with a name too long", false, b, mux_put(b, MUX_MSG_HELLO, "uur", 4, 0xffffffff, "abc", (size_t)3));
+	mux_dropped("HELLO with a name too long", false, b,
+		mux_put(b, MUX_MSG_HELLO, "uur", 4, 0xffffffff, "abc", (size_t)3));
 	struct peer p;
 	uint8_t big[1500];
 	memset(big, 'x', sizeof big);
@@ -200,7 +212,8 @@ static void unit_mux_hello(void)
 	peer_put(&p, MUX_MSG_HELLO, "usSss", 4, "some@extension", big, sizeof big, "sshmux", "1");
 	peer_put(&p, MUX_C_ALIVE_CHECK, "u", 3);
 	world_run();
-	check(peer_expect(&p, MASTER_HELLO) && peer_expect(&p, MUX_S_ALIVE, "uu", 3, (uint32_t)getpid()) && g.mx.slot[0].ours,
+	check(peer_expect(&p, MASTER_HELLO) &&
+		peer_expect(&p, MUX_S_ALIVE, "uu", 3, (uint32_t)getpid()) && g.mx.slot[0].ours,
 	      "mux: HELLO with long unknown extensions");
 	peer_close(&p);
 	check_clean("mux: extensions");
@@ -215,10 +228,12 @@ static void unit_mux_largest(void)
 	peer_hello(&p);
 	peer_put(&p, MUX_C_ALIVE_CHECK, "ur", 1, big, (size_t)MUX_FRAME_MAX - 8);
 	world_run();
-	check(peer_expect(&p, MUX_S_ALIVE, "uu", 1, (uint32_t)getpid()), "mux: ALIVE_CHECK of the largest frame");
+	check(peer_expect(&p, MUX_S_ALIVE, "uu", 1, (uint32_t)getpid()),
+		"mux: ALIVE_CHECK of the largest frame");
 	peer_put(&p, 0x1fffffff, "ur", 2, big, (size_t)MUX_FRAME_MAX - 8);
 	world_run();
-	check(peer_expect(&p, MUX_S_FAILURE, "us", 2, "unsupported request") && peer_quiet(&p), "mux: unknown type of the largest frame");
+	check(peer_expect(&p, MUX_S_FAILURE, "us", 2, "unsupported request") && peer_quiet(&p),
+		"mux: unknown type of the largest frame");
 	peer_close(&p);
 	check_clean("mux: largest frames");
 }
@@ -227,7 +242,8 @@ static void unit_mux_largest(void)
  * the body after the request id. */
 static size_t mux_session_body(uint8_t *b)
 {
-	return mux_put(b, MUX_C_NEW_SESSION, "usuuuuusss", 9, "rsv", 0, 0, 0, 0, 0x7e, "xterm", "command", "LANG=C");
+	return mux_put(b, MUX_C_NEW_SESSION, "usuuuuusss", 9, "rsv", 0, 0, 0, 0, 0x7e, "xterm",
+		"command", "LANG=C");
 }
 
 /* One length field of it set to `value`: refused without a word, or, where the
@@ -267,14 +283,16 @@ static void unit_mux_session_lengths(void)
 	for (size_t i = 0; i < sizeof field / sizeof field[0]; i++) {
 		uint32_t most = field[i].len + field[i].rest;
 		bool all = mux_session_broken(field[i].at, field[i].len, false);
-		static const uint32_t beyond[] = { 1, 100, 0x7fffffff, 0x80000000, 0xfffffffc, 0xffffffff };
+		static const uint32_t beyond[] = { 1, 100, 0x7fffffff, 0x80000000, 0xfffffffc,
+			0xffffffff };
 		for (size_t k = 0; k < sizeof beyond / sizeof beyond[0]; k++) {
 			uint32_t v = beyond[k] > 100 ? beyond[k] : most + beyond[k];
 			also(&all, mux_session_broken(field[i].at, v, true), "length %u", v);
 		}
 		check(all, "mux: length of %s beyond the message", field[i].name);
 	}
-	check(mux_session_broken(36, 17, true) && mux_session_broken(47, 5, true) && mux_session_broken(47, 0, true),
+	check(mux_session_broken(36, 17, true) && mux_session_broken(47, 5, true) &&
+		mux_session_broken(47, 0, true),
 	      "mux: lengths that leave stray bytes");
 	check_clean("mux: broken lengths");
 }
@@ -313,9 +331,12 @@ static void unit_mux_session_short(void)
 /* NUL bytes: malformed in every string that means something. */
 static void unit_mux_nul(void)
 {
-	static const struct { const char *name; const char *rsv, *term, *cmd, *env; bool served; } cases[] = {
-		{ "reserved", "a\0b", "ter", "cmd", "A=b", true }, { "TERM", "rsv", "a\0b", "cmd", "A=b", false },
-		{ "command", "rsv", "ter", "a\0b", "A=b", false }, { "environment", "rsv", "ter", "cmd", "A\0b", false },
+	static const struct { const char *name; const char *rsv, *term, *cmd, *env; bool served;
+		} cases[] = {
+		{ "reserved", "a\0b", "ter", "cmd", "A=b", true },
+		{ "TERM", "rsv", "a\0b", "cmd", "A=b", false },
+		{ "command", "rsv", "ter", "a\0b", "A=b", false },
+		{ "environment", "rsv", "ter", "cmd", "A\0b", false },
 		{ "nothing", "rsv", "ter", "cmd", "A=b", true },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -324,14 +345,17 @@ static void unit_mux_nul(void)
 		world_begin();
 		session_pipes(&s, fds);
 		peer_hello(&s.p);
-		peer_put(&s.p, MUX_C_NEW_SESSION, "uSuuuuuSSS", 9, cases[i].rsv, (size_t)3, 0, 0, 0, 0, 0,
-			 cases[i].term, (size_t)3, cases[i].cmd, (size_t)3, cases[i].env, (size_t)3);
+		peer_put(&s.p, MUX_C_NEW_SESSION, "uSuuuuuSSS", 9, cases[i].rsv, (size_t)3, 0, 0, 0,
+			0, 0,
+			 cases[i].term, (size_t)3, cases[i].cmd, (size_t)3, cases[i].env,
+				(size_t)3);
 		for (int k = 0; k < 3; k++) {
 			peer_pass(&s.p, fds[k]);
 			close(fds[k]);
 		}
 		world_run();
-		check(cases[i].served ? fake.out_count == 1 && peer_quiet(&s.p) : peer_gone(&s.p) && fake.out_count == 0,
+		check(cases[i].served ? fake.out_count == 1 && peer_quiet(&s.p) : peer_gone(&s.p) &&
+			fake.out_count == 0,
 		      "mux: NUL in %s: %s", cases[i].name, cases[i].served ? "served" : "dropped");
 		session_close(&s);
 		check_clean("mux: NUL");
@@ -346,7 +370,8 @@ static void mux_command(struct session *s, const char *bytes, size_t n)
 	memset(s, 0, sizeof *s);
 	session_pipes(s, fds);
 	peer_hello(&s->p);
-	peer_put(&s->p, MUX_C_NEW_SESSION, "uSuuuuusS", 9, "", (size_t)0, 0, 0, 0, 0, 0, "", bytes, n);
+	peer_put(&s->p, MUX_C_NEW_SESSION, "uSuuuuusS", 9, "", (size_t)0, 0, 0, 0, 0, 0, "", bytes,
+		n);
 	for (int i = 0; i < 3; i++) {
 		peer_pass(&s->p, fds[i]);
 		close(fds[i]);
@@ -368,14 +393,21 @@ static void unit_mux_body_sizes(void)
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		world_begin();
 		mux_command(&s, big, cases[i].n);
-		bool ok = !cases[i].answer || (peer_expect(&s.p, MUX_S_FAILURE, "us", 9, cases[i].answer) && peer_gone(&s.p));
+		bool ok = !cases[i].answer ||
+			(peer_expect(&s.p, MUX_S_FAILURE, "us", 9, cases[i].answer) &&
+			peer_gone(&s.p));
 		if (!cases[i].answer) {
-			ok = fake_expect(SSH_CHANNEL_OPEN, "suuu", "session", 0, WINDOW_START, PACKET_MAX);
+			ok = fake_expect(SSH_CHANNEL_OPEN, "suuu", "session", 0, WINDOW_START,
+				PACKET_MAX);
 			session_confirm(&s, 9, 9);
-			ok = ok && (cases[i].n ? fake_expect(SSH_CHANNEL_REQUEST, "usbS", 0, "exec", 1, big, cases[i].n)
-					       : fake_expect(SSH_CHANNEL_REQUEST, "usb", 0, "shell", 1));
+			ok = ok &&
+				(cases[i].n ? fake_expect(SSH_CHANNEL_REQUEST, "usbS", 0, "exec", 1,
+				big, cases[i].n)
+					       : fake_expect(SSH_CHANNEL_REQUEST, "usb", 0, "shell",
+						1));
 		}
-		check(ok, "mux: command of %zu bytes: %s", cases[i].n, cases[i].answer ? cases[i].answer : "taken whole");
+		check(ok, "mux: command of %zu bytes: %s", cases[i].n, cases[i].answer ?
+			cases[i].answer : "taken whole");
 		session_close(&s);
 		check_clean("mux: command sizes");
 	}
@@ -392,7 +424,8 @@ static void unit_mux_memory(bool by_death)
 	fake.room = 0;			/* no channel is opened: bodies stay */
 	for (int i = 0; i < 3; i++)
 		mux_command(&s[i], big, sizeof big);
-	check(world_requests() == 2 && g.mx.slot[2].phase == MX_BODY_WAIT && fake.out_count == 0, "mux: the third body waits for memory");
+	check(world_requests() == 2 && g.mx.slot[2].phase == MX_BODY_WAIT && fake.out_count == 0,
+		"mux: the third body waits for memory");
 	if (by_death)
 		session_close(&s[0]);
 	else
@@ -404,7 +437,8 @@ static void unit_mux_memory(bool by_death)
 		world_run();
 	}
 	bool last = g.mx.slot[2].phase == MX_QUEUED || g.mx.slot[2].phase == MX_OPENING;
-	check(last, "mux: a body that waited goes on when memory is %s", by_death ? "left by the dead" : "free");
+	check(last, "mux: a body that waited goes on when memory is %s", by_death ?
+		"left by the dead" : "free");
 	fake.room = SIZE_MAX;
 	world_wake();
 	for (int i = 0; i < 3; i++)
@@ -423,21 +457,25 @@ static void unit_mux_queue(void)
 		ok = session_open(&s[i], 1000, 1000) && ok;
 	mux_command(&late[0], "first", 5);
 	mux_command(&late[1], "second", 6);
-	check(ok && fake.out_count == SESSIONS * 2 && peer_quiet(&late[0].p), "mux: sessions beyond SESSIONS wait");
+	check(ok && fake.out_count == SESSIONS * 2 && peer_quiet(&late[0].p),
+		"mux: sessions beyond SESSIONS wait");
 	session_finish(&s[1], 0);
 	check(session_ended(&s[1], 0), "mux: one of them ends");
 	while (fake.out && fake.out->bytes[0] != SSH_CHANNEL_OPEN)
 		fake_take();
 	const struct fake_message *m = fake_take();
-	check(m && m->bytes[0] == SSH_CHANNEL_OPEN && buf_u32_at(m->bytes + 12) == 1 && !fake.out, "mux: its place goes to the first in line, at once");
+	check(m && m->bytes[0] == SSH_CHANNEL_OPEN && buf_u32_at(m->bytes + 12) == 1 && !fake.out,
+		"mux: its place goes to the first in line, at once");
 	late[0].id = 1;
 	session_confirm(&late[0], 1000, 1000);
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", 0, "exec", 1, "first"), "mux: ... who gets what it asked for");
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", 0, "exec", 1, "first"),
+		"mux: ... who gets what it asked for");
 	world_sleep(SESSION_WAIT_MS - 1);
 	check(peer_quiet(&late[1].p), "mux: the second waits");
 	world_sleep(2);
 	peer_drain(&late[1].p);
-	check(late[1].p.got > 12 && buf_u32_at(late[1].p.in + 4) == MUX_S_FAILURE && late[1].p.eof, "mux: a wait too long ends with FAILURE");
+	check(late[1].p.got > 12 && buf_u32_at(late[1].p.in + 4) == MUX_S_FAILURE && late[1].p.eof,
+		"mux: a wait too long ends with FAILURE");
 	for (int i = 0; i < SESSIONS; i++)
 		session_close(&s[i]);
 	session_close(&late[0]);
@@ -459,7 +497,8 @@ static void unit_mux_memory_patience(void)
 	check(peer_quiet(&s[2].p), "mux: who waits for memory is not punished as a slow writer");
 	world_sleep(SESSION_WAIT_MS - REQUEST_MS + 1);
 	peer_drain(&s[0].p);
-	check(s[0].p.got >= 12 && buf_u32_at(s[0].p.in + 4) == MUX_S_FAILURE, "mux: no session in time is a FAILURE");
+	check(s[0].p.got >= 12 && buf_u32_at(s[0].p.in + 4) == MUX_S_FAILURE,
+		"mux: no session in time is a FAILURE");
 	for (int i = 0; i < 3; i++)
 		session_close(&s[i]);
 	fake.room = SIZE_MAX;
@@ -479,7 +518,8 @@ static void unit_mux_second_session(void)
 	int before = world_count_fds();
 	session_request(&s, 0, "again", fds);	/* not s: its connection */
 	world_run();
-	check(peer_expect(&s.p, MUX_S_FAILURE, "us", 9, "Multiple sessions not supported") && peer_quiet(&s.p),
+	check(peer_expect(&s.p, MUX_S_FAILURE, "us", 9, "Multiple sessions not supported") &&
+		peer_quiet(&s.p),
 	      "mux: a second session on a connection is refused, the first goes on");
 	check(world_count_fds() == before - 3, "mux: its descriptors are closed");
 	session_close(&(struct session){ .p.fd = -1, .in = t.in, .out = t.out, .err = t.err });
@@ -491,13 +531,15 @@ static void unit_mux_second_session(void)
 	}
 	world_run();
 	peer_drain(&s.p);
-	check(s.p.got >= 12 && buf_u32_at(s.p.in + 4) == MUX_S_FAILURE && !s.p.eof && g.mx.slot[0].channel >= 0,
+	check(s.p.got >= 12 && buf_u32_at(s.p.in + 4) == MUX_S_FAILURE && !s.p.eof &&
+		g.mx.slot[0].channel >= 0,
 	      "mux: a second session too long to read leaves the first alone");
 	s.p.got = 0;
 	session_close(&(struct session){ .p.fd = -1, .in = t.in, .out = t.out, .err = t.err });
 	peer_put(&s.p, MUX_C_ALIVE_CHECK, "u", 8);
 	world_run();
-	check(peer_expect(&s.p, MUX_S_ALIVE, "uu", 8, (uint32_t)getpid()), "mux: ALIVE_CHECK while a session runs");
+	check(peer_expect(&s.p, MUX_S_ALIVE, "uu", 8, (uint32_t)getpid()),
+		"mux: ALIVE_CHECK while a session runs");
 	session_finish(&s, 7);
 	check(session_ended(&s, 7), "mux: the session ends as ever");
 	session_close(&s);
@@ -522,7 +564,8 @@ static void mux_no_descriptors(int n)
 	for (int i = 0; i < 3; i++)
 		close(fds[i]);
 	world_run();
-	check(peer_expect(&s.p, MUX_S_FAILURE, "us", 9, "did not receive file descriptors") && peer_gone(&s.p) && fake.out_count == 0,
+	check(peer_expect(&s.p, MUX_S_FAILURE, "us", 9, "did not receive file descriptors") &&
+		peer_gone(&s.p) && fake.out_count == 0,
 	      "mux: bytes after %d descriptors", n);
 	session_close(&s);
 	check_clean("mux: missing descriptors");
@@ -544,7 +587,8 @@ static void unit_mux_descriptors_at_once(void)
 	peer_put(&s.p, MUX_C_NEW_SESSION, "usuuuuuss", 9, "", 0, 0, 0, 0, 0, "", "cmd");
 	world_run();
 	struct iovec iov = { "", 1 };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+		.msg_controllen = sizeof control };
 	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
@@ -554,7 +598,8 @@ static void unit_mux_descriptors_at_once(void)
 	for (int i = 0; i < 3; i++)
 		close(fds[i]);
 	world_run();
-	check(sent && peer_expect(&s.p, MUX_S_FAILURE, "us", 9, "did not receive file descriptors") && peer_gone(&s.p),
+	check(sent && peer_expect(&s.p, MUX_S_FAILURE, "us", 9,
+		"did not receive file descriptors") && peer_gone(&s.p),
 	      "mux: three descriptors in one message");
 	session_close(&s);
 	check_clean("mux: descriptors at once");
@@ -600,10 +645,12 @@ static void unit_mux_slow(void)
 	check(patient && peer_gone(&p), "mux: a frame that does not go on is dropped");
 	peer_close(&p);
 	peer_hello(&p);
-	peer_put(&p, MUX_C_NEW_SESSION, "usuuuuuss", 9, "", 0, 0, 0, 0, 0, "", "a command longer than a small body has place for, so it takes memory");
+	peer_put(&p, MUX_C_NEW_SESSION, "usuuuuuss", 9, "", 0, 0, 0, 0, 0, "",
+		"a command longer than a small body has place for, so it takes memory");
 	peer_pass(&p, STDIN_FILENO);
 	world_run();
-	check(world_requests() == 1 && peer_served(), "mux: descriptors are awaited without stopping others");
+	check(world_requests() == 1 && peer_served(),
+		"mux: descriptors are awaited without stopping others");
 	world_sleep(REQUEST_MS);
 	check(peer_gone(&p) && world_requests() == 0, "mux: descriptors that do not come: dropped");
 	peer_close(&p);
@@ -611,15 +658,20 @@ static void unit_mux_slow(void)
 }
 
 enum mux_death {
-	DIES_CONNECTED, DIES_GREETED, DIES_IN_HEADER, DIES_IN_BODY, DIES_IN_SKIP, DIES_WITHOUT_FDS, DIES_BETWEEN_FDS,
-	DIES_WAITING_MEMORY, DIES_QUEUED, DIES_OPENING, DIES_CONFIRMED, DIES_REFUSED, DIES_OPEN, DIES_AFTER_STATUS,
+	DIES_CONNECTED, DIES_GREETED, DIES_IN_HEADER, DIES_IN_BODY, DIES_IN_SKIP, DIES_WITHOUT_FDS,
+	DIES_BETWEEN_FDS,
+	DIES_WAITING_MEMORY, DIES_QUEUED, DIES_OPENING, DIES_CONFIRMED, DIES_REFUSED, DIES_OPEN,
+	DIES_AFTER_STATUS,
 	DIES_AFTER_EOF, DIES_AFTER_CLOSE, DIES_STALLED, MUX_DEATHS
 };
 
 static const char *const mux_deaths[MUX_DEATHS] = {
-	"connected", "after HELLO", "mid-header", "mid-body", "in a skipped body", "before its descriptors", "between descriptors",
-	"waiting for memory", "queued", "opening", "as the server confirms", "as the server refuses", "open",
-	"after exit-status", "after the server's EOF", "after the server's CLOSE", "with output waiting",
+	"connected", "after HELLO", "mid-header", "mid-body", "in a skipped body",
+	"before its descriptors", "between descriptors",
+	"waiting for memory", "queued", "opening", "as the server confirms",
+	"as the server refuses", "open",
+	"after exit-status", "after the server's EOF", "after the server's CLOSE",
+	"with output waiting",
 };
 
 /* Brings a client to the point where it is to die; it has not been seen there
@@ -633,10 +685,13 @@ static void mux_live_until(struct session *s, enum mux_death when)
 		if (when == DIES_GREETED)
 			peer_put(&s->p, MUX_MSG_HELLO, "u", 4);
 	} else if (when <= DIES_BETWEEN_FDS) {
-		size_t n = mux_put(bytes, when == DIES_IN_SKIP ? MUX_C_ALIVE_CHECK : MUX_C_NEW_SESSION, "usuuuuuss", 9,
-				   "", 0, 0, 0, 0, 0, "xterm", "a command that is longer than the place in the client's slot for sure");
+		size_t n = mux_put(bytes, when == DIES_IN_SKIP ? MUX_C_ALIVE_CHECK :
+			MUX_C_NEW_SESSION, "usuuuuuss", 9,
+				   "", 0, 0, 0, 0, 0, "xterm",
+					"a command that is longer than the place in the client's slot for sure");
 		peer_hello(&s->p);
-		peer_bytes(&s->p, bytes, when == DIES_IN_HEADER ? 7 : when < DIES_WITHOUT_FDS ? n - 5 : n);
+		peer_bytes(&s->p, bytes, when == DIES_IN_HEADER ? 7 : when < DIES_WITHOUT_FDS ?
+			n - 5 : n);
 		if (when == DIES_BETWEEN_FDS) {
 			peer_pass(&s->p, STDIN_FILENO);
 			peer_pass(&s->p, STDIN_FILENO);
@@ -648,13 +703,15 @@ static void mux_live_until(struct session *s, enum mux_death when)
 			while (req_alloc(64) >= 0)
 				;
 		peer_hello(&s->p);
-		peer_put(&s->p, MUX_C_NEW_SESSION, "usuuuuusS", 9, "", 0, 0, 0, 0, 0, "xterm", bytes, (size_t)1000);
+		peer_put(&s->p, MUX_C_NEW_SESSION, "usuuuuusS", 9, "", 0, 0, 0, 0, 0, "xterm",
+			bytes, (size_t)1000);
 		for (int i = 0; i < 3; i++)
 			peer_pass(&s->p, STDIN_FILENO);
 	} else if (when <= DIES_REFUSED) {
 		session_ask(s, "run");
 		if (when == DIES_CONFIRMED)
-			fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", (uint32_t)s->id, s->remote, 100, 100);
+			fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", (uint32_t)s->id, s->remote,
+				100, 100);
 		else if (when == DIES_REFUSED)
 			fake_put(SSH_CHANNEL_OPEN_FAILURE, "uuss", (uint32_t)s->id, 2, "no", "");
 		return;
@@ -702,14 +759,17 @@ static void mux_dies(enum mux_death when, bool turn_before)
 		world_run();
 		while (fake.out && fake.out->bytes[0] != SSH_CHANNEL_EOF)
 			fake_take();
-		told = fake_expect(SSH_CHANNEL_EOF, "u", 100) && fake_expect(SSH_CHANNEL_CLOSE, "u", 100);
+		told = fake_expect(SSH_CHANNEL_EOF, "u", 100) &&
+			fake_expect(SSH_CHANNEL_CLOSE, "u", 100);
 		fake_put(SSH_CHANNEL_CLOSE, "u", 0);
 	}
 	fake.room = SIZE_MAX;
 	world_run();
 	bool idle = world_idle(), served = peer_served();
-	check(told, "mux: a client dies %s%s: the server is told at once", mux_deaths[when], turn_before ? " (seen before)" : "");
-	check(idle && served, "mux: a client dies %s%s: all given back", mux_deaths[when], turn_before ? " (seen before)" : "");
+	check(told, "mux: a client dies %s%s: the server is told at once", mux_deaths[when],
+		turn_before ? " (seen before)" : "");
+	check(idle && served, "mux: a client dies %s%s: all given back", mux_deaths[when],
+		turn_before ? " (seen before)" : "");
 	if (!world_end())
 		check(false, "mux: a client dies %s: descriptors", mux_deaths[when]);
 }
@@ -734,10 +794,12 @@ static void unit_mux_crowd(void)
 	bool first = true;
 	for (int i = 0; i < CLIENTS; i++)
 		first = peer_expect(&p[i], MASTER_HELLO) && first;
-	check(first && peer_quiet(&p[CLIENTS]) && peer_quiet(&p[CLIENTS + 1]), "mux: clients beyond CLIENTS wait in the kernel");
+	check(first && peer_quiet(&p[CLIENTS]) && peer_quiet(&p[CLIENTS + 1]),
+		"mux: clients beyond CLIENTS wait in the kernel");
 	peer_close(&p[2]);
 	world_run();
-	check(peer_expect(&p[CLIENTS], MASTER_HELLO) && peer_quiet(&p[CLIENTS + 1]), "mux: a place that comes free is taken at once");
+	check(peer_expect(&p[CLIENTS], MASTER_HELLO) && peer_quiet(&p[CLIENTS + 1]),
+		"mux: a place that comes free is taken at once");
 	for (int i = 0; i < CLIENTS + 2; i++)
 		peer_close(&p[i]);
 	check_clean("mux: a crowd");
@@ -755,7 +817,8 @@ static void mux_master_ends(enum mux_end how)
 	struct session open, opening;
 	struct peer idle, slow, boss;
 	world_begin();
-	bool ok = session_open(&open, 1000, 1000) && session_ask(&opening, "later") && peer_hello(&idle) && peer_hello(&slow);
+	bool ok = session_open(&open, 1000, 1000) && session_ask(&opening, "later") &&
+		peer_hello(&idle) && peer_hello(&slow);
 	peer_bytes(&slow, "\0\0", 2);
 	world_run();
 	ok = peer_hello(&boss) && ok;
@@ -769,9 +832,12 @@ static void mux_master_ends(enum mux_end how)
 	check(ok && !goes_on, "mux: by %s the master ends at once, with no wait", names[how]);
 	if (how == ENDS_BY_TERMINATE)
 		check(peer_expect(&boss, MUX_S_OK, "u", 6), "mux: TERMINATE is answered");
-	check(g.rn.exit_code == (how == ENDS_BY_LOSS ? 255 : 0), "mux: %s: exit status %d", names[how], g.rn.exit_code);
-	check(peer_gone(&open.p) && peer_gone(&idle) && peer_gone(&slow), "mux: %s: clients see the end", names[how]);
-	check(access(world.path, F_OK) != 0 && fake.stops == 1, "mux: %s: socket gone, transport stopped", names[how]);
+	check(g.rn.exit_code == (how == ENDS_BY_LOSS ? 255 : 0), "mux: %s: exit status %d",
+		names[how], g.rn.exit_code);
+	check(peer_gone(&open.p) && peer_gone(&idle) && peer_gone(&slow),
+		"mux: %s: clients see the end", names[how]);
+	check(access(world.path, F_OK) != 0 && fake.stops == 1,
+		"mux: %s: socket gone, transport stopped", names[how]);
 	session_close(&open);
 	session_close(&opening);
 	peer_close(&idle);
@@ -791,8 +857,10 @@ static void unit_mux_lost_as_confirmed(void)
 	fake_put(SSH_CHANNEL_DATA, "uS", 77, "x", (size_t)1);
 	bool goes_on = world_run();
 	peer_drain(&s.p);
-	check(!goes_on && s.p.eof, "mux: confirmed and lost in one turn: the client is let go at once");
-	check(strstr(world.log, "protocol error"), "mux: ... and the log says why: %.80s", world.log);
+	check(!goes_on && s.p.eof,
+		"mux: confirmed and lost in one turn: the client is let go at once");
+	check(strstr(world.log, "protocol error"), "mux: ... and the log says why: %.80s",
+		world.log);
 	session_close(&s);
 	world_end();
 }
@@ -840,7 +908,8 @@ static bool mux_chaos(uint32_t seed)
 		world_run();
 		ssize_t r = read(s[i].out, got, sizeof got - 1);
 		ok = r == (ssize_t)strlen(text) && memcmp(got, text, (size_t)r) == 0 && ok;
-		for (const struct fake_message *m; n < strlen(text) * (size_t)(i + 1) && (m = fake_take());)
+		for (const struct fake_message *m; n < strlen(text) * (size_t)(i + 1) &&
+			(m = fake_take());)
 			n += m->bytes[0] == SSH_CHANNEL_DATA ? m->len - SSH_DATA_HEADER : 0;
 	}
 	ok = n == 3 * strlen(text) && ok;
@@ -860,7 +929,9 @@ static void unit_mux_interrupted(void)
 	int bad = 0;
 	for (uint32_t seed = 1; seed <= 60; seed++)
 		bad += !mux_chaos(seed * 2654435761u);
-	check(bad == 0, "mux: sessions with short and interrupted I/O everywhere (%d of 60 went wrong)", bad);
+	check(bad == 0,
+		"mux: sessions with short and interrupted I/O everywhere (%d of 60 went wrong)",
+		bad);
 }
 
 static void unit_mux(void)

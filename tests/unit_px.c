@@ -30,7 +30,8 @@ static bool px_hears(struct peer *p, int type, const char *format, ...)
 	va_end(ap);
 	peer_drain(p);
 	if (p->got < n || memcmp(p->in, bytes, n) != 0) {
-		printf("# message %d of %zu bytes expected, %zu came, type %d\n", type, n, p->got, p->got > 5 ? p->in[5] : -1);
+		printf("# message %d of %zu bytes expected, %zu came, type %d\n", type, n, p->got,
+			p->got > 5 ? p->in[5] : -1);
 		return false;
 	}
 	memmove(p->in, p->in + n, p->got -= n);
@@ -63,14 +64,18 @@ static void unit_px_good(void)
 	struct peer p;
 	world_begin();
 	check(px_session(&p), "px: a session, by the master's number");
-	px_say(&p, SSH_CHANNEL_REQUEST, "usbsuuuuS", 0, "pty-req", 1, "xterm", 80, 24, 0, 0, "\6\0\0\0\3", (size_t)6);
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usbsuuuuS", 55, "pty-req", 1, "xterm", 80, 24, 0, 0, "\6\0\0\0\3", (size_t)6), "px: pty-req goes through");
+	px_say(&p, SSH_CHANNEL_REQUEST, "usbsuuuuS", 0, "pty-req", 1, "xterm", 80, 24, 0, 0,
+		"\6\0\0\0\3", (size_t)6);
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbsuuuuS", 55, "pty-req", 1, "xterm", 80, 24, 0, 0,
+		"\6\0\0\0\3", (size_t)6), "px: pty-req goes through");
 	px_say(&p, SSH_CHANNEL_REQUEST, "usbss", 0, "env", 0, "A", "b");
 	check(fake_expect(SSH_CHANNEL_REQUEST, "usbss", 55, "env", 0, "A", "b"), "px: env");
 	px_say(&p, SSH_CHANNEL_REQUEST, "usbs", 0, "exec", 1, "run");
 	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", 55, "exec", 1, "run"), "px: exec");
-	px_say(&p, SSH_CHANNEL_REQUEST, "usbur", 0, "unheard-of@example", 0, 9, "and\0more", (size_t)8);
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usbur", 55, "unheard-of@example", 0, 9, "and\0more", (size_t)8), "px: what nobody knows goes through whole");
+	px_say(&p, SSH_CHANNEL_REQUEST, "usbur", 0, "unheard-of@example", 0, 9, "and\0more",
+		(size_t)8);
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbur", 55, "unheard-of@example", 0, 9, "and\0more",
+		(size_t)8), "px: what nobody knows goes through whole");
 	px_say(&p, SSH_CHANNEL_DATA, "us", 0, "input");
 	check(fake_expect(SSH_CHANNEL_DATA, "us", 55, "input"), "px: data");
 	px_say(&p, SSH_CHANNEL_CLOSE, "u", 0);
@@ -78,7 +83,8 @@ static void unit_px_good(void)
 	fake_put(SSH_CHANNEL_SUCCESS, "u", 0);
 	fake_put(SSH_CHANNEL_CLOSE, "u", 0);
 	world_run();
-	check(px_hears(&p, SSH_CHANNEL_SUCCESS, "u", 3) && px_hears(&p, SSH_CHANNEL_CLOSE, "u", 3), "px: its answers carry its own number");
+	check(px_hears(&p, SSH_CHANNEL_SUCCESS, "u", 3) && px_hears(&p, SSH_CHANNEL_CLOSE, "u", 3),
+		"px: its answers carry its own number");
 	peer_close(&p);
 	check_clean("px: a good client");
 }
@@ -92,23 +98,40 @@ static void unit_px_bad(void)
 #define TO "\0\0\0\0"
 	static const struct { const char *name; int type; const char *bytes; size_t len; } bad[] = {
 		{ "session open with something behind it", 90, B(SESSION "x") },
-		{ "a session open of no packets", 90, B("\0\0\0\7session\0\0\0\1\0\0\0\144\0\0\0\0") },
-		{ "an open whose type has a NUL", 90, B("\0\0\0\7sess\0on\0\0\0\1\0\0\0\144\0\0\0\144") },
-		{ "direct-tcpip cut short", 90, B("\0\0\0\14direct-tcpip\0\0\0\1\0\0\0\144\0\0\0\144\0\0\0\1h\0\0\0\26") },
-		{ "direct-tcpip to a host with a NUL", 90, B("\0\0\0\14direct-tcpip\0\0\0\1\0\0\0\144\0\0\0\144\0\0\0\2h\0\0\0\0\26\0\0\0\1h\0\0\0\1") },
-		{ "direct-streamlocal without its last word", 90, B("\0\0\0\36direct-streamlocal@openssh.com\0\0\0\1\0\0\0\144\0\0\0\144\0\0\0\2/p\0\0\0\0") },
-		{ "tun with something behind it", 90, B("\0\0\0\17tun@openssh.com\0\0\0\1\0\0\0\144\0\0\0\144\0\0\0\1\0\0\0\1\0") },
-		{ "exec with something behind it", 98, B(TO "\0\0\0\4exec\1\0\0\0\1x\0") }, { "exec without a command", 98, B(TO "\0\0\0\4exec\1") },
-		{ "exec of a command with a NUL", 98, B(TO "\0\0\0\4exec\1\0\0\0\2x\0") }, { "shell with something behind it", 98, B(TO "\0\0\0\5shell\1x") },
-		{ "a request whose name has a NUL", 98, B(TO "\0\0\0\4e\0ec\1") }, { "a request without want_reply", 98, B(TO "\0\0\0\5shell") },
-		{ "env with one string", 98, B(TO "\0\0\0\3env\0\0\0\0\1A") }, { "subsystem without its name", 98, B(TO "\0\0\0\11subsystem\1") },
-		{ "pty-req cut short", 98, B(TO "\0\0\0\7pty-req\1\0\0\0\1x\0\0\0\120\0\0\0\30\0\0\0\0\0\0\0") },
-		{ "pty-req with half a mode", 98, B(TO "\0\0\0\7pty-req\1\0\0\0\1x\0\0\0\120\0\0\0\30\0\0\0\0\0\0\0\0\0\0\0\2\6\0") },
-		{ "window-change cut short", 98, B(TO "\0\0\0\15window-change\0\0\0\0\120\0\0\0\30\0\0\0\0") },
-		{ "x11-req without its screen", 98, B(TO "\0\0\0\7x11-req\1\0\0\0\0\1a\0\0\0\1b") }, { "signal without a name", 98, B(TO "\0\0\0\6signal\0") },
-		{ "break without a length", 98, B(TO "\0\0\0\5break\0") }, { "eow with something behind it", 98, B(TO "\0\0\0\17eow@openssh.com\0x") },
-		{ "EOF with something behind it", 96, B(TO "x") }, { "CLOSE with something behind it", 97, B(TO "x") },
-		{ "CLOSE cut short", 97, B("\0\0\0") }, { "an answer that nobody awaits", 99, B(TO) },
+		{ "a session open of no packets", 90,
+		B("\0\0\0\7session\0\0\0\1\0\0\0\144\0\0\0\0") },
+		{ "an open whose type has a NUL", 90,
+		B("\0\0\0\7sess\0on\0\0\0\1\0\0\0\144\0\0\0\144") },
+		{ "direct-tcpip cut short", 90,
+		B("\0\0\0\14direct-tcpip\0\0\0\1\0\0\0\144\0\0\0\144\0\0\0\1h\0\0\0\26") },
+		{ "direct-tcpip to a host with a NUL", 90,
+		B("\0\0\0\14direct-tcpip\0\0\0\1\0\0\0\144\0\0\0\144\0\0\0\2h\0\0\0\0\26\0\0\0\1h\0\0\0\1") },
+		{ "direct-streamlocal without its last word", 90,
+		B("\0\0\0\36direct-streamlocal@openssh.com\0\0\0\1\0\0\0\144\0\0\0\144\0\0\0\2/p\0\0\0\0") },
+		{ "tun with something behind it", 90,
+		B("\0\0\0\17tun@openssh.com\0\0\0\1\0\0\0\144\0\0\0\144\0\0\0\1\0\0\0\1\0") },
+		{ "exec with something behind it", 98, B(TO "\0\0\0\4exec\1\0\0\0\1x\0") },
+		{ "exec without a command", 98, B(TO "\0\0\0\4exec\1") },
+		{ "exec of a command with a NUL", 98, B(TO "\0\0\0\4exec\1\0\0\0\2x\0") },
+		{ "shell with something behind it", 98, B(TO "\0\0\0\5shell\1x") },
+		{ "a request whose name has a NUL", 98, B(TO "\0\0\0\4e\0ec\1") },
+		{ "a request without want_reply", 98, B(TO "\0\0\0\5shell") },
+		{ "env with one string", 98, B(TO "\0\0\0\3env\0\0\0\0\1A") },
+		{ "subsystem without its name", 98, B(TO "\0\0\0\11subsystem\1") },
+		{ "pty-req cut short", 98,
+		B(TO "\0\0\0\7pty-req\1\0\0\0\1x\0\0\0\120\0\0\0\30\0\0\0\0\0\0\0") },
+		{ "pty-req with half a mode", 98,
+		B(TO "\0\0\0\7pty-req\1\0\0\0\1x\0\0\0\120\0\0\0\30\0\0\0\0\0\0\0\0\0\0\0\2\6\0") },
+		{ "window-change cut short", 98,
+		B(TO "\0\0\0\15window-change\0\0\0\0\120\0\0\0\30\0\0\0\0") },
+		{ "x11-req without its screen", 98, B(TO "\0\0\0\7x11-req\1\0\0\0\0\1a\0\0\0\1b") },
+		{ "signal without a name", 98, B(TO "\0\0\0\6signal\0") },
+		{ "break without a length", 98, B(TO "\0\0\0\5break\0") },
+		{ "eow with something behind it", 98, B(TO "\0\0\0\17eow@openssh.com\0x") },
+		{ "EOF with something behind it", 96, B(TO "x") },
+		{ "CLOSE with something behind it", 97, B(TO "x") },
+		{ "CLOSE cut short", 97, B("\0\0\0") },
+		{ "an answer that nobody awaits", 99, B(TO) },
 	};
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
 		struct peer p;
@@ -116,9 +139,12 @@ static void unit_px_bad(void)
 		world_begin();
 		bool ok = px_session(&p) && session_open(&s, 100, 100);
 		px_say(&p, bad[i].type, "r", bad[i].bytes, bad[i].len);
-		const struct fake_message *m = fake_take();	/* the end of the dropped client's channel, no more */
-		bool silent = m && m->bytes[0] == SSH_CHANNEL_EOF && fake_expect(SSH_CHANNEL_CLOSE, "u", 55) && !fake_take();
-		check(ok && silent && peer_gone(&p) && peer_quiet(&s.p), "px: %s ends its client alone", bad[i].name);
+		/* the end of the dropped client's channel, no more */
+		const struct fake_message *m = fake_take();
+		bool silent = m && m->bytes[0] == SSH_CHANNEL_EOF &&
+			fake_expect(SSH_CHANNEL_CLOSE, "u", 55) && !fake_take();
+		check(ok && silent && peer_gone(&p) && peer_quiet(&s.p),
+			"px: %s ends its client alone", bad[i].name);
 		peer_close(&p);
 		session_close(&s);
 		world_run();
@@ -129,7 +155,8 @@ static void unit_px_bad(void)
 	world_begin();
 	px_session(&p);
 	for (int i = 0; i < 2; i++)
-		px_say(&p, SSH_CHANNEL_REQUEST, "usbsuuuus", 0, "pty-req", 1, "x", 80, 24, 0, 0, "");
+		px_say(&p, SSH_CHANNEL_REQUEST, "usbsuuuus", 0, "pty-req", 1, "x", 80, 24, 0, 0,
+			"");
 	check(peer_gone(&p), "px: so does a second terminal");
 	peer_close(&p);
 	check_clean("px: a second terminal");
@@ -137,7 +164,8 @@ static void unit_px_bad(void)
 	memset(text, 'c', sizeof text);
 	for (int dropbear = 0; dropbear < 2; dropbear++) {
 		world_begin();
-		fake.info.peer_version = dropbear ? "SSH-2.0-dropbear_2022.83" : "SSH-2.0-OpenSSH_9.2p1";
+		fake.info.peer_version = dropbear ? "SSH-2.0-dropbear_2022.83" :
+			"SSH-2.0-OpenSSH_9.2p1";
 		px_session(&p);
 		px_say(&p, SSH_CHANNEL_REQUEST, "usbS", 0, "exec", 1, text, (size_t)1500);
 		const struct fake_message *m = fake_take();
@@ -169,13 +197,15 @@ static void unit_px_stillborn(bool told, bool again)
 	fake_put(SSH_CHANNEL_CLOSE, "u", 0);
 	world_run();
 	if (again) {
-		check(px_hears(&p, SSH_CHANNEL_EOF, "u", 3) && px_hears(&p, SSH_CHANNEL_CLOSE, "u", 3) && !fake_take(),
+		check(px_hears(&p, SSH_CHANNEL_EOF, "u", 3) &&
+			px_hears(&p, SSH_CHANNEL_CLOSE, "u", 3) && !fake_take(),
 		      "px: closed when it had its command: that is told, nothing is opened");
 		peer_close(&p);
 		check_clean("px: closed after the command");
 		return;
 	}
-	check(fake_expect(SSH_CHANNEL_CLOSE, "u", 55) && fake_expect(SSH_CHANNEL_OPEN, "suuu", "session", 0, 500, 500) && !fake_take(),
+	check(fake_expect(SSH_CHANNEL_CLOSE, "u", 55) &&
+		fake_expect(SSH_CHANNEL_OPEN, "suuu", "session", 0, 500, 500) && !fake_take(),
 	      "px: closed before its command: it is opened again");
 	check(peer_quiet(&p), "px: which its client does not hear of");
 	if (told) {
@@ -185,17 +215,21 @@ static void unit_px_stillborn(bool told, bool again)
 	fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", 0, 56, 1200, 1000);
 	world_run();
 	if (told)
-		check(px_hears(&p, SSH_CHANNEL_WINDOW_ADJUST, "uu", 3, 200), "px: a larger window is told");
+		check(px_hears(&p, SSH_CHANNEL_WINDOW_ADJUST, "uu", 3, 200),
+			"px: a larger window is told");
 	else {
-		check(px_hears(&p, SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", 3, 0, 1200, 1000), "px: the second confirmation is told");
+		check(px_hears(&p, SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", 3, 0, 1200, 1000),
+			"px: the second confirmation is told");
 		px_say(&p, SSH_CHANNEL_REQUEST, "usbs", 0, "exec", 1, "run");
 	}
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", 56, "exec", 1, "run") && !fake_take(), "px: the command goes to the new one");
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", 56, "exec", 1, "run") && !fake_take(),
+		"px: the command goes to the new one");
 	fake_put(SSH_CHANNEL_SUCCESS, "u", 0);
 	fake_put(SSH_CHANNEL_DATA, "us", 0, "out");
 	fake_put(SSH_CHANNEL_CLOSE, "u", 0);
 	world_run();
-	check(px_hears(&p, SSH_CHANNEL_SUCCESS, "u", 3) && px_hears(&p, SSH_CHANNEL_DATA, "us", 3, "out") && px_hears(&p, SSH_CHANNEL_CLOSE, "u", 3),
+	check(px_hears(&p, SSH_CHANNEL_SUCCESS, "u", 3) && px_hears(&p, SSH_CHANNEL_DATA, "us", 3,
+		"out") && px_hears(&p, SSH_CHANNEL_CLOSE, "u", 3),
 	      "px: and its client has what it asked for");
 	peer_close(&p);
 	check_clean("px: opened again");
@@ -226,7 +260,8 @@ static void unit_px_given_up(bool refused)
 	if (refused)
 		check(peer_gone(&p) && opens == 1, "px: refused the second time: its client ends");
 	else
-		check(opens == REOPENS && px_hears(&p, SSH_CHANNEL_CLOSE, "u", 3), "px: after %d times the close is told", opens);
+		check(opens == REOPENS && px_hears(&p, SSH_CHANNEL_CLOSE, "u", 3),
+			"px: after %d times the close is told", opens);
 	peer_close(&p);
 	check_clean("px: given up");
 }

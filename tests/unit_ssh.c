@@ -21,7 +21,8 @@ static bool ssh_send_bytes(const uint8_t *bytes, size_t len, enum ssh_outcome ex
 	if (lost) {
 		world_run();
 		peer_drain(&s.p);
-		ok = ok && g.rn.exit_code == 255 && strstr(world.log, "protocol error by the server") != NULL;
+		ok = ok && g.rn.exit_code == 255 &&
+			strstr(world.log, "protocol error by the server") != NULL;
 	}
 	session_close(&s);
 	world_run();
@@ -58,7 +59,8 @@ static const struct ssh_good {
 	{ 80, "GLOBAL_REQUEST", B("\120\0\0\0\4name\1"), 10, { 1 }, SSH_GOES_ON },
 	{ 81, "REQUEST_SUCCESS", B("\121"), 1, { 0 }, SSH_LOST },
 	{ 82, "REQUEST_FAILURE", B("\122"), 1, { 0 }, SSH_LOST },
-	{ 90, "CHANNEL_OPEN", B("\132\0\0\0\3x11\0\0\0\7\0\0\1\0\0\0\1\0"), 12, { 1 }, SSH_GOES_ON },
+	{ 90, "CHANNEL_OPEN", B("\132\0\0\0\3x11\0\0\0\7\0\0\1\0\0\0\1\0"), 12, { 1 },
+	SSH_GOES_ON },
 	{ 91, "OPEN_CONFIRMATION", B("\133\0\0\0\0\0\0\0\7\0\0\1\0\0\0\1\0"), 17, { 0 }, SSH_LOST },
 	{ 92, "OPEN_FAILURE", B("\134\0\0\0\0\0\0\0\1\0\0\0\2no\0\0\0\0"), 15, { 9 }, SSH_LOST },
 	{ 93, "WINDOW_ADJUST", B("\135\0\0\0\0\0\0\1\0"), 9, { 0 }, SSH_GOES_ON },
@@ -66,8 +68,11 @@ static const struct ssh_good {
 	{ 95, "EXTENDED_DATA", B("\137\0\0\0\0\0\0\0\1\0\0\0\3abc"), 16, { 9 }, SSH_GOES_ON },
 	{ 96, "EOF", B("\140\0\0\0\0"), 5, { 0 }, SSH_GOES_ON },
 	{ 97, "CLOSE", B("\141\0\0\0\0"), 5, { 0 }, SSH_GOES_ON },
-	{ 98, "REQUEST exit-status", B("\142\0\0\0\0\0\0\0\13exit-status\0\0\0\0\7"), 25, { 5 }, SSH_GOES_ON },
-	{ 98, "REQUEST exit-signal", B("\142\0\0\0\0\0\0\0\13exit-signal\0\0\0\0\4TERM\0\0\0\0\0\0\0\0\0"), 29, { 5, 21 }, SSH_GOES_ON },
+	{ 98, "REQUEST exit-status", B("\142\0\0\0\0\0\0\0\13exit-status\0\0\0\0\7"), 25, { 5 },
+	SSH_GOES_ON },
+	{ 98, "REQUEST exit-signal",
+	B("\142\0\0\0\0\0\0\0\13exit-signal\0\0\0\0\4TERM\0\0\0\0\0\0\0\0\0"), 29, { 5, 21 },
+	SSH_GOES_ON },
 	{ 98, "REQUEST eow", B("\142\0\0\0\0\0\0\0\17eow@openssh.com\0"), 25, { 5 }, SSH_GOES_ON },
 	{ 98, "REQUEST unknown", B("\142\0\0\0\0\0\0\0\7unknown\1"), 17, { 5 }, SSH_GOES_ON },
 	{ 99, "CHANNEL_SUCCESS", B("\143\0\0\0\0"), 5, { 0 }, SSH_LOST },
@@ -84,14 +89,16 @@ static void unit_ssh_short(void)
 			also(&all, ssh_send_bytes((const uint8_t *)t->bytes, len, SSH_LOST),
 			     "cut at %zu", len);
 		check(all, "ssh: %s short by any number of bytes loses the link, cleanly", t->name);
-		check(ssh_send_bytes((const uint8_t *)t->bytes, t->len, t->outcome), "ssh: %s whole, unasked: %s", t->name,
+		check(ssh_send_bytes((const uint8_t *)t->bytes, t->len, t->outcome),
+			"ssh: %s whole, unasked: %s", t->name,
 		      t->outcome == SSH_LOST ? "link lost" : "taken");
 	}
 }
 
 static void unit_ssh_lengths(void)
 {
-	static const uint32_t lengths[] = { 0, 1, 4096, 32768, 0x7fffffff, 0x80000000, 0xfffffff0, 0xffffffff };
+	static const uint32_t lengths[] = { 0, 1, 4096, 32768, 0x7fffffff, 0x80000000, 0xfffffff0,
+		0xffffffff };
 	uint8_t b[128];
 	for (size_t i = 0; i < sizeof ssh_good / sizeof ssh_good[0]; i++) {
 		const struct ssh_good *t = &ssh_good[i];
@@ -100,7 +107,8 @@ static void unit_ssh_lengths(void)
 			for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++) {
 				memcpy(b, t->bytes, t->len);
 				buf_set_u32(b + t->strings[k], lengths[l]);
-				also(&all, ssh_send_bytes(b, t->len, lengths[l] > 1 ? SSH_LOST : SSH_EITHER),
+				also(&all, ssh_send_bytes(b, t->len, lengths[l] > 1 ? SSH_LOST :
+					SSH_EITHER),
 				     "string %d, length %u", k, lengths[l]);
 			}
 		if (t->strings[0])
@@ -117,17 +125,21 @@ static bool ssh_may_be_late(int type)
 /* Channels that are not there, for every message that names one. */
 static void unit_ssh_channels(void)
 {
-	static const uint32_t ids[] = { 1, CHANNELS - 1, CHANNELS, CHANNELS + 1, 0x7fffffff, 0xffffffff };
+	static const uint32_t ids[] = { 1, CHANNELS - 1, CHANNELS, CHANNELS + 1, 0x7fffffff,
+		0xffffffff };
 	uint8_t b[128];
 	bool all = true;
 	for (size_t i = 0; i < sizeof ssh_good / sizeof ssh_good[0]; i++)
 		for (size_t k = 0; ssh_good[i].type > 90 && k < sizeof ids / sizeof ids[0]; k++) {
 			memcpy(b, ssh_good[i].bytes, ssh_good[i].len);
 			buf_set_u32(b + 1, ids[k]);
-			also(&all, ssh_send_bytes(b, ssh_good[i].len, ssh_may_be_late(ssh_good[i].type) ? SSH_GOES_ON : SSH_LOST),
+			also(&all,
+				ssh_send_bytes(b, ssh_good[i].len,
+				ssh_may_be_late(ssh_good[i].type) ? SSH_GOES_ON : SSH_LOST),
 			     "%s of channel %u", ssh_good[i].name, ids[k]);
 		}
-	check(all, "ssh: data, EOF and CLOSE for channels that do not exist lose the link, the rest is ignored");
+	check(all,
+		"ssh: data, EOF and CLOSE for channels that do not exist lose the link, the rest is ignored");
 	all = true;
 	for (int type = 80; type < 128; type++) {
 		bool known = false;
@@ -145,14 +157,22 @@ static void unit_ssh_channels(void)
 static void unit_ssh_windows(void)
 {
 	static uint8_t data[8192];
-	check(ssh_send(SSH_GOES_ON, SSH_CHANNEL_DATA, "uS", 0, data, (size_t)WINDOW_START), "ssh: data up to the window");
-	check(ssh_send(SSH_GOES_ON, SSH_CHANNEL_DATA, "uS", 0, data, (size_t)WINDOW_START + 9), "ssh: a few bytes more, which the pool can hold");
-	check(ssh_send(SSH_LOST, SSH_CHANNEL_DATA, "uS", 0, data, (size_t)2 * WINDOW_START), "ssh: data beyond the window loses the link");
-	check(ssh_send(SSH_LOST, SSH_CHANNEL_EXTENDED_DATA, "uuS", 0, 1, data, (size_t)2 * WINDOW_START), "ssh: extended data beyond the window too");
-	check(ssh_send(SSH_LOST, SSH_CHANNEL_EXTENDED_DATA, "uuS", 0, 77, data, (size_t)2 * WINDOW_START), "ssh: and of a kind unknown");
-	check(ssh_send(SSH_GOES_ON, SSH_CHANNEL_WINDOW_ADJUST, "uu", 0, 0xffffffff - 1000), "ssh: a window of 2^32-1");
-	check(ssh_send(SSH_LOST, SSH_CHANNEL_WINDOW_ADJUST, "uu", 0, 0xffffffff - 999), "ssh: a window beyond it loses the link");
-	check(ssh_send(SSH_GOES_ON, SSH_CHANNEL_WINDOW_ADJUST, "uu", 0, 0), "ssh: an adjustment by nothing");
+	check(ssh_send(SSH_GOES_ON, SSH_CHANNEL_DATA, "uS", 0, data, (size_t)WINDOW_START),
+		"ssh: data up to the window");
+	check(ssh_send(SSH_GOES_ON, SSH_CHANNEL_DATA, "uS", 0, data, (size_t)WINDOW_START + 9),
+		"ssh: a few bytes more, which the pool can hold");
+	check(ssh_send(SSH_LOST, SSH_CHANNEL_DATA, "uS", 0, data, (size_t)2 * WINDOW_START),
+		"ssh: data beyond the window loses the link");
+	check(ssh_send(SSH_LOST, SSH_CHANNEL_EXTENDED_DATA, "uuS", 0, 1, data,
+		(size_t)2 * WINDOW_START), "ssh: extended data beyond the window too");
+	check(ssh_send(SSH_LOST, SSH_CHANNEL_EXTENDED_DATA, "uuS", 0, 77, data,
+		(size_t)2 * WINDOW_START), "ssh: and of a kind unknown");
+	check(ssh_send(SSH_GOES_ON, SSH_CHANNEL_WINDOW_ADJUST, "uu", 0, 0xffffffff - 1000),
+		"ssh: a window of 2^32-1");
+	check(ssh_send(SSH_LOST, SSH_CHANNEL_WINDOW_ADJUST, "uu", 0, 0xffffffff - 999),
+		"ssh: a window beyond it loses the link");
+	check(ssh_send(SSH_GOES_ON, SSH_CHANNEL_WINDOW_ADJUST, "uu", 0, 0),
+		"ssh: an adjustment by nothing");
 	check(ssh_send(SSH_GOES_ON, SSH_CHANNEL_DATA, "us", 0, ""), "ssh: data without bytes");
 }
 
@@ -167,12 +187,14 @@ static void unit_ssh_remote_window(void)
 		;
 	(void)!write(s.in, data, sizeof data);
 	world_run();
-	check(fake_expect(SSH_CHANNEL_DATA, "uS", s.remote, data, (size_t)10) && fake_expect(SSH_CHANNEL_DATA, "uS", s.remote, data + 10, (size_t)10) &&
+	check(fake_expect(SSH_CHANNEL_DATA, "uS", s.remote, data, (size_t)10) &&
+		fake_expect(SSH_CHANNEL_DATA, "uS", s.remote, data + 10, (size_t)10) &&
 	      fake_expect(SSH_CHANNEL_DATA, "uS", s.remote, data + 20, (size_t)5) && !fake_take(),
 	      "ssh: input stops at the server's window, in packets of its size");
 	fake_put(SSH_CHANNEL_WINDOW_ADJUST, "uu", (uint32_t)s.id, 3);
 	world_run();
-	check(fake_expect(SSH_CHANNEL_DATA, "uS", s.remote, data + 25, (size_t)3) && !fake_take(), "ssh: an adjustment lets it go on");
+	check(fake_expect(SSH_CHANNEL_DATA, "uS", s.remote, data + 25, (size_t)3) && !fake_take(),
+		"ssh: an adjustment lets it go on");
 	fake.room = 0;
 	fake_put(SSH_CHANNEL_WINDOW_ADJUST, "uu", (uint32_t)s.id, 1000);
 	world_run();
@@ -186,12 +208,14 @@ static void unit_ssh_remote_window(void)
 	close(s.in);
 	s.in = -1;
 	world_run();
-	check(fake_expect(SSH_CHANNEL_EOF, "u", s.remote) && !fake_take(), "ssh: EOF of the input is told, nothing more");
+	check(fake_expect(SSH_CHANNEL_EOF, "u", s.remote) && !fake_take(),
+		"ssh: EOF of the input is told, nothing more");
 	session_finish(&s, 0);
 	check(session_ended(&s, 0), "ssh: and the session ends as ever");
 	session_close(&s);
 	check_clean("ssh: remote window");
-	check(ssh_send(SSH_LOST, SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", 0, 1, 1, 1), "ssh: a second confirmation loses the link");
+	check(ssh_send(SSH_LOST, SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", 0, 1, 1, 1),
+		"ssh: a second confirmation loses the link");
 }
 
 /* Two ways to a confirmation that cannot be: packets of no bytes. */
@@ -216,7 +240,8 @@ static void unit_ssh_open_refused(void)
 	session_ask(&s, "run");
 	fake_put(SSH_CHANNEL_OPEN_FAILURE, "uuss", 0, 2, "no more sessions", "en");
 	world_run();
-	check(peer_expect(&s.p, MUX_S_FAILURE, "us", 9, "Session open refused by peer") && peer_gone(&s.p), "ssh: open refused is a FAILURE, then the end");
+	check(peer_expect(&s.p, MUX_S_FAILURE, "us", 9, "Session open refused by peer") &&
+		peer_gone(&s.p), "ssh: open refused is a FAILURE, then the end");
 	session_close(&s);
 	check_clean("ssh: open refused");
 }
@@ -229,7 +254,8 @@ static void unit_ssh_stillborn(void)
 	world_begin();
 	session_ask(&s, "run");
 	for (int round = 0; round < REOPENS; round++) {
-		fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", (uint32_t)s.id, s.remote, 1000, 1000);
+		fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", (uint32_t)s.id, s.remote, 1000,
+			1000);
 		fake_put(SSH_CHANNEL_EOF, "u", (uint32_t)s.id);
 		fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
 		world_run();
@@ -241,10 +267,14 @@ static void unit_ssh_stillborn(void)
 			others += m->bytes[0] == SSH_CHANNEL_REQUEST;
 		}
 	}
-	check(opens == 1 + REOPENS && closes == REOPENS && others == 0, "ssh: a session that is closed at once is opened again (%d, %d, %d)", opens, closes, others);
+	check(opens == 1 + REOPENS && closes == REOPENS && others == 0,
+		"ssh: a session that is closed at once is opened again (%d, %d, %d)", opens, closes,
+		others);
 	session_confirm(&s, 1000, 1000);
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", s.remote, "exec", 1, "run"), "ssh: and its command runs once");
-	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id), "ssh: which its client is told once");
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", s.remote, "exec", 1, "run"),
+		"ssh: and its command runs once");
+	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id),
+		"ssh: which its client is told once");
 	session_finish(&s, 0);
 	session_close(&s);
 	check_clean("ssh: closed at once");
@@ -261,12 +291,14 @@ static void unit_ssh_stillborn_asked(bool lost)
 	check(write(s.in, "input", 5) == 5, "ssh: input for a dropbear");
 	fake_take();
 	session_confirm(&s, 1000, 1000);
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", s.remote, "exec", 1, "run") && !fake_take(), "ssh: a dropbear is asked first");
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", s.remote, "exec", 1, "run") && !fake_take(),
+		"ssh: a dropbear is asked first");
 	if (lost) {
 		g.op.reconnect = LK_ALWAYS;
 		fake_fail("Connection reset by peer");
 		world_run();
-		check(g.lk.state == LK_WAITING && peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id) && peer_gone(&s.p),
+		check(g.lk.state == LK_WAITING && peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9,
+			(uint32_t)s.id) && peer_gone(&s.p),
 		      "ssh: a connection that is lost then may have started it: it is not asked again");
 		session_close(&s);
 		check(world_end(), "ssh: lost while asked: no descriptor leaked");
@@ -279,10 +311,13 @@ static void unit_ssh_stillborn_asked(bool lost)
 	while (fake_take())
 		;
 	session_confirm(&s, 1000, 1000);
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", s.remote, "exec", 1, "run") && !fake_take(), "ssh: it has closed before it answered: it is asked again");
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", s.remote, "exec", 1, "run") && !fake_take(),
+		"ssh: it has closed before it answered: it is asked again");
 	fake_put(SSH_CHANNEL_SUCCESS, "u", (uint32_t)s.id);
 	world_run();
-	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id) && fake_expect(SSH_CHANNEL_DATA, "us", s.remote, "input"), "ssh: then the input goes to it");
+	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id) &&
+		fake_expect(SSH_CHANNEL_DATA, "us", s.remote, "input"),
+		"ssh: then the input goes to it");
 	session_finish(&s, 3);
 	check(session_ended(&s, 3), "ssh: and its status comes");
 	session_close(&s);
@@ -312,7 +347,9 @@ static void unit_ssh_exec_refused(bool crowded, bool dropbear)
 	fake_put(SSH_CHANNEL_FAILURE, "u", (uint32_t)s.id);
 	world_run();
 	ssize_t n = read(s.err, text, sizeof text - 1);
-	check(n > 0 && strcmp(text, "exec request failed\r\n") == 0, "ssh: exec refused is said on stderr%s", crowded ? " while others hold the pool" : "");
+	check(n > 0 && strcmp(text, "exec request failed\r\n") == 0,
+		"ssh: exec refused is said on stderr%s", crowded ? " while others hold the pool" :
+		"");
 	bool closes = false, data = false;
 	for (const struct fake_message *m; (m = fake_take());) {
 		closes |= m->bytes[0] == SSH_CHANNEL_CLOSE;
@@ -321,7 +358,8 @@ static void unit_ssh_exec_refused(bool crowded, bool dropbear)
 	check(closes && !data, "ssh: and the channel is closed, no input was read");
 	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
 	world_run();
-	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id) && peer_gone(&s.p), "ssh: without an exit status");
+	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id) && peer_gone(&s.p),
+		"ssh: without an exit status");
 	session_close(&s);
 	for (int i = 0; crowded && i < 2; i++)
 		session_close(&other[i]);
@@ -345,7 +383,8 @@ static void unit_ssh_refused_status(void)
 		world_begin();
 		session_pipes(&s, fds);
 		peer_hello(&s.p);
-		peer_put(&s.p, MUX_C_NEW_SESSION, "usuuuuuss", 9, "", 0, 0, 0, kinds[i / 2].subsystem, 0, "", kinds[i / 2].command);
+		peer_put(&s.p, MUX_C_NEW_SESSION, "usuuuuuss", 9, "", 0, 0, 0,
+			kinds[i / 2].subsystem, 0, "", kinds[i / 2].command);
 		for (int k = 0; k < 3; k++) {
 			peer_pass(&s.p, fds[k]);
 			close(fds[k]);
@@ -360,8 +399,10 @@ static void unit_ssh_refused_status(void)
 		fake_put(SSH_CHANNEL_EOF, "u", 0);
 		fake_put(SSH_CHANNEL_CLOSE, "u", 0);
 		world_run();
-		check(read(s.err, text, sizeof text - 1) > 0 && strcmp(text, kinds[i / 2].says) == 0, "ssh: what was refused is said");
-		check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0) && peer_gone(&s.p), "ssh: exit-status 0 %s a refusal is none", before ? "before" : "after");
+		check(read(s.err, text, sizeof text - 1) > 0 &&
+			strcmp(text, kinds[i / 2].says) == 0, "ssh: what was refused is said");
+		check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0) && peer_gone(&s.p),
+			"ssh: exit-status 0 %s a refusal is none", before ? "before" : "after");
 		session_close(&s);
 		check_clean("ssh: refused with a status");
 	}
@@ -381,14 +422,18 @@ static void unit_ssh_pty_refused(void)
 	fake_take();
 	s.remote = 7;
 	session_confirm(&s, 1000, 1000);
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usbsuuuuS", 7, "pty-req", 1, "xterm", 0, 0, 0, 0, "\0", (size_t)1), "ssh: pty-req of no terminal: no size, no modes");
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", 7, "exec", 1, "run"), "ssh: then exec, without waiting");
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbsuuuuS", 7, "pty-req", 1, "xterm", 0, 0, 0, 0,
+		"\0", (size_t)1), "ssh: pty-req of no terminal: no size, no modes");
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", 7, "exec", 1, "run"),
+		"ssh: then exec, without waiting");
 	fake_put(SSH_CHANNEL_FAILURE, "u", 0);
 	fake_put(SSH_CHANNEL_SUCCESS, "u", 0);
 	world_run();
 	ssize_t n = read(s.err, text, sizeof text - 1);
-	check(n > 0 && strcmp(text, "PTY allocation request failed\r\n") == 0, "ssh: pty refused is said on stderr");
-	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0) && peer_expect(&s.p, MUX_S_TTY_ALLOC_FAIL, "u", 0) && peer_quiet(&s.p),
+	check(n > 0 && strcmp(text, "PTY allocation request failed\r\n") == 0,
+		"ssh: pty refused is said on stderr");
+	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, 0) &&
+		peer_expect(&s.p, MUX_S_TTY_ALLOC_FAIL, "u", 0) && peer_quiet(&s.p),
 	      "ssh: the client is told, the session goes on");
 	fake_put(SSH_CHANNEL_FAILURE, "u", 0);
 	world_run();
@@ -412,25 +457,31 @@ static void unit_ssh_requests(void)
 	check(!fake_take(), "ssh: hostkeys without want_reply is not");
 	fake_put(SSH_CHANNEL_REQUEST, "usb", (uint32_t)s.id, "keepalive@openssh.com", 1);
 	world_run();
-	check(fake_expect(SSH_CHANNEL_FAILURE, "u", s.remote) && !fake_take(), "ssh: a channel's keepalive is answered");
+	check(fake_expect(SSH_CHANNEL_FAILURE, "u", s.remote) && !fake_take(),
+		"ssh: a channel's keepalive is answered");
 	fake_put(SSH_CHANNEL_REQUEST, "usb", (uint32_t)s.id, "unknown", 0);
 	world_run();
 	check(!fake_take(), "ssh: an unknown request without want_reply is not");
 	fake_put(SSH_CHANNEL_OPEN, "suuu", "unheard-of", 42, 1000, 1000);
-	fake_put(SSH_CHANNEL_OPEN, "suuususu", "forwarded-tcpip", 43, 1000, 1000, "localhost", 8080, "10.0.0.1", 12345);
+	fake_put(SSH_CHANNEL_OPEN, "suuususu", "forwarded-tcpip", 43, 1000, 1000, "localhost", 8080,
+		"10.0.0.1", 12345);
 	world_run();
 	bool refused = true;
 	for (uint32_t i = 42; i < 44; i++) {
 		const struct fake_message *m = fake_take();
-		refused = refused && m && m->len >= 9 && m->bytes[0] == SSH_CHANNEL_OPEN_FAILURE && buf_u32_at(m->bytes + 1) == i;
+		refused = refused && m && m->len >= 9 && m->bytes[0] == SSH_CHANNEL_OPEN_FAILURE &&
+			buf_u32_at(m->bytes + 1) == i;
 	}
-	check(refused && g.ch.end == 1, "ssh: channels that nobody asked the server for are refused");
+	check(refused && g.ch.end == 1,
+		"ssh: channels that nobody asked the server for are refused");
 	fake_put(SSH_CHANNEL_REQUEST, "usb", (uint32_t)s.id, "eow@openssh.com", 0);
 	world_run();
-	check(!fake_take() && g.ch.slot[s.id].end[CH_IN].fd < 0 && write(s.in, "x", 1) < 0 && errno == EPIPE, "ssh: eow closes stdin and no EOF is sent");
+	check(!fake_take() && g.ch.slot[s.id].end[CH_IN].fd < 0 && write(s.in, "x", 1) < 0 &&
+		errno == EPIPE, "ssh: eow closes stdin and no EOF is sent");
 	fake_put(SSH_CHANNEL_REQUEST, "usbu", (uint32_t)s.id, "exit-status", 1, 3);
 	world_run();
-	check(fake_expect(SSH_CHANNEL_SUCCESS, "u", s.remote) && peer_quiet(&s.p), "ssh: exit-status answered if so wished, and kept");
+	check(fake_expect(SSH_CHANNEL_SUCCESS, "u", s.remote) && peer_quiet(&s.p),
+		"ssh: exit-status answered if so wished, and kept");
 	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
 	world_run();
 	check(session_ended(&s, 3), "ssh: until the channel is closed");
@@ -444,7 +495,9 @@ static void unit_ssh_requests(void)
 	int closes = 0;
 	for (const struct fake_message *m; (m = fake_take());)
 		closes += m->bytes[0] == SSH_CHANNEL_CLOSE;
-	check(closes == 1, "ssh: what the server says to a CLOSE of ours brings no second one: %d came", closes);
+	check(closes == 1,
+		"ssh: what the server says to a CLOSE of ours brings no second one: %d came",
+		closes);
 	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
 	world_run();
 	check_clean("ssh: requests");
@@ -455,7 +508,8 @@ static void unit_ssh_exit_signal(void)
 	struct session s;
 	world_begin();
 	session_open(&s, 1000, 1000);
-	fake_put(SSH_CHANNEL_REQUEST, "usbsbss", (uint32_t)s.id, "exit-signal", 0, "TERM", 0, "terminated", "");
+	fake_put(SSH_CHANNEL_REQUEST, "usbsbss", (uint32_t)s.id, "exit-signal", 0, "TERM", 0,
+		"terminated", "");
 	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
 	world_run();
 	check(peer_gone(&s.p), "ssh: exit-signal: no exit status, the end");
@@ -493,7 +547,8 @@ static void unit_ssh_late(void)
 	check(session_ended(&s, 3), "ssh: requests after EOF are");
 	fake_put(SSH_CHANNEL_DATA, "us", (uint32_t)s.id, "later");
 	world_run();
-	check(g.lk.state == LK_DOWN && g.rn.exit_code == 255, "ssh: data after CLOSE loses the link");
+	check(g.lk.state == LK_DOWN && g.rn.exit_code == 255,
+		"ssh: data after CLOSE loses the link");
 	session_close(&s);
 	check(world_end(), "ssh: late messages: no descriptor leaked");
 	for (int type = SSH_CHANNEL_WINDOW_ADJUST; type <= SSH_CHANNEL_FAILURE; type++) {
@@ -509,7 +564,8 @@ static void unit_ssh_late(void)
 			fake_put(type, "uuuuu", (uint32_t)s.id, 0, 0, 0, 0);
 		bool goes_on = world_run();
 		peer_drain(&s.p);
-		check(goes_on == late && s.p.eof, "ssh: message %d behind CLOSE %s", type, late ? "is ignored" : "loses the link");
+		check(goes_on == late && s.p.eof, "ssh: message %d behind CLOSE %s", type, late ?
+			"is ignored" : "loses the link");
 		check(!late || peer_quiet(&other.p), "ssh: another session goes on");
 		session_close(&s);
 		session_close(&other);
@@ -527,8 +583,10 @@ static void unit_ssh_early(void)
 		world_begin();
 		session_ask(&s, "run");
 		fake_put(type, "uuuuu", (uint32_t)s.id, 0, 0, 0, 0);
-		bool goes_on = world_run(), late = ssh_may_be_late(type);	/* for who had the number before */
-		check(goes_on == late, "ssh: message %d for a channel that is opening %s", type, late ? "is ignored" : "loses the link");
+		/* for who had the number before */
+		bool goes_on = world_run(), late = ssh_may_be_late(type);
+		check(goes_on == late, "ssh: message %d for a channel that is opening %s", type,
+			late ? "is ignored" : "loses the link");
 		session_close(&s);
 		world_run();
 		world_server_closes();
@@ -550,7 +608,8 @@ static void unit_ssh_environment(void)
 	g.op.set_env = (struct list){ { "OURS=1" }, 1 };
 	session_pipes(&s, fds);
 	peer_hello(&s.p);
-	peer_put(&s.p, MUX_C_NEW_SESSION, "usuuuuusssssssssS", 9, "", 0, 0, 0, 1, 0, "", "sftp", "PATH=/bin", "LANG=C", "LANG", "=x",
+	peer_put(&s.p, MUX_C_NEW_SESSION, "usuuuuusssssssssS", 9, "", 0, 0, 0, 1, 0, "", "sftp",
+		"PATH=/bin", "LANG=C", "LANG", "=x",
 		 "LC_ALL=", "LC_=a=b", "LD_PRELOAD=x", big, sizeof big);
 	for (int i = 0; i < 3; i++) {
 		peer_pass(&s.p, fds[i]);
@@ -560,10 +619,13 @@ static void unit_ssh_environment(void)
 	fake_take();
 	s.remote = 7;
 	session_confirm(&s, 10, 10);
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usbss", 7, "env", 0, "OURS", "1") && fake_expect(SSH_CHANNEL_REQUEST, "usbss", 7, "env", 0, "LANG", "C") &&
-	      fake_expect(SSH_CHANNEL_REQUEST, "usbss", 7, "env", 0, "LC_ALL", "") && fake_expect(SSH_CHANNEL_REQUEST, "usbss", 7, "env", 0, "LC_", "a=b"),
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbss", 7, "env", 0, "OURS", "1") &&
+		fake_expect(SSH_CHANNEL_REQUEST, "usbss", 7, "env", 0, "LANG", "C") &&
+	      fake_expect(SSH_CHANNEL_REQUEST, "usbss", 7, "env", 0, "LC_ALL", "") &&
+		fake_expect(SSH_CHANNEL_REQUEST, "usbss", 7, "env", 0, "LC_", "a=b"),
 	      "ssh: the master's SetEnv, then what SendEnv allows");
-	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", 7, "subsystem", 1, "sftp"), "ssh: a variable longer than a message is left out; subsystem");
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", 7, "subsystem", 1, "sftp"),
+		"ssh: a variable longer than a message is left out; subsystem");
 	session_close(&s);
 	check_clean("ssh: environment");
 }
@@ -579,7 +641,8 @@ static void unit_ssh_keepalive(void)
 	world_sleep(4999);
 	check(!fake_take(), "ssh: no keepalive before its time");
 	world_sleep(1);
-	check(fake_expect(SSH_GLOBAL_REQUEST, "sb", "keepalive@openssh.com", 1), "ssh: a keepalive after silence");
+	check(fake_expect(SSH_GLOBAL_REQUEST, "sb", "keepalive@openssh.com", 1),
+		"ssh: a keepalive after silence");
 	fake_put(SSH_REQUEST_FAILURE, "");
 	world_run();
 	check(g.tx.n_global == 0 && g.lk.alive_unanswered == 0, "ssh: its answer is any answer");
@@ -587,13 +650,15 @@ static void unit_ssh_keepalive(void)
 	world_sleep(5000);
 	check(fake.out_count == 3 && g.lk.state == LK_UP, "ssh: ServerAliveCountMax keepalives");
 	bool goes_on = world_sleep(5000);
-	check(!goes_on && g.rn.exit_code == 255 && strstr(world.log, "not responding"), "ssh: and then the link is lost");
+	check(!goes_on && g.rn.exit_code == 255 && strstr(world.log, "not responding"),
+		"ssh: and then the link is lost");
 	world_end();
 	world_begin();
 	fake_put(SSH_REQUEST_SUCCESS, "");
 	fake_put(SSH_REQUEST_SUCCESS, "");
 	goes_on = world_run();
-	check(!goes_on && g.rn.exit_code == 255, "ssh: answers to global requests that were not made lose the link");
+	check(!goes_on && g.rn.exit_code == 255,
+		"ssh: answers to global requests that were not made lose the link");
 	world_end();
 }
 
@@ -645,7 +710,8 @@ static void unit_ssh_login(void)
 	lk_start();
 	world_run();
 	world.patience = 0;
-	check(g.lk.state == LK_LOGIN && fake.starts == 1 && access(world.path, F_OK) != 0, "ssh: connected; no control socket before the login");
+	check(g.lk.state == LK_LOGIN && fake.starts == 1 && access(world.path, F_OK) != 0,
+		"ssh: connected; no control socket before the login");
 	fake.login_ends = TP_UP;
 	world_wake();
 	check(g.lk.state == LK_UP && peer_served(), "ssh: logged in, and there is one");
@@ -661,7 +727,8 @@ static void unit_ssh_login(void)
 		fake.error = "Permission denied (publickey).";
 		tp_start(open("/dev/null", O_RDWR | O_CLOEXEC), true, g.now);
 		bool waits = world_run(), ends = !world_sleep(1000);
-		check((how ? !waits : waits && ends) && g.rn.exit_code == 255 && strstr(world.log, how ? "Permission denied" : "timed out"),
+		check((how ? !waits : waits && ends) && g.rn.exit_code == 255 &&
+			strstr(world.log, how ? "Permission denied" : "timed out"),
 		      "ssh: a login that %s", how ? "is refused" : "takes too long");
 		world.fds = fds;
 		check(access(world.path, F_OK) != 0 && world_end(), "ssh: ... leaves nothing");

@@ -36,7 +36,8 @@ static const char *schema_value(struct schema *s, const char *at, const char *p)
 		size_t len = 0;
 		if (open == '{') {
 			len = strcspn(p + 1, "\"");
-			snprintf(below, sizeof below, "%s%s%.*s", at, *at ? "." : "", (int)len, p + 1);
+			snprintf(below, sizeof below, "%s%s%.*s", at, *at ? "." : "", (int)len,
+				p + 1);
 			p += len + 3;		/* two quotes and a colon */
 		} else
 			snprintf(below, sizeof below, "%s[]", at);
@@ -61,7 +62,8 @@ static void schema_words(struct schema *s, const char *p, const char *end)
 	}
 }
 
-static void schema_same(const struct schema *told, const struct schema *documented, const char *what)
+static void schema_same(const struct schema *told, const struct schema *documented,
+	const char *what)
 {
 	bool all = told->n > 0;
 	for (int i = 0; i < told->n; i++) {
@@ -91,8 +93,10 @@ static void schema_status(const char *manual, const char *end)
 	session_open(&s, 1000, 1000);
 	for (int i = 0; i < 2; i++) {
 		struct endpoint tcp = { "localhost", 80 }, path = { "/path", FW_PATH };
-		g.fw.slot[i] = (struct forward){ .state = FW_ACTIVE, .type = FW_LOCAL, .client = -1, .connector = -1,
-			.listen = i ? path : tcp, .connect = i ? tcp : path, .socket = { -1, -1, -1, -1 } };
+		g.fw.slot[i] = (struct forward){ .state = FW_ACTIVE, .type = FW_LOCAL, .client = -1,
+			.connector = -1,
+			.listen = i ? path : tcp, .connect = i ? tcp : path,
+				.socket = { -1, -1, -1, -1 } };
 	}
 	int proxy = 0;
 	while (g.mx.slot[proxy].phase != MX_FREE)
@@ -106,7 +110,8 @@ static void schema_status(const char *manual, const char *end)
 	const char *rest = schema_value(&told, "", text);
 	g.mx.slot[proxy].phase = MX_FREE;
 	g.fw.slot[0].state = g.fw.slot[1].state = FW_FREE;
-	check(!b.bad && rest && strcmp(rest, "\n") == 0, "reports: a status is one object and a newline");
+	check(!b.bad && rest && strcmp(rest, "\n") == 0,
+		"reports: a status is one object and a newline");
 	for (const char *p = manual; (p = strstr(p, "\n.It Li ")) && p < end;) {
 		p += 8;
 		schema_words(&documented, p, p + strcspn(p, "\n"));
@@ -138,7 +143,8 @@ static void schema_events(const char *manual)
 		schema_same(&told, &documented, st_events[kind].name);
 	}
 	check(all, "reports: each event is in the manual");
-	check(strstr(manual, "\n.It Li lost\ncount\n") != NULL, "reports: and that events were lost");
+	check(strstr(manual, "\n.It Li lost\ncount\n") != NULL,
+		"reports: and that events were lost");
 }
 
 static void unit_status(void)
@@ -148,9 +154,11 @@ static void unit_status(void)
 	size_t n = f ? fread(manual, 1, sizeof manual - 1, f) : 0;
 	if (f)
 		fclose(f);
-	const char *from = strstr(manual, "\n.Sh REPORTS"), *events = from ? strstr(from, "\n.Fl O Cm watch") : NULL;
+	const char *from = strstr(manual, "\n.Sh REPORTS"), *events = from ?
+		strstr(from, "\n.Fl O Cm watch") : NULL;
 	if (n == 0) {
-		printf("ok %d - reports: the manual # SKIP sshmux.1 is not here\n", passed + failed + ++skipped);
+		printf("ok %d - reports: the manual # SKIP sshmux.1 is not here\n",
+			passed + failed + ++skipped);
 		return;
 	}
 	check(events != NULL, "reports: the manual has a section of them");

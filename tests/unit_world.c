@@ -135,7 +135,8 @@ static int unit_accept4(int fd, struct sockaddr *a, socklen_t *len, int flags)
 static int unit_connect(int fd, const struct sockaddr *a, socklen_t len)
 {
 	const struct sockaddr_in *v4 = (const void *)a;
-	if (a->sa_family == AF_UNIX || (a->sa_family == AF_INET && ntohl(v4->sin_addr.s_addr) >> 24 == 127))
+	if (a->sa_family == AF_UNIX ||
+		(a->sa_family == AF_INET && ntohl(v4->sin_addr.s_addr) >> 24 == 127))
 		return connect(fd, a, len);
 	errno = ENETUNREACH;
 	return -1;
@@ -151,7 +152,8 @@ static pid_t unit_fork(void)
 
 static int unit_gethostname(char *name, size_t size)
 {
-	return world.host_name ? snprintf(name, size, "%s", world.host_name) < 0 : gethostname(name, size);
+	return world.host_name ? snprintf(name, size, "%s", world.host_name) < 0 :
+		gethostname(name, size);
 }
 
 static const struct passwd *unit_getpwuid(uid_t uid)
@@ -378,7 +380,8 @@ static bool world_idle(void)
 		    check_free_blocks() == WINDOW_BLOCKS && world_requests() == 0;
 	if (!idle)
 		printf("# clients %d, channels %d, sessions %d, pool_shared %u, blocks %u of %u, requests %d\n", g.mx.end,
-		       g.ch.end, g.ch.sessions, g.pool.shared, check_free_blocks(), WINDOW_BLOCKS, world_requests());
+		       g.ch.end, g.ch.sessions, g.pool.shared, check_free_blocks(), WINDOW_BLOCKS,
+			world_requests());
 	return idle;
 }
 
@@ -506,7 +509,8 @@ static bool peer_pass(struct peer *p, int fd)
 static void peer_drain(struct peer *p)
 {
 	ssize_t n;
-	while (p->fd >= 0 && !p->eof && (n = read(p->fd, p->in + p->got, sizeof p->in - p->got)) != 0) {
+	while (p->fd >= 0 && !p->eof &&
+		(n = read(p->fd, p->in + p->got, sizeof p->in - p->got)) != 0) {
 		if (n < 0 && errno == EAGAIN)
 			return;
 		if (n < 0)
@@ -526,7 +530,8 @@ static bool peer_expect(struct peer *p, uint32_t type, const char *format, ...)
 	va_end(ap);
 	peer_drain(p);
 	if (p->got < n || memcmp(p->in, bytes, n) != 0) {
-		printf("# frame 0x%08x of %zu bytes expected, %zu bytes came, type 0x%08x\n", type, n, p->got,
+		printf("# frame 0x%08x of %zu bytes expected, %zu bytes came, type 0x%08x\n", type,
+			n, p->got,
 		       p->got >= 8 ? buf_u32_at(p->in + 4) : 0);
 		return false;
 	}
@@ -539,7 +544,8 @@ static bool peer_gone(struct peer *p)
 {
 	peer_drain(p);
 	if (p->got || !p->eof)
-		printf("# %zu bytes more, type 0x%08x, %s\n", p->got, p->got >= 8 ? buf_u32_at(p->in + 4) : 0,
+		printf("# %zu bytes more, type 0x%08x, %s\n", p->got, p->got >= 8 ?
+			buf_u32_at(p->in + 4) : 0,
 		       p->eof ? "then the end" : "not closed");
 	return p->eof && p->got == 0;
 }
@@ -600,7 +606,8 @@ static void session_pipes(struct session *s, int theirs[3])
 /* A request for `command` with these descriptors (ours are closed after). */
 static void session_request(struct session *s, uint32_t tty, const char *command, int fds[3])
 {
-	peer_put(&s->p, MUX_C_NEW_SESSION, "usuuuuuss", 9, "", tty, 0, 0, 0, 0x7e, "xterm", command);
+	peer_put(&s->p, MUX_C_NEW_SESSION, "usuuuuuss", 9, "", tty, 0, 0, 0, 0x7e, "xterm",
+		command);
 	for (int i = 0; i < 3; i++) {
 		peer_pass(&s->p, fds[i]);
 		close(fds[i]);
@@ -664,7 +671,8 @@ static void session_finish(struct session *s, uint32_t status)
 
 static bool session_ended(struct session *s, uint32_t status)
 {
-	return peer_expect(&s->p, MUX_S_EXIT_MESSAGE, "uu", (uint32_t)s->id, status) && peer_gone(&s->p);
+	return peer_expect(&s->p, MUX_S_EXIT_MESSAGE, "uu", (uint32_t)s->id, status) &&
+		peer_gone(&s->p);
 }
 
 /* The server sends until the reader's pipe is full and bytes wait in the pool.

@@ -21,11 +21,14 @@ static void unit_xf_greeting(void)
 	for (int big = 0; big < 2; big++) {
 		greeting(bytes, big, g.xf.slot[0].fake);
 		for (size_t n = 0; n <= sizeof bytes; n++)
-			right = right && xf_check(g.xf.slot[0].fake, bytes, n) == (n >= XF_GREETING);
+			right = right &&
+				xf_check(g.xf.slot[0].fake, bytes, n) == (n >= XF_GREETING);
 		for (size_t i = 0; i < XF_GREETING; i++) {
-			bool pad = i == 1 || (i > 1 && i < 6) || i == 10 || i == 11 || i == 30 || i == 31;
+			bool pad = i == 1 || (i > 1 && i < 6) || i == 10 || i == 11 || i == 30 ||
+				i == 31;
 			bytes[i] ^= 1;
-			wrong = wrong && xf_check(g.xf.slot[0].fake, bytes, XF_GREETING) == (pad ? 1 : -1);
+			wrong = wrong && xf_check(g.xf.slot[0].fake, bytes, XF_GREETING) == (pad ?
+				1 : -1);
 			bytes[i] ^= 1;
 		}
 	}
@@ -53,11 +56,13 @@ static void unit_xf_unasked(void)
 		refused = refused && !xf_opens(types[i], 70);
 	check(refused && g.ch.end == 0, "xf: allowed, but no session asked: channels are refused");
 	struct session s;
-	check(strstr(world.log, "no session asked for") && !strstr(strstr(world.log, "no session asked for") + 1, "no session asked for"),
+	check(strstr(world.log, "no session asked for") &&
+		!strstr(strstr(world.log, "no session asked for") + 1, "no session asked for"),
 	      "xf: which is said once");
 	session_open(&s, 1000, 1000);
 	g.ch.slot[s.id].flags |= CH_AGENT;
-	check(!xf_opens("x11", 70) && !xf_opens("auth-agent@openssh.com", 71) && g.lk.state == LK_UP,
+	check(!xf_opens("x11", 70) && !xf_opens("auth-agent@openssh.com", 71) &&
+		g.lk.state == LK_UP,
 	      "xf: asked for the agent: no display, and an agent that is gone is refused");
 	g.ch.slot[s.id].flags |= CH_DISPLAY;
 	check(xf_wanted(CH_DISPLAY), "xf: a session asked for the display");
@@ -66,7 +71,8 @@ static void unit_xf_unasked(void)
 	world_run();
 	while (fake_take())
 		;
-	check(!xf_opens("x11", 72) && g.ch.end == 0, "xf: it is over: nothing is forwarded any more");
+	check(!xf_opens("x11", 72) && g.ch.end == 0,
+		"xf: it is over: nothing is forwarded any more");
 	log_counts();
 	check(strstr(world.log, "asked for: 5 on"), "xf: and how often it was tried is counted");
 	check_clean("xf: refused channels");
@@ -92,7 +98,8 @@ static void unit_xf_cookie(void)
 	bool closed = false;
 	for (const struct fake_message *m; (m = fake_take());)
 		closed = closed || m->bytes[0] == SSH_CHANNEL_CLOSE;
-	check(closed && strstr(world.log, "wrong authentication"), "xf: a wrong cookie closes the channel, with a line");
+	check(closed && strstr(world.log, "wrong authentication"),
+		"xf: a wrong cookie closes the channel, with a line");
 	fake_put(SSH_CHANNEL_CLOSE, "u", 1);
 	session_close(&s);
 	check_clean("xf: a wrong cookie");
@@ -117,7 +124,8 @@ static bool xf_arrives(int listener, uint32_t id, const uint8_t *cookie)
 	}
 	for (int i = 0; i < 20; i++)
 		world_run();
-	bool same = fd >= 0 && read(fd, got, sizeof got) == sizeof got && memcmp(got, bytes, XF_HEADER) == 0;
+	bool same = fd >= 0 && read(fd, got, sizeof got) == sizeof got &&
+		memcmp(got, bytes, XF_HEADER) == 0;
 	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)at);
 	world_run();
 	if (fd >= 0)
@@ -151,11 +159,14 @@ static void unit_xf_displays(void)
 		listener[i] = xf_listen(path[i], sizeof path[i], i ? "x1" : "x0");
 		xf_request_x11(&g.ch.slot[s[i].id], str_of(path[i]));
 	}
-	check(g.ch.slot[s[0].id].display == 1 && g.ch.slot[s[1].id].display == 2 && xf_in_use() == 3 &&
-	      memcmp(g.xf.slot[0].fake, g.xf.slot[1].fake, XF_COOKIE) != 0, "xf: each session has a display and a cookie of its own");
+	check(g.ch.slot[s[0].id].display == 1 && g.ch.slot[s[1].id].display == 2 &&
+		xf_in_use() == 3 &&
+	      memcmp(g.xf.slot[0].fake, g.xf.slot[1].fake, XF_COOKIE) != 0,
+		"xf: each session has a display and a cookie of its own");
 	while (fake_take())
 		;
-	bool second = xf_arrives(listener[1], 80, g.xf.slot[1].fake), first = xf_arrives(listener[0], 81, g.xf.slot[0].fake);
+	bool second = xf_arrives(listener[1], 80, g.xf.slot[1].fake),
+		first = xf_arrives(listener[0], 81, g.xf.slot[0].fake);
 	check(first && second, "xf: the cookie tells which display is meant");
 	uint8_t cookie[XF_COOKIE];
 	memcpy(cookie, g.xf.slot[0].fake, XF_COOKIE);
@@ -166,7 +177,8 @@ static void unit_xf_displays(void)
 	check(!xf_arrives(listener[0], 82, cookie),
 	      "xf: and its cookie opens nothing more");
 	struct channel *c = &g.ch.slot[s[1].id];
-	check(!xf_take(c, str_of("-display")) && !xf_take(c, str_of("a b:0")) && !xf_take(c, str_of(":x")) && !xf_take(c, str_of("")),
+	check(!xf_take(c, str_of("-display")) && !xf_take(c, str_of("a b:0")) &&
+		!xf_take(c, str_of(":x")) && !xf_take(c, str_of("")),
 	      "xf: what is no display's name is none");
 	session_close(&s[1]);
 	for (int i = 0; i < 2; i++)

@@ -381,7 +381,8 @@ void algorithms_begin(const struct tp_config *c)
 	for (kind = 0; kind < ARRAY_SIZE(tables); kind++) {
 		t = &tables[kind];
 		n = 0;
-		if (t->live == NULL || !tp_algorithms(kind, configured(c, kind), list, sizeof(list)))
+		if (t->live == NULL || !tp_algorithms(kind, configured(c, kind), list,
+			sizeof(list)))
 			continue;
 		if (kind == TP_HOST_KEYS && algorithms_follow_files()) {
 			hostkey_known_types(known, sizeof(known));

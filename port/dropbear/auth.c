@@ -188,7 +188,8 @@ static void name_rsa_algorithm(bool cert)
 	int i;
 
 	for (i = 0; i < 3; i++) {
-		snprintf(auth.algorithm, sizeof(auth.algorithm), "%s%s", names[i], cert ? CERT : "");
+		snprintf(auth.algorithm, sizeof(auth.algorithm), "%s%s", names[i], cert ? CERT :
+			"");
 		if (server_takes(names[i]) && algorithms_allow_user_key(auth.algorithm))
 			return;
 	}

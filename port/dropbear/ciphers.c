@@ -69,7 +69,8 @@ static bool allowed(const char *name, int (*has)(void))
 	if (!asked)
 		_sodium_runtime_get_cpu_features();
 	asked = true;
-	return has == NULL || (has() && (ciphers_only == NULL || strstr(ciphers_only, name) != NULL));
+	return has == NULL ||
+		(has() && (ciphers_only == NULL || strstr(ciphers_only, name) != NULL));
 }
 
 /* --- chacha20-poly1305 ---------------------------------------------------- */
@@ -181,7 +182,8 @@ static const struct dropbear_hash chacha_mac = { NULL, 32, TAG };
 
 const struct dropbear_cipher dropbear_chachapoly = { &no_descriptor, 2 * KEY, 8 };
 const struct dropbear_cipher_mode dropbear_mode_chachapoly = {
-	.start = chachapoly_start, .aead_crypt = chachapoly_crypt, .aead_getlength = chachapoly_length,
+	.start = chachapoly_start, .aead_crypt = chachapoly_crypt,
+		.aead_getlength = chachapoly_length,
 	.aead_mac = &chacha_mac,
 };
 

@@ -409,7 +409,8 @@ static bool confirmed(void)
 		"Are you sure you want to continue connecting (yes/no/[fingerprint])? ",
 		port.config->host, type_for_people(), fingerprint);
 	for (tries = 0; tries < 10; tries++) {
-		result = prompt("", text, strlen(text), true, port.config->cancel_fd, answer, sizeof(answer));
+		result = prompt("", text, strlen(text), true, port.config->cancel_fd, answer,
+			sizeof(answer));
 		if (result == PROMPT_CANCELLED)
 			port_fail(TP_CAUSE_CANCELLED, "%s: cancelled", port.config->host);
 		if (result != PROMPT_ANSWERED || strcasecmp(answer, "no") == 0)

@@ -98,9 +98,11 @@ static void parse(void)
 	}
 	if (!ok)
 		dropbear_exit(begins(contents, "-----BEGIN PRIVATE KEY") ?
-			"PKCS#8, which is not read here: \"ssh-keygen -p -f\" makes it OpenSSH's" : "unknown format or type");
+			"PKCS#8, which is not read here: \"ssh-keygen -p -f\" makes it OpenSSH's" :
+			"unknown format or type");
 	if (parsed->rsakey != NULL && mp_count_bits(parsed->rsakey->n) > RSA_BITS_MAX)
-		dropbear_exit("RSA keys of more than %d bits do not fit this build's memory", RSA_BITS_MAX);
+		dropbear_exit("RSA keys of more than %d bits do not fit this build's memory",
+			RSA_BITS_MAX);
 	tagged = buf_new(MAX_PUBKEY_SIZE + 4);
 	buf_put_pub_key(tagged, parsed, parsed->type);
 	buf_setpos(tagged, 0);

@@ -83,9 +83,11 @@ static int small_fill(FILE *to, char with, int n)
 }
 
 /* `sign` and then at least c->precision characters of `text`, within c->width */
-static int small_put(FILE *to, const struct conversion *c, const char *sign, const char *text, int len)
+static int small_put(FILE *to, const struct conversion *c, const char *sign, const char *text,
+	int len)
 {
-	int signs = (int)strlen(sign), least = c->letter != 's' && c->precision > len ? c->precision : len;
+	int signs = (int)strlen(sign), least = c->letter != 's' && c->precision > len ?
+		c->precision : len;
 	int pad = c->width - signs - least, zeros = least - len, put;
 	if (c->zeros && !c->left && pad > 0) {
 		zeros += pad;
@@ -103,7 +105,8 @@ static int small_put_number(FILE *to, struct conversion *c, uintmax_t n, bool ne
 	char text[3 * sizeof n], *at = text + sizeof text;
 	const char *digits = c->letter == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
 	int shift = c->letter == 'o' ? 3 : strchr("xXp", c->letter) ? 4 : 0;
-	const char *sign = negative ? "-" : c->marked && shift == 4 && n ? (c->letter == 'X' ? "0X" : "0x") : "";
+	const char *sign = negative ? "-" : c->marked && shift == 4 && n ?
+		(c->letter == 'X' ? "0X" : "0x") : "";
 	c->zeros = c->zeros && c->precision < 0;
 	for (uintmax_t rest = n; rest || (at == text + sizeof text && c->precision != 0);
 	     rest = shift ? rest >> shift : rest / 10)
@@ -122,8 +125,10 @@ static int small_put_signed(FILE *to, struct conversion *c, va_list *args)
 static int small_put_unsigned(FILE *to, struct conversion *c, va_list *args)
 {
 	uintmax_t n = c->length == sizeof(long long) ? va_arg(*args, unsigned long long) :
-		      c->length == sizeof(long) ? va_arg(*args, unsigned long) : va_arg(*args, unsigned);
-	n = c->length == sizeof(short) ? (unsigned short)n : c->length == sizeof(char) ? (unsigned char)n : n;
+		      c->length == sizeof(long) ? va_arg(*args, unsigned long) :
+			va_arg(*args, unsigned);
+	n = c->length == sizeof(short) ? (unsigned short)n : c->length == sizeof(char) ?
+		(unsigned char)n : n;
 	return small_put_number(to, c, n, false);
 }
 
@@ -134,7 +139,8 @@ static int small_put_text(FILE *to, const struct conversion *c, const char *text
 	return small_put(to, c, "", text, (int)strnlen(text, most));
 }
 
-static int small_put_one(FILE *to, struct conversion *c, const char *as_written, int len, va_list *args)
+static int small_put_one(FILE *to, struct conversion *c, const char *as_written, int len,
+	va_list *args)
 {
 	char character;
 	switch (c->letter) {
@@ -206,7 +212,8 @@ void *malloc(size_t n)
 	}
 	if (whole > (size_t)(small_end - small_next)) {
 		size_t chunk = (whole + SMALL_CHUNK - 1) & ~(size_t)(SMALL_CHUNK - 1);
-		void *p = mmap(NULL, chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		void *p = mmap(NULL, chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			0);
 		if (p == MAP_FAILED)
 			return NULL;
 		small_next = p;
