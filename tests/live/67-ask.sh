@@ -14,11 +14,14 @@ script() {
 }
 
 # ask_master SCRIPT WORD...: as "current", which a test can point elsewhere
+# The programs that a master runs are those beside its helper (-o Confine).
+all_children() { wc -w <"/proc/$MASTER_PID/task/$MASTER_PID/children"; }
 ask_master() {
 	ln -sf "ask.$1" "$T/ask"
 	shift
 	: >"$T/asked"
 	DISPLAY=:99 SSH_ASKPASS=$T/ask need_master "$@"
+	HELPERS=$(all_children)
 }
 use() { ln -sf "ask.$1" "$T/ask"; : >"$T/asked"; }
 asked() { head -n 1 "$T/asked"; }
@@ -131,7 +134,7 @@ leaving() {
 		-S "$CTL" x 'echo in' </dev/null 2>&1)" in
 }
 all_slow() { [ "$(cat "$T"/slow.[1-6] 2>/dev/null | grep -c '[1-6]')" = 6 ]; }
-children() { wc -w <"/proc/$MASTER_PID/task/$MASTER_PID/children"; }
+children() { echo $(($(all_children) - HELPERS)); }
 no_children() { [ "$(children)" = 0 ]; }
 
 # A refused client may ask again on the same connection; a second request is
