@@ -7443,9 +7443,13 @@ static enum st_result st_next(struct client *c, struct buf *b)
 }
 
 /* ===== mx_ ================================================================
- * Our clients and the mux messages (PROTOCOL.mux), one handler each, and their
- * table.  Frames are read byte-exactly, because descriptors follow between
- * them; while an answer is due or not yet written, nothing more is read.
+ * The mux server: the clients, and a table with a handler for each message of
+ * PROTOCOL.mux.  It never reads past a frame, because descriptors may follow, and
+ * it reads nothing more while an answer is due or not yet written.  A frame has
+ * MUX_FRAME_MAX bytes at most, a body that a handler reads REQUEST_MAX; times are
+ * in ms.  A refused request gets FAILURE or PERMISSION_DENIED; a frame that breaks
+ * the protocol drops the client.  mx_drop() only marks a client: in lp_reap(),
+ * mx_free() frees it and all that it holds.
  * Calls log_, rn_, ev_, sl_, buf_, req_, fd_, tx_, ch_, tt_, us_, fw_, in_, px_, xf_, as_, st_. */
 
 static void mx_drop(struct client *c)
@@ -7453,8 +7457,8 @@ static void mx_drop(struct client *c)
 	c->dead = true;
 }
 
-/* HELLO, the same from both sides: a master says that it answers EXT_INFO
- * (HELLO-info), both say that they are of this kind; others ignore that. */
+/* Builds the HELLO of a master or a client.  A master says that it answers
+ * EXT_INFO (HELLO-info); both add sshmux=1, which other programs ignore. */
 static void mx_put_hello(struct buf *b, bool master)
 {
 	size_t start = b->pos;
@@ -7476,7 +7480,7 @@ static struct client *mx_add(int fd)
 	int i = 0;
 	while (i < CLIENTS && g.mx.slot[i].phase != MX_FREE)
 		i++;
-	if (i == CLIENTS)		/* the caller knows of a free one */
+	if (i == CLIENTS)		/* callers check that one is free */
 		log_abort("more clients than CLIENTS");
 	struct client *c = &g.mx.slot[i];
 	memset(c, 0, sizeof *c);
@@ -7495,7 +7499,7 @@ static struct client *mx_add(int fd)
 	return c;
 }
 
-/* Closes descriptors that arrived and were not handed to a channel. */
+/* Closes the descriptors that arrived but did not go to a channel. */
 static void mx_close_fds(struct client *c)
 {
 	for (int i = 0; i < c->n_fds; i++)
@@ -7503,7 +7507,8 @@ static void mx_close_fds(struct client *c)
 	c->n_fds = 0;
 }
 
-/* Nobody but this client is there: what it leaves behind need not be waited for. */
+/* Whether c is the only client and no channel but abandoned ones is left: then the
+ * master need not wait for them. */
 static bool mx_is_alone(const struct client *c)
 {
 	for_each_client(o)
@@ -7515,7 +7520,7 @@ static bool mx_is_alone(const struct client *c)
 	return true;
 }
 
-/* A session begins, for watchers. */
+/* Tells watchers that a session begins. */
 static void mx_tell_opened(const struct client *c, const struct channel *ch)
 {
 	struct os_peer id = os_peer(c->fd);
@@ -7525,7 +7530,7 @@ static void mx_tell_opened(const struct client *c, const struct channel *ch)
 		       st_record(c)->command);
 }
 
-/* It has ended, `status` is its exit status or -1. */
+/* Tells watchers that a session has ended; `status` is its exit status or -1. */
 static void mx_tell_closed(const struct client *c, const struct channel *ch, int32_t status)
 {
 	const struct record *r = st_record(c);
@@ -7537,14 +7542,14 @@ static void mx_tell_closed(const struct client *c, const struct channel *ch, int
 				(int32_t)(ev_seconds() - r->since) } }, r->command);
 }
 
-/* The reaper's part. */
+/* Frees a client that was dropped, and all that it holds. */
 static void mx_free(struct client *c)
 {
 	if (c->channel >= 0) {
 		mx_tell_closed(c, sl_channel(c->channel), -1);
 		ch_abandon(sl_channel(c->channel));
 	}
-	if (c->forward >= 0) {			/* nobody asks for it any more */
+	if (c->forward >= 0) {			/* it has no client to answer now */
 		sl_forward(c->forward)->client = -1;
 		if (sl_forward(c->forward)->state == FW_WAITING)
 			fw_free(sl_forward(c->forward));
@@ -7564,8 +7569,8 @@ static void mx_free(struct client *c)
 		g.mx.end--;
 }
 
-/* Queues a frame: type, one word (request or session id), one more word if
- * `value` is given, a text if `text` is. */
+/* Queues a frame: a type and a word (request or session id), then a second word
+ * and a text, unless `value` or `text` is NULL. */
 static void mx_reply(struct client *c, enum mux_type type, uint32_t word, const uint32_t *value,
 	const char *text)
 {
@@ -7577,7 +7582,7 @@ static void mx_reply(struct client *c, enum mux_type type, uint32_t word, const 
 		buf_put_u32(&b, *value);
 	if (text)
 		buf_put_text(&b, text);
-	if (b.bad) {		/* it does not read its answers */
+	if (b.bad) {		/* the client does not read its answers */
 		mx_drop(c);
 		return;
 	}
@@ -7595,13 +7600,13 @@ static void mx_failure(struct client *c, const char *why)
 	mx_reply(c, MUX_S_FAILURE, c->rid, NULL, why);
 }
 
-/* As with ssh, the connection of a client that was refused lives on. */
+/* As with ssh, the client stays connected. */
 static void mx_denied(struct client *c)
 {
 	mx_reply(c, MUX_S_PERMISSION_DENIED, c->rid, NULL, "Permission denied");
 }
 
-/* The present request is over; the next one may come. */
+/* Ends the present request; the next one may come. */
 static void mx_next(struct client *c)
 {
 	mx_close_fds(c);
@@ -7612,7 +7617,7 @@ static void mx_next(struct client *c)
 	c->deadline = 0;
 }
 
-/* Refuses a session: FAILURE, written, then the connection closes. */
+/* Refuses a session: writes FAILURE, then closes the connection. */
 static void mx_refuse(struct client *c, const char *why)
 {
 	mx_failure(c, why);
@@ -7620,7 +7625,8 @@ static void mx_refuse(struct client *c, const char *why)
 	c->closing = true;
 }
 
-/* The same for want of a session in time: our own client tells that apart. */
+/* Refuses a request that waited too long.  An sshmux client gets an answer of its
+ * own for this, so that it can tell it from other failures. */
 static void mx_later(struct client *c, const char *why)
 {
 	mx_reply(c, c->ours ? MUX_X_S_TRY_LATER : MUX_S_FAILURE, c->rid, NULL, why);
@@ -7631,9 +7637,9 @@ static void mx_later(struct client *c, const char *why)
 static bool mx_consent(struct client *c, const char *format,
 	...) __attribute__((format(printf, 2, 3)));
 
-/* Whether the present request may be done: always, or if the user has allowed
- * it.  False: the user is asked now or later, the handler returns and runs
- * again if the answer is yes. */
+/* Whether the present request may go ahead: without asking, or because the user
+ * said yes.  If false, we ask the user now or later; the handler returns, and
+ * runs again after a yes. */
 static bool mx_consent(struct client *c, const char *format, ...)
 {
 	char question[2 * FORWARD_HOST + 300];
@@ -7643,7 +7649,7 @@ static bool mx_consent(struct client *c, const char *format, ...)
 	va_start(ap, format);
 	vsnprintf(question, sizeof question, format, ap);
 	va_end(ap);
-	for (char *p = question; *p; p++)	/* clients choose some of these words */
+	for (char *p = question; *p; p++)	/* clients chose some of the words */
 		if (iscntrl((unsigned char)*p))
 			*p = '?';
 	c->ask = as_start(question);
@@ -7679,7 +7685,7 @@ static void mx_alive_check(struct client *c, struct buf *b)
 	mx_reply(c, MUX_S_ALIVE, c->rid, &pid, NULL);
 }
 
-/* The path is gone before the answer comes, so that a new master can start. */
+/* Removes the path before it answers, so that a new master can start. */
 static void mx_terminate(struct client *c, struct buf *b)
 {
 	(void)b;
@@ -7707,8 +7713,8 @@ struct mx_session {
 	struct str term, command;
 };
 
-/* Reads the fixed part of a session request; `b` then stands at the
- * environment.  False if malformed. */
+/* Reads the fixed part of a session request and leaves `b` at the environment.
+ * False if malformed. */
 static bool mx_parse_session(struct buf *b, struct mx_session *s)
 {
 	buf_get_str(b);			/* reserved */
@@ -7727,11 +7733,11 @@ static bool mx_parse_session(struct buf *b, struct mx_session *s)
 
 #define ENV_NAME_MAX 1024
 
-/* Longest pty-req or exec that surely fits into one message. */
+/* The longest exec and pty-req that surely fit into one message, in bytes. */
 #define MX_COMMAND_MAX (tp_payload_max - 64)
 #define MX_TERM_MAX 512
 
-/* The checks that both ways of opening a channel share; false if answered. */
+/* The checks that sessions and stdio forwards share; answers c if it returns false. */
 static bool mx_may_open(struct client *c)
 {
 	if (c->channel >= 0)
@@ -7745,7 +7751,7 @@ static bool mx_may_open(struct client *c)
 	return false;
 }
 
-/* Waits for its turn.  Without a wait (SessionWait 0) it gets one chance. */
+/* Makes c wait for its turn.  With SessionWait 0 it gets one chance. */
 static void mx_queue(struct client *c)
 {
 	c->phase = MX_QUEUED;
@@ -7807,7 +7813,8 @@ static void mx_new_stdio_fwd(struct client *c, struct buf *b)
 		mx_queue(c);
 }
 
-/* Reads the six fields of a forward; false, answered, if they make none. */
+/* Reads the fields of a forward.  If they are invalid, it answers or drops c and
+ * returns false. */
 static bool mx_parse_forward(struct client *c, struct buf *b, struct forward *f)
 {
 	uint32_t type = buf_get_u32(b);
@@ -7872,8 +7879,8 @@ static bool mx_consent_forward(struct client *c, const struct forward *f)
 			  socks ? "*" : f->connect.host, to, g.op.host_name);
 }
 
-/* A forward opens what the master's user may open: to other users not his sockets, and
- * from root no port that only root may have. */
+/* A forward has the rights of the master's user.  So another user's forward may not
+ * open Unix sockets, here or by remote SOCKS, nor listen on a port below 1024. */
 static bool mx_may_forward(const struct forward *f)
 {
 	bool remote = f->type == FW_REMOTE;
@@ -7926,12 +7933,12 @@ static void mx_close_fwd(struct client *c, struct buf *b)
 	mx_ok(c);
 }
 
-/* The forward that a client waits for has its fate. */
+/* Answers a client when the forward that it waits for stands or has failed. */
 static void mx_forward_events(struct client *c)
 {
 	struct forward *f = sl_forward(c->forward);
 	if (!f->answered && c->deadline == 0 && g.lk.state != LK_UP && f->type == FW_REMOTE)
-		c->deadline = g.now + c->wait + 1;	/* the link went while it was asked */
+		c->deadline = g.now + c->wait + 1;	/* lost while the server was asked */
 	if (!f->answered)
 		return;
 	f->answered = false;
@@ -7946,7 +7953,7 @@ static void mx_forward_events(struct client *c)
 static void mx_forward_expired(struct client *c)
 {
 	struct forward *f = sl_forward(c->forward);
-	if (f->state == FW_ASKED) {		/* the link came up in time: the server decides */
+	if (f->state == FW_ASKED) {		/* the link came in time: the server decides */
 		c->deadline = 0;
 		return;
 	}
@@ -7962,14 +7969,14 @@ static void mx_forward_expired(struct client *c)
 	mx_forward_events(c);
 }
 
-/* EXT_INFO (INFO-…).  The text is longer than a client's reply buffer, so it
- * borrows request memory until it is written. */
+/* Answers EXT_INFO (INFO-…).  The text may be longer than a client's `out`, so it
+ * stays in request memory until it is written. */
 static void mx_ext_info(struct client *c, struct buf *b)
 {
 	struct str what = buf_get_text(b);
 	bool connection = str_is(what, "connection"), known = connection ||
 		str_is(what, "channels");
-	if (b->bad) {			/* a short one, too, gets an answer (INFO-short) */
+	if (b->bad) {			/* a short request gets an answer, too (INFO-short) */
 		b->bad = false;
 		mx_failure(c, "malformed request");
 		return;
@@ -7997,14 +8004,14 @@ static void mx_ext_info(struct client *c, struct buf *b)
 	if (c->answer >= 0)
 		memcpy(req_data(c->answer), frame, 20 + t.pos);
 	else {
-		/* out is empty: no request is read otherwise */
+		/* `out` is empty, or we would not have read the request */
 		memcpy(c->out + c->out_len, frame, 20 + t.pos);
 		c->out_len += (uint16_t)(20 + t.pos);
 	}
 	c->answer_pos = 0;
 }
 
-/* How long c's requests may wait, and whether it is curious meanwhile. */
+/* How long c's requests may wait (s), and whether it wants its place in the queue. */
 static void mx_wait(struct client *c, struct buf *b)
 {
 	if (c->rid != MX_KEEP_WAIT)
@@ -8012,7 +8019,7 @@ static void mx_wait(struct client *c, struct buf *b)
 	c->tell_place = b->len >= 4 && buf_get_u32(b);
 }
 
-/* What it moves is bulk, or somebody waits for it, whatever it looks like. */
+/* The client says whether its data is bulk or interactive: sd_ need not guess. */
 static void mx_weight(struct client *c, struct buf *b)
 {
 	(void)b;
@@ -8026,7 +8033,7 @@ static void mx_tell_state(struct client *c, bool up, const char *text)
 	mx_reply(c, MUX_X_S_STATE, c->rid, &flag, text);
 }
 
-/* The state of the link; with a probe only after the server has answered. */
+/* Tells the state of the link; if c wants a probe, only after the server has answered. */
 static void mx_state(struct client *c, struct buf *b)
 {
 	bool probe = buf_get_u32(b);
@@ -8038,7 +8045,7 @@ static void mx_state(struct client *c, struct buf *b)
 	c->deadline = g.now + PROBE_MS;
 }
 
-/* Its probe's answer came, or the link went. */
+/* Answers c when the answer to its probe has come or the link is lost. */
 static void mx_probe_events(struct client *c)
 {
 	if (!c->probed && g.lk.state == LK_UP)
@@ -8048,7 +8055,7 @@ static void mx_probe_events(struct client *c)
 	mx_next(c);
 }
 
-/* Passes a signal on to a session's command (RFC 4254, 6.9); false if it cannot be. */
+/* Passes a signal on to a session's command (RFC 4254, 6.9); false if it cannot now. */
 static bool mx_send_signal(struct channel *ch, struct str name)
 {
 	if (ch->state != CH_OPEN || ch->sent == CH_CLOSED || tp_room() == 0)
@@ -8059,7 +8066,7 @@ static bool mx_send_signal(struct channel *ch, struct str name)
 	return true;
 }
 
-/* RFC 4254, 6.10; what a client may name. */
+/* Whether this is a signal that a client may name (RFC 4254, 6.10). */
 static bool mx_is_signal(struct str name)
 {
 	static const char *const known[] = {
@@ -8072,7 +8079,7 @@ static bool mx_is_signal(struct str name)
 	return false;
 }
 
-/* Its --timeout is over (RFC 4254, 6.9). */
+/* The client's --timeout is over: sends TERM to its command. */
 static void mx_kill(struct client *c, struct buf *b)
 {
 	(void)b;
@@ -8080,7 +8087,7 @@ static void mx_kill(struct client *c, struct buf *b)
 		mx_send_signal(sl_channel(c->channel), str_of("TERM"));
 }
 
-/* A client of ours was continued after ~^Z. */
+/* An sshmux client was continued after ~^Z. */
 static void mx_resume(struct client *c, struct buf *b)
 {
 	(void)b;
@@ -8088,7 +8095,7 @@ static void mx_resume(struct client *c, struct buf *b)
 		sl_channel(c->channel)->flags &= (uint16_t)~CH_SUSPENDED;
 }
 
-/* A report, in as many pieces as it has. */
+/* Begins a report; mx_write_report() sends it in pieces. */
 static void mx_report(struct client *c, struct buf *b)
 {
 	struct str what = buf_get_str(b);
@@ -8101,7 +8108,7 @@ static void mx_report(struct client *c, struct buf *b)
 	c->phase = MX_REPORTING;
 }
 
-/* The session that a client means by its number; NULL, answered, if there is none. */
+/* The session with this number.  If there is none, it answers c and returns NULL. */
 static struct channel *mx_session_by(struct client *c, struct str number)
 {
 	uint32_t id = 0;
@@ -8117,7 +8124,7 @@ static struct channel *mx_session_by(struct client *c, struct str number)
 	return NULL;
 }
 
-/* Its user sent our client a signal, which is for the command. */
+/* An sshmux client got a signal and passes it on to its command. */
 static void mx_signal(struct client *c, struct buf *b)
 {
 	struct str name = buf_get_str(b);
@@ -8127,7 +8134,7 @@ static void mx_signal(struct client *c, struct buf *b)
 
 /* --- -O drain, hold, … ------------------------------------------------------ */
 
-/* The running sessions finish, then the master ends; the path is free for another. */
+/* Frees the path for another master; this one ends when its sessions have finished. */
 static void mx_drain(struct client *c, struct str a, struct str b)
 {
 	(void)a;
@@ -8136,7 +8143,7 @@ static void mx_drain(struct client *c, struct str a, struct str b)
 	g.mx.draining = true;
 	rn_stop(RN_WHEN_IDLE, g.rn.exit_code);
 	mx_ok(c);
-	for_each_client(o)	/* who waits has not begun */
+	for_each_client(o)	/* those that wait have not begun */
 		if (o->phase == MX_QUEUED && o->type == MUX_C_NEW_SESSION)
 			mx_refuse(o, "the master is draining");
 }
@@ -8191,7 +8198,7 @@ static void mx_signal_session(struct client *c, struct str session, struct str n
 		mx_ok(c);
 }
 
-/* As if its client had left: the server sees the channel close. */
+/* Drops the session's client; the server sees the channel close. */
 static void mx_kill_session(struct client *c, struct str session, struct str b)
 {
 	(void)b;
@@ -8246,8 +8253,8 @@ static void mx_proxy(struct client *c, struct buf *b)
 static const struct mx_handler {
 	uint32_t type;
 	uint8_t fds;			/* descriptors that follow the frame */
-	bool body;			/* it has one that matters; else it is skipped */
-	uint8_t right;			/* enum us_right that it takes, US_RIGHTS for none */
+	bool body;			/* read the body; else skip it */
+	uint8_t right;			/* enum us_right that it needs, US_RIGHTS for none */
 	void (*run)(struct client *, struct buf *);
 } mx_table[] = {
 	{ MUX_MSG_HELLO, 0, true, US_RIGHTS, mx_hello },
@@ -8278,7 +8285,7 @@ static const struct mx_handler *mx_handler(uint32_t type)
 	return NULL;
 }
 
-/* Whether c may ask for that. */
+/* Whether c has the right to make this request. */
 static bool mx_permitted(const struct client *c, const struct mx_handler *h, struct buf b)
 {
 	struct mx_session s = { .command = { .len = 0 } };
@@ -8288,7 +8295,7 @@ static bool mx_permitted(const struct client *c, const struct mx_handler *h, str
 	return right == US_RIGHTS || us_may(c->fd, right, s.command);
 }
 
-/* The frame and its descriptors are here: answer it. */
+/* The frame and its descriptors have arrived: answers the request. */
 static void mx_dispatch(struct client *c)
 {
 	const struct mx_handler *h = mx_handler(c->type);
@@ -8324,7 +8331,7 @@ static void mx_ask_events(struct client *c)
 	mx_next(c);
 }
 
-/* Whether a request that descriptors have to follow can be read at all. */
+/* Whether a request is malformed: checked before its descriptors are received. */
 static bool mx_is_malformed(struct client *c)
 {
 	struct buf b = mx_body(c);
@@ -8336,7 +8343,7 @@ static bool mx_is_malformed(struct client *c)
 	return b.bad;
 }
 
-/* The body is here or skipped; descriptors may have to follow. */
+/* The body was read or skipped: now the descriptors, if any, or the answer. */
 static void mx_body_done(struct client *c)
 {
 	const struct mx_handler *h = mx_handler(c->type);
@@ -8355,7 +8362,7 @@ static bool mx_length_ok(const struct client *c)
 	return length >= MX_HEADER_SIZE - 4 && length <= MUX_FRAME_MAX;
 }
 
-/* The header is complete: check it, decide where the body goes. */
+/* The header is complete: checks it and decides where the body goes. */
 static void mx_head(struct client *c)
 {
 	struct buf b = buf_over(c->header, sizeof c->header);
@@ -8384,7 +8391,7 @@ static void mx_head(struct client *c)
 	}
 }
 
-/* Reads into `to` up to `want`; true when there is progress, c->got counts. */
+/* Reads up to `want` bytes into `to` and counts them in c->got; true if any came. */
 static bool mx_read_some(struct client *c, uint8_t *to, size_t want)
 {
 	ssize_t n = fd_read(c->fd, to, want);
@@ -8469,7 +8476,7 @@ static bool mx_step(struct client *c)
 	return false;
 }
 
-/* Whether everything that was said to c is written. */
+/* Whether all answers to c are written. */
 static bool mx_written(const struct client *c)
 {
 	return c->out_len == 0 && c->answer < 0;
@@ -8482,7 +8489,7 @@ static bool mx_wants_read(const struct client *c)
 		c->phase == MX_DESCRIPTORS);
 }
 
-#define MX_STEPS 16		/* of one client in one turn of the loop */
+#define MX_STEPS 16		/* for one client in one turn of the loop */
 #define MX_REPORT_HEAD 16	/* length, type, rid, length of the text */
 
 static void mx_read(struct client *c)
@@ -8503,8 +8510,8 @@ static void mx_write_answer(struct client *c)
 		req_free(&c->answer);
 }
 
-/* Sends pieces of a report while the socket takes them whole.  A unix socket
- * takes so little at once, or nothing: what it refuses is made again later. */
+/* Sends pieces of a report while the socket takes them.  A Unix socket takes a piece
+ * this small whole or not at all; we build a piece that it refuses again later. */
 static void mx_write_report(struct client *c)
 {
 	for (int i = 0; i < MX_STEPS && !c->dead && c->phase == MX_REPORTING; i++) {
@@ -8516,7 +8523,7 @@ static void mx_write_report(struct client *c)
 			return;
 		if (r == ST_END)
 			b.pos = 0;
-		else if (b.pos == 0)		/* nothing to say of this element */
+		else if (b.pos == 0)		/* this element has no text */
 			continue;
 		uint32_t len = MX_REPORT_HEAD + (uint32_t)b.pos;
 		buf_set_u32(g.scratch, len - 4);
@@ -8554,13 +8561,13 @@ static void mx_write(struct client *c)
 		mx_drop(c);
 }
 
-/* Whether c has something to hear. */
+/* Whether we have something to write to c. */
 static bool mx_wants_write(const struct client *c)
 {
 	return !mx_written(c) || (c->phase == MX_REPORTING && st_is_due(c));
 }
 
-/* Whether a name of the environment may be sent: SendEnv's patterns. */
+/* Whether SendEnv lets us send this variable (NAME=value). */
 static bool mx_env_allowed(struct str s)
 {
 	const uint8_t *equals = memchr(s.p, '=', s.len);
@@ -8588,7 +8595,7 @@ static void mx_send_env(struct channel *ch, struct str s)
 		tx_end(b);
 }
 
-/* A client of ours tells its display with the environment; `b` stands there. */
+/* The DISPLAY that an sshmux client sent in its environment, which begins at `b`. */
 static struct str mx_display(struct buf b)
 {
 	static const char name[] = "DISPLAY=";
@@ -8601,8 +8608,8 @@ static struct str mx_display(struct buf b)
 	return str_of("");
 }
 
-/* A session's channel is open: display, agent, terminal, environment, command,
- * all without waiting. */
+/* A session's channel is open: requests display, agent, terminal, environment and
+ * command without waiting for answers in between. */
 static void mx_request_session(struct client *c, struct channel *ch)
 {
 	struct mx_session s;
@@ -8611,7 +8618,7 @@ static void mx_request_session(struct client *c, struct channel *ch)
 	ch_name(ch, s.command);
 	ch->escape = s.want_tty ? s.escape : NO_ESCAPE;
 	ch->flags |= CH_LINE_START;
-	bool own = us_is_own(os_peer(c->fd).uid);	/* agent and display are its user's */
+	bool own = us_is_own(os_peer(c->fd).uid);	/* no other user gets agent or display */
 	if (s.want_x11 && own)
 		xf_request_x11(ch, c->ours ? mx_display(b) : str_of(""));
 	if (s.want_agent && own)
@@ -8641,7 +8648,7 @@ static void mx_request_session(struct client *c, struct channel *ch)
 	ch_become(ch, CH_STARTING);
 }
 
-/* Tells the client, whose descriptors are the channel's from here on. */
+/* Tells the client; from here on its descriptors belong to the channel. */
 static void mx_start(struct client *c, struct channel *ch)
 {
 	uint32_t sid = (uint32_t)sl_channel_index(ch);
@@ -8651,7 +8658,7 @@ static void mx_start(struct client *c, struct channel *ch)
 		fd_lend(&ch->end[CH_ERR], c->fds[2]);
 	c->n_fds = 0;
 	ch_become(ch, CH_OPEN);
-	if (ch->flags & CH_FAILED)	/* nobody will read it */
+	if (ch->flags & CH_FAILED)	/* the other end will not read it */
 		ch_end_input(ch);
 	mx_reply(c, MUX_S_SESSION_OPENED, c->rid, &sid, NULL);
 	log_at(TP_VERBOSE, "channel %d: session opened", sl_channel_index(ch));
@@ -8660,9 +8667,9 @@ static void mx_start(struct client *c, struct channel *ch)
 	mx_next(c);
 }
 
-/* What a refused session teaches about the server's limit.  A server that frees
- * the slot of a session that has just ended only after it has looked at our open
- * is asked again soon, and nothing is learned.  True if waiting can help. */
+/* Learns the server's limit of sessions from a refusal; true if waiting can help.
+ * If a session has just ended, the server may not have freed its slot yet: then we
+ * learn nothing and ask again soon. */
 static bool mx_learn_limit(int others)
 {
 	if (g.ch.freed_at && g.now - g.ch.freed_at < SESSION_FREED_MS) {
@@ -8680,8 +8687,8 @@ static bool mx_learn_limit(int others)
 	return true;
 }
 
-/* The channel was not opened.  If that may be the server's limit of sessions,
- * or the link is down, the request waits on in its place (SES-server-limit). */
+/* The channel was not opened.  If the reason may be the server's limit of sessions,
+ * or the link is down, the request keeps its place and waits (SES-server-limit). */
 static void mx_refused(struct client *c, struct channel *ch)
 {
 	bool up = g.lk.state == LK_UP;
@@ -8696,8 +8703,8 @@ static void mx_refused(struct client *c, struct channel *ch)
 		mx_refuse(c, up ? "Session open refused by peer" : "connection to the server lost");
 }
 
-/* Whether the server has closed a session before it took the command, as dropbear
- * does if another one ends at that moment (SES-stillborn). */
+/* Whether the server closed a session before it took the command, as dropbear does
+ * when another session ends at that moment (SES-stillborn). */
 static bool mx_is_stillborn(const struct client *c, const struct channel *ch)
 {
 	bool taken = ch->state == CH_STARTING && ch->request[0] == CH_RQ_NONE;
@@ -8705,14 +8712,15 @@ static bool mx_is_stillborn(const struct client *c, const struct channel *ch)
 	       c->reopened < REOPENS && g.now < c->give_up;
 }
 
-/* Such a server has to answer before we read any input, which could not be had again. */
+/* Whether dropbear has yet to take the command.  We read no input before that,
+ * because we could not read it again for another channel. */
 static bool mx_awaits_start(const struct channel *ch)
 {
 	return ch->kind == CH_SESSION && ch->request[0] != CH_RQ_NONE && ch->rcvd != CH_CLOSED &&
 	       tx_peer_is("dropbear");
 }
 
-/* Nothing was started: the request waits for another channel, in its place. */
+/* The server started nothing: the request keeps its place and waits for another channel. */
 static void mx_reopen(struct client *c, struct channel *ch)
 {
 	ch_abandon(ch);
@@ -8723,7 +8731,7 @@ static void mx_reopen(struct client *c, struct channel *ch)
 	rn_again();
 }
 
-/* The server has confirmed the channel; true when its client may know. */
+/* The server has confirmed the channel; true when we have told its client. */
 static bool mx_confirmed(struct client *c, struct channel *ch)
 {
 	if (mx_is_stillborn(c, ch)) {
@@ -8737,13 +8745,13 @@ static bool mx_confirmed(struct client *c, struct channel *ch)
 	g.mx.open_wait = 0;
 	if (!mx_awaits_start(ch)) {
 		mx_start(c, ch);
-		rn_again();		/* its end may have come already */
+		rn_again();		/* the session may have ended already */
 	}
 	tp_flush();
 	return ch->state == CH_OPEN;
 }
 
-/* What has happened to a client's session since the last turn. */
+/* Handles what has happened to a client's session since the last turn. */
 static void mx_session_events(struct client *c)
 {
 	struct channel *ch = sl_channel(c->channel);
@@ -8779,7 +8787,7 @@ static void mx_session_events(struct client *c)
 	}
 }
 
-/* The client that has waited longest in a phase, or NULL. */
+/* The client that has waited longest in this phase, or NULL. */
 static struct client *mx_oldest(enum mx_phase phase)
 {
 	struct client *first = NULL;
@@ -8790,8 +8798,8 @@ static struct client *mx_oldest(enum mx_phase phase)
 	return first;
 }
 
-/* Who has waited longest of those whose channel may be opened now: what limits
- * sessions does not concern a stdio forward. */
+/* The client that has waited longest and may open its channel now, or NULL.  Limits
+ * of sessions do not apply to stdio forwards. */
 static struct client *mx_next_to_open(void)
 {
 	struct client *first = NULL;
@@ -8823,7 +8831,7 @@ static void mx_open(struct client *c, struct channel *ch)
 		fw_open(ch, &to, "127.0.0.1", 65535);
 }
 
-/* Tells a client that asked for it how many wait before it, when that changes. */
+/* Tells a client its place in the queue when that has changed. */
 static void mx_tell_place(struct client *c)
 {
 	uint32_t place = 1;
@@ -8835,7 +8843,7 @@ static void mx_tell_place(struct client *c)
 	mx_reply(c, MUX_X_S_PLACE, c->rid, &place, NULL);
 }
 
-/* Whether -O reconnect was said since this was asked last. */
+/* Whether -O reconnect has come since the last call. */
 static bool mx_takes_reconnect(void)
 {
 	bool asked = g.mx.reconnect;
@@ -8843,7 +8851,7 @@ static bool mx_takes_reconnect(void)
 	return asked;
 }
 
-/* Nobody is here but watchers, or nobody at all. */
+/* Whether the only clients left, if any, are those that read reports. */
 static bool mx_only_watchers(void)
 {
 	for_each_client(c)
@@ -8852,7 +8860,8 @@ static bool mx_only_watchers(void)
 	return true;
 }
 
-/* Gives what is free to those who wait, first come first served. */
+/* Gives free memory, descriptors and channels to waiting clients, first come, first
+ * served. */
 static void mx_admit(void)
 {
 	struct client *c;
@@ -8915,29 +8924,32 @@ static void mx_expire(struct client *c)
 }
 
 /* ===== sd_ ================================================================
- * The scheduler: which channel or proxy client sends next, and how much.
+ * The scheduler decides which channel or proxy client sends next, and how much.
+ * Sizes are in bytes, times in ms.
  *
- * Why a keystroke never waits for bulk.  There are four places where it could:
- *  1. Unread, while others have their turn.  A terminal's input, and whatever is
- *     SHORT_INPUT or less, is announced as SD_SHORT and goes first in each round; a
- *     turn is a quantum at most, and after ROUNDS poll() looks for new input.
- *  2. Unread, for want of room in our queue.  Bulk may fill `queue` bytes of it, the
- *     rest up to `room` is kept (sd_room): short input finds room.
- *  3. In our queue.  While several channels are open bulk comes in bursts of one
- *     BULK_PACKET, and the next one waits until the kernel has sent the last
- *     (sd_shape); they grow only while the kernel always has.
- *  4. In the kernel's.  It takes no more than NET_UNSENT_SHARED that it has not sent
- *     (sd_set_unsent), and while it has as much no bulk is queued (`backlogged`).
- * So what is before a keystroke is one burst in our queue and NET_UNSENT_SHARED bytes
- * in the kernel's, however much others send.  SD_FAST gives that up for throughput,
- * but only while no terminal is open and nothing short came for QUIET_MS, and what
- * waits then is what the network takes in FAST_MS.  SD_ALONE has nobody to wait for.
+ * Why a keystroke never waits for bulk.  It could wait in four places:
+ *  1. Unread, while others have their turn.  A terminal's input, and any input of
+ *     SHORT_INPUT or less, is announced as SD_SHORT and goes first in each round.  A
+ *     turn is one quantum at most, and after ROUNDS rounds poll() looks for
+ *     new input.
+ *  2. Unread, because our queue is full.  Bulk may fill only `queue` of its `room`
+ *     bytes (sd_room); short input fits into the rest.
+ *  3. In our queue.  While several channels are open, bulk comes in bursts of one
+ *     BULK_PACKET, and the next burst waits until the kernel has sent the last
+ *     (sd_shape).  Bursts grow only while the kernel keeps up.
+ *  4. In the kernel's queue.  The kernel takes at most NET_UNSENT_SHARED bytes that it
+ *     has not sent (sd_set_unsent); while it has that many, we queue no bulk
+ *     (`backlogged`).
+ * So a keystroke waits for one burst in our queue and NET_UNSENT_SHARED bytes in the
+ * kernel's, however much others send.  SD_FAST gives that up for throughput, but only
+ * while no terminal is open and no short input has come for QUIET_MS; then the queues
+ * hold what the network takes in FAST_MS.  In SD_ALONE only one channel is open.
  * Calls rl_, ch_, tt_, es_, px_. */
 
-#define PACE_MS 20		/* the network's pace is measured over so long a time */
-#define ROUNDS 8		/* in one turn of the loop */
+#define PACE_MS 20		/* the network's pace is measured over this long */
+#define ROUNDS 8		/* rounds in one turn of the loop */
 
-/* Small send queue in the kernel, so that what goes next is decided late. */
+/* Keeps the kernel's send queue small, so that we decide late what goes next. */
 static void sd_set_unsent(int bytes)
 {
 	if (bytes == g.sd.unsent || g.sd.fd < 0)
@@ -8946,8 +8958,8 @@ static void sd_set_unsent(int bytes)
 	os_keep_unsent(g.sd.fd, bytes, NET_UNSENT * 4);
 }
 
-/* What may wait from now on: bytes in our queue, of them bulk, and bytes in the
- * kernel's that it has not sent. */
+/* Sets how many bytes may wait: in our queue, how many of them bulk, and unsent in
+ * the kernel's. */
 static void sd_set_mode(enum sd_mode mode, uint32_t room, uint32_t queue, uint32_t unsent)
 {
 	g.sd.mode = mode;
@@ -8961,7 +8973,7 @@ static void sd_set_mode(enum sd_mode mode, uint32_t room, uint32_t queue, uint32
 	sd_set_unsent((int)unsent);
 }
 
-/* Of a new connection, whose socket stays the transport's. */
+/* Begins with a new connection; its socket still belongs to the transport. */
 static void sd_begin(int fd)
 {
 	g.sd.fd = fd;
@@ -8977,7 +8989,7 @@ static void sd_end(void)
 	g.sd.fd = -1;
 }
 
-/* Whether more than one channel is open: then nobody has the queues alone. */
+/* Whether more than one channel is open, so that they share the queues. */
 static bool sd_is_shared(void)
 {
 	int n = 0;
@@ -8986,7 +8998,7 @@ static bool sd_is_shared(void)
 	return n > 1;
 }
 
-/* Measures the pace of the network: what it has taken lately, in FAST_MS. */
+/* Measures the network's pace: the bytes that it takes in FAST_MS. */
 static void sd_measure(void)
 {
 	uint64_t bytes = tp_info()->bytes_out;
@@ -9005,9 +9017,9 @@ static uint32_t sd_round_down(uint32_t n)
 	return n ? 1u << (31 - __builtin_clz(n)) : 0;
 }
 
-/* Decides, once a turn, how bulk goes.  In large pieces if the network is fast
- * and nobody else has something to say; in pieces that suit a slow one if one
- * channel has it alone; else by sd_shape(). */
+/* Decides once a turn how bulk goes: in large pieces if the network is fast and no
+ * short input is likely; in pieces that suit a slow network if only one channel is
+ * open; else as sd_shape() decides. */
 static void sd_choose(void)
 {
 	sd_measure();
@@ -9021,9 +9033,9 @@ static void sd_choose(void)
 		sd_set_mode(SD_SHARED, NET_QUEUE, BULK_PACKET, NET_UNSENT_SHARED);
 }
 
-/* While several are open, a burst of bulk is one small packet, and the next one
- * waits until the kernel has sent it; a network that is always done with it gets
- * bursts twice as long each time. */
+/* While several channels are open, a burst of bulk is one small packet, and the next
+ * waits until the kernel has sent it.  While the network keeps up, each burst is
+ * twice as long as the last. */
 static void sd_shape(void)
 {
 	if (g.sd.mode != SD_SHARED)
@@ -9038,9 +9050,8 @@ static void sd_shape(void)
 	g.sd.burst = 0;
 }
 
-/* Bytes that may be queued now.  Bulk gets less than there is room for: a part is
- * kept for opens and requests, which would never find any beside a saturating
- * upload. */
+/* Bytes that may be queued now.  Bulk does not get all the room: some is kept for
+ * opens and requests, which would find none beside an upload that fills the line. */
 static size_t sd_room(enum sd_input input)
 {
 	size_t room = tp_room(), kept = g.sd.room - g.sd.queue;
@@ -9049,7 +9060,7 @@ static size_t sd_room(enum sd_input input)
 	return room > kept && !g.sd.backlogged ? room - kept : 0;
 }
 
-/* The same for one sender, of n bytes. */
+/* How many of n bytes one sender may queue now. */
 static uint32_t sd_may(const struct sender *s, uint32_t n)
 {
 	return sd_room(s->input) > 0 ? rl_room(RL_UP, s, n) : 0;
@@ -9060,8 +9071,8 @@ static struct sender *sd_sender(int i)
 	return i < CHANNELS ? &g.ch.slot[i].sender : &g.mx.slot[i - CHANNELS].sender;
 }
 
-/* poll() has found input of sender i at fd.  Terminals, and whatever has little to
- * say, go before bulk, unless their user says what they are. */
+/* poll() has found input of sender i at fd.  Terminals and short input go before
+ * bulk, unless the user has said what this input is. */
 static void sd_announce(int i, int fd)
 {
 	struct sender *s = sd_sender(i);
@@ -9081,8 +9092,8 @@ static void sd_turn_begins(void)
 	g.sd.held = false;
 }
 
-/* s has input whose turn has not come yet: at once, or when the kernel has sent
- * enough, or when rl_ lets it. */
+/* s has input that waits for its turn.  The turn comes at once, when the kernel has
+ * sent enough, or when rl_ allows it. */
 static void sd_wait(const struct sender *s, int *timeout)
 {
 	if (sd_may(s, 1) > 0)
@@ -9091,7 +9102,7 @@ static void sd_wait(const struct sender *s, int *timeout)
 		g.sd.held |= sd_room(s->input) == 0;
 }
 
-/* Whether the kernel's having sent enough is worth a turn. */
+/* Whether the loop should turn when the kernel has sent enough. */
 static bool sd_waits_for_network(void)
 {
 	return g.sd.held && g.sd.backlogged && g.sd.fd >= 0;
@@ -9105,7 +9116,7 @@ static bool sd_wants_send(int i)
 		px_wants_send(&g.mx.slot[i - CHANNELS]);
 }
 
-/* Moves at most `max` bytes of its input; a proxy client's frame may be longer. */
+/* Moves at most `max` bytes of sender i's input; a proxy client's frame may be longer. */
 static uint32_t sd_move(int i, uint32_t max)
 {
 	if (i >= CHANNELS)
@@ -9114,8 +9125,8 @@ static uint32_t sd_move(int i, uint32_t max)
 	return c->kind == CH_SESSION && c->escape <= 0xff ? es_read(c, max) : ch_read(c, max);
 }
 
-/* One sender's turn; true if it sent.  Ended by the want of room, it goes on
- * next time. */
+/* One sender's turn; true if it sent anything.  If there is too little room, the turn
+ * goes on next time. */
 static bool sd_turn(int i)
 {
 	struct sender *s = sd_sender(i);
@@ -9146,7 +9157,8 @@ static int sd_ready(int i, int end)
 	return end;
 }
 
-/* The turns of those from `i` to `end` that have this kind of input. */
+/* Gives a turn to each sender from `i` to `end` with this kind of input; true if any
+ * sent. */
 static bool sd_pass(enum sd_input input, int i, int end)
 {
 	bool sent = false;
@@ -9171,8 +9183,8 @@ static bool sd_round(enum sd_input input)
 	return sd_pass(input, 0, first) || sent;
 }
 
-/* Short input first, then bulk in turn, while the transport has room; but after
- * one burst of large pieces it is time to ask poll() for short input. */
+/* Sends short input first, then bulk in turn, while the transport has room.  After
+ * one burst of large pieces it stops, so that poll() can find short input. */
 static void sd_send(void)
 {
 	bool more = sd_ready(0, SENDERS) < SENDERS;
@@ -9188,8 +9200,10 @@ static void sd_send(void)
 }
 
 /* ===== lk_ ================================================================
- * The link: connect, log in, keep alive, notice the loss.  The transport does
- * the cryptography; what a loss means to clients is decided here.
+ * The link to the server: connects, logs in, keeps it alive, notices its loss and
+ * decides what that means to clients.  The transport does the cryptography and owns
+ * the socket once it is connected.  Every failure ends in lk_lost(), which logs each
+ * new reason.  Times are in ms, those of options and `since` in seconds.
  * Calls log_, rn_, ev_, fd_, sp_, cn_, tx_, ch_, tt_, us_, fw_, px_, mx_, sd_. */
 
 /* Whether another try may follow (-o Reconnect). */
@@ -9201,7 +9215,7 @@ static bool lk_comes_back(void)
 					g.lk.tries + 1 < g.op.attempts));
 }
 
-/* One line per change of state: the first failure, and each new reason. */
+/* Logs one line per change of state: the first failure, and each new reason. */
 static void lk_report(const char *why, bool again)
 {
 	if (again && g.lk.state != LK_UP && strcmp(why, g.lk.why) == 0)
@@ -9211,7 +9225,7 @@ static void lk_report(const char *why, bool again)
 		len - (again && len > 0 && why[len - 1] == '.'), why);
 }
 
-/* A child of ours has ended, perhaps ProxyCommand's. */
+/* A child process has ended: perhaps ProxyCommand's. */
 static void lk_exited(pid_t pid)
 {
 	if (pid == g.lk.proxy)
@@ -9226,7 +9240,7 @@ static void lk_end_proxy(void)
 	g.lk.proxy = 0;
 }
 
-/* Ends the connection in whatever state: sessions keep what they have received. */
+/* Ends the connection, whatever its state; sessions keep what they have received. */
 static void lk_leave(void)
 {
 	cn_stop(&g.lk.uplink);
@@ -9242,7 +9256,7 @@ static void lk_leave(void)
 			ch_lose(c);
 }
 
-/* What has been done with the server, ever. */
+/* Counts the uses of the link so far: sessions, forwards and their connections. */
 static uint32_t lk_uses(void)
 {
 	return g.mx.completed + g.fw.accepted;
@@ -9250,9 +9264,9 @@ static uint32_t lk_uses(void)
 
 #define LK_REFUSED 16		/* times ReconnectMin, after the server has refused us */
 
-/* Decides when to try again.  A connection that held for long, or was of use,
- * begins a new count; after any other the wait is no longer than it held, or a
- * server that cuts idle connections would be tried more and more rarely. */
+/* Decides when to try again.  A connection that lasted long, or was of use, resets
+ * the count.  After any other the wait is no longer than the connection lasted, or
+ * we would try a server that cuts idle connections less and less often. */
 static void lk_schedule(bool was_up)
 {
 	int64_t min = g.op.reconnect_min, max = g.op.reconnect_max,
@@ -9267,7 +9281,7 @@ static void lk_schedule(bool was_up)
 		g.lk.tries++;
 		g.lk.failures++;
 	}
-	/* nothing that a quick try mends, and fail2ban counts them */
+	/* a quick try does not help, and fail2ban counts tries */
 	if (g.lk.refused)
 		min = LK_REFUSED * min < max ? LK_REFUSED * min : max;
 	g.lk.state = LK_WAITING;
@@ -9275,8 +9289,8 @@ static void lk_schedule(bool was_up)
 	g.lk.retry_at = g.now + rn_backoff(g.lk.tries, min, max) + (g.lk.refused ? min * 500 : 0);
 }
 
-/* When somebody who waits for the link is served by a try: ReconnectMin after the
- * last one, however long the wait has become. */
+/* When to try if somebody waits for the link: ReconnectMin after the last failure,
+ * however long the wait has become. */
 static int64_t lk_soon(void)
 {
 	return g.lk.failed_at + g.op.reconnect_min * 1000;
@@ -9293,7 +9307,7 @@ static void lk_hasten(void)
 		g.lk.retry_at = lk_soon();
 }
 
-/* What reports tell of a connection that is over. */
+/* Keeps what reports tell about a connection that is over. */
 static void lk_remember(const char *why, bool was_up)
 {
 	const struct tp_info *i = tp_info();
@@ -9313,8 +9327,8 @@ static void lk_remember(const char *why, bool was_up)
 		g.lk.since = ev_seconds();
 }
 
-/* The connection is over, or did not come about, for the reason `why`: sessions
- * keep what they have received; the control socket stays if we come back. */
+/* The connection has ended or failed; `why` is the reason.  Sessions keep what they
+ * have received; the control socket stays if we try again. */
 static void lk_lost(const char *why)
 {
 	bool again = lk_comes_back(), was_up = g.lk.state == LK_UP;
@@ -9350,13 +9364,13 @@ static void lk_fail(const char *format, ...)
 	lk_lost(text);
 }
 
-/* A message came: no key exchange holds them back. */
+/* A message came, so no key exchange holds messages back. */
 static void lk_moves(void)
 {
 	g.lk.exchange_at = 0;
 }
 
-/* More time for a login, ms. */
+/* Gives a login more time, in ms. */
 static void lk_grant(int64_t ms)
 {
 	g.lk.login_deadline += ms;
@@ -9370,7 +9384,7 @@ static void lk_start(void)
 	g.lk.login_deadline = g.now + limit;
 	log_at(g.lk.tries ? TP_DEBUG : TP_VERBOSE, "connecting to %s port %d", g.op.host_name,
 		(int)g.op.port);
-	rn_again();			/* a program is connected at once */
+	rn_again();			/* ProxyCommand is connected at once */
 	if (g.op.proxy_command)
 		g.lk.proxy = cn_proxy(&g.lk.uplink);
 	else
@@ -9404,10 +9418,11 @@ static void lk_connected(void)
 	tp_start(g.lk.uplink.fd, g.lk.logins == 0 && g.op.reconnect != LK_ALWAYS, g.now);
 	g.lk.uplink.fd = -1;
 	g.lk.uplink.state = CN_IDLE;
-	rn_again();			/* it may have failed at once */
+	rn_again();			/* the login may have failed at once */
 }
 
-/* Who came while we logged in becomes a client; who finds no place connects anew. */
+/* Admits those who connected while we logged in; those who find no free slot must
+ * connect again. */
 static void lk_admit_early(void)
 {
 	int fd;
@@ -9417,7 +9432,7 @@ static void lk_admit_early(void)
 	fd_close(&g.us.early);
 }
 
-/* The control socket, once. */
+/* Creates the control socket, once. */
 static void lk_listen(void)
 {
 	int error = g.us.bound || g.rn.stop != RN_RUN || !g.us.path ? 0 : us_listen(g.us.path);
@@ -9433,7 +9448,7 @@ static void lk_listen(void)
 	lk_admit_early();
 }
 
-/* LocalCommand, after each login; nobody waits for it. */
+/* Runs LocalCommand after each login and does not wait for it. */
 static void lk_local_command(void)
 {
 	if (g.op.local_command)
@@ -9461,7 +9476,7 @@ static void lk_up(void)
 	if (g.lk.logins++ > 0 || g.lk.tries > 0)
 		log_at(TP_INFO, "connected to %s again, after %u tries", g.op.tp.host,
 			(unsigned)g.lk.tries + 1);
-	else if (g.op.reconnect == LK_ALWAYS)		/* nobody watches the call itself */
+	else if (g.op.reconnect == LK_ALWAYS)		/* no user watches this login */
 		log_at(TP_INFO, "connected to %s", g.op.tp.host);
 	g.lk.why[0] = 0;
 	g.lk.failures = 0;
@@ -9476,8 +9491,8 @@ static void lk_send_keepalive(void)
 		tx_keepalive(GLOBAL_KEEPALIVE, -1);
 }
 
-/* ServerAliveInterval: after so much silence one keepalive; after
- * ServerAliveCountMax of them without any life the link is lost. */
+/* Sends a keepalive after ServerAliveInterval of silence; the link is lost after
+ * ServerAliveCountMax of them without a sign of life. */
 static void lk_alive(void)
 {
 	if (g.op.alive_interval <= 0)
@@ -9499,18 +9514,19 @@ static void lk_alive(void)
 	lk_send_keepalive();
 }
 
-/* --- what becomes of the network -------------------------------------------- */
+/* --- changes of the network ------------------------------------------------- */
 
-#define LK_SETTLE_MS 1000	/* an address that is renewed may be gone for a moment */
+#define LK_SETTLE_MS 1000	/* an address may go for a moment while it is renewed */
 
-/* Changes of addresses and interfaces wake us; without the socket SIGUSR1 tells. */
+/* Opens a socket that wakes us when addresses or interfaces change; without it, only
+ * SIGUSR1 tells us. */
 static void lk_watch(void)
 {
 	g.lk.watch = g.op.watch_network ? os_watch_network() : -1;
 }
 
-/* The socket is readable.  What its messages say is not looked at: they may come
- * in hundreds, or be lost. */
+/* The socket is readable.  We ignore what its messages say: hundreds may come, and
+ * some may be lost. */
 static void lk_noticed(void)
 {
 	for (int i = 0; i < 64 && recv(g.lk.watch, g.scratch, sizeof g.scratch, MSG_DONTWAIT) >= 0;
@@ -9520,7 +9536,7 @@ static void lk_noticed(void)
 		g.lk.look_at = g.now + LK_SETTLE_MS;
 }
 
-/* What becomes of the connection: its local address, its way to the server. */
+/* Whether the connection still has its local address and its route to the server. */
 static enum os_route lk_route(void)
 {
 	struct sockaddr_storage local, peer;
@@ -9530,7 +9546,7 @@ static enum os_route lk_route(void)
 		return OS_SAME;
 	if (local.ss_family != AF_INET && local.ss_family != AF_INET6)
 		return OS_SAME;			/* ProxyCommand: its own business */
-	/* sin6_port stands at the same place */
+	/* sin6_port has the same offset */
 	((struct sockaddr_in *)(void *)&local)->sin_port = 0;
 	enum os_route route = os_route(&local, &peer, n);
 	bool bound = g.op.bind_address || g.op.bind_interface;
@@ -9547,7 +9563,7 @@ static void lk_probe(void)
 	lk_send_keepalive();
 }
 
-/* Ends a connection that has lost its address or its way; true if so. */
+/* Ends a connection that has lost its address or its route; true if so. */
 static bool lk_is_cut_off(enum os_route route)
 {
 	if (route == OS_NO_ADDRESS)
@@ -9559,7 +9575,7 @@ static bool lk_is_cut_off(enum os_route route)
 	return route >= OS_NO_ADDRESS;
 }
 
-/* The network has changed, and has had the time to settle. */
+/* The network has changed and has had time to settle. */
 static void lk_look(void)
 {
 	enum os_route route = g.lk.state == LK_UP || g.lk.state == LK_LOGIN ? lk_route() : OS_SAME;
@@ -9569,8 +9585,9 @@ static void lk_look(void)
 		lk_probe();
 }
 
-/* SIGUSR1: something has happened to the network, or the control socket.  A wait
- * ends now; a link that seems up is cut off, or has PROBE_MS to show life. */
+/* SIGUSR1: something has happened to the network or the control socket.  If we wait
+ * for the next try, it comes now.  A link that seems up ends if it is cut off; else it
+ * has PROBE_MS to show life. */
 static void lk_kick(void)
 {
 	us_watch();
@@ -9589,8 +9606,9 @@ static void lk_check_probe(void)
 		lk_fail("Timeout, server %s not responding.", g.op.tp.host);
 }
 
-/* A server that begins to change keys and does not end it, whatever else it says.
- * A slow line is no reason: what we send, and what comes, brings the end nearer. */
+/* Gives up on a server that begins a key exchange and does not finish it, whatever
+ * else it says.  A slow line is no reason: the server has time while we send, or
+ * messages come. */
 static void lk_exchange(void)
 {
 	const struct tp_info *i = tp_info();
@@ -9603,7 +9621,7 @@ static void lk_exchange(void)
 	g.lk.exchange_bytes = i->bytes_out;
 }
 
-/* IPQoS: the interactive class while a terminal is open. */
+/* Sets IPQoS's class on the socket: the interactive one while a terminal is open. */
 static void lk_mark(void)
 {
 	int tos = (int)(tt_any() ? g.op.dscp_interactive : g.op.dscp_bulk);
@@ -9655,7 +9673,7 @@ static void lk_service_up(void)
 	}
 }
 
-/* After the transport was served. */
+/* Moves the link's state on after the transport was served. */
 static void lk_service(void)
 {
 	if (g.lk.look_at && g.now >= g.lk.look_at)
@@ -9681,14 +9699,14 @@ static void lk_service(void)
 }
 
 /* ===== hk_ ================================================================
- * Tells others how the uplink is: EventCommand, a supervisor's NOTIFY_SOCKET
- * (sd_notify(3)) and descriptor (--notify-fd).  Looks at the state each turn;
- * what changed while a command ran is told when it has ended, the newest state
- * alone.
+ * Tells others about the link: EventCommand, and a supervisor through its
+ * NOTIFY_SOCKET (sd_notify(3)) and descriptor (--notify-fd).  It looks at the state
+ * each turn.  One command runs at a time, for EVENT_MS at most; when it has ended,
+ * the next one tells only the newest state.  A supervisor that has gone is no error.
  * Calls log_, fd_, ex_, in_. */
 
-/* One variable of a command's environment, in working space until it is started; text that a server
- * chose is clean: log_ made `why`, names come from options. */
+/* Sets one variable of a command's environment, in g.scratch until the command starts.
+ * No text comes straight from the server: log_ cleaned `why`, names come from options. */
 static void hk_variable(int slot, const char *name, const char *value)
 {
 	char *text = (char *)g.scratch + slot * HK_VARIABLE;
@@ -9696,7 +9714,7 @@ static void hk_variable(int slot, const char *name, const char *value)
 	g.hk.environment[slot] = text;
 }
 
-/* Runs EventCommand for `event`, unless there is none. */
+/* Runs EventCommand, if there is one, for `event`. */
 static void hk_run(const char *event, const char *reason)
 {
 	const char *const argv[] = { g.op.event_command, NULL };
@@ -9715,7 +9733,7 @@ static void hk_run(const char *event, const char *reason)
 	ex_start(&g.ex.slot[EX_EVENT], argv, g.hk.environment, g.now + EVENT_MS);
 }
 
-/* The command that runs has ended: what it said goes to the log, line by line. */
+/* The command has ended: logs its output line by line. */
 static void hk_ended(struct program *p)
 {
 	char said[512];
@@ -9730,14 +9748,14 @@ static void hk_ended(struct program *p)
 	}
 }
 
-/* When an outage is long enough to be told; 0 if none is to be. */
+/* When to report an outage; 0 if there is none to report. */
 static int64_t hk_due(void)
 {
 	bool down = g.hk.told_up && g.lk.state != LK_UP && g.rn.stop == RN_RUN;
 	return down && g.op.event_command ? g.lk.down_at + g.op.event_delay * 1000 : 0;
 }
 
-/* The next forward that could not be set up, since this was asked last. */
+/* The next forward that could not be set up since the last call, or NULL. */
 static const char *hk_failed_forward(void)
 {
 	if (g.ev.next - g.hk.seen > EVENTS)
@@ -9770,7 +9788,7 @@ static void hk_events(void)
 	}
 }
 
-/* A datagram to the supervisor; one that is not there any more is no matter. */
+/* Sends a datagram to the supervisor, if it is still there. */
 static void hk_notify(const char *text)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
@@ -9786,7 +9804,8 @@ static void hk_notify(const char *text)
 	fd_close(&fd);
 }
 
-/* Ready: the control socket is there, once. */
+/* Tells a supervisor once that the control socket is there, once that we stop, and
+ * each new state of the link. */
 static void hk_supervisors(void)
 {
 	char text[320];
@@ -9817,8 +9836,10 @@ static void hk_settle(void)
 }
 
 /* ===== lp_ ================================================================
- * The loop: build the poll set from the state, poll, serve the transport, the
- * clients and the channels, settle what follows, reap.
+ * The loop.  Each turn builds the poll set (POLLFDS entries at most) from the state,
+ * polls, serves the transport, the clients and the channels, settles what follows and
+ * frees what is dead.  Times are in ms.  It also takes the signals, and splits the
+ * process after the login.
  * Calls log_, rn_, ev_, rl_, sl_, fd_, sp_, cn_, ex_, ch_, tt_, us_, fw_, px_, xf_, rx_, mx_, sd_,
  * lk_, hk_. */
 
@@ -9826,7 +9847,7 @@ enum lp_kind {
 	LP_SIGNAL, LP_TRANSPORT, LP_WATCH, LP_NETWORK, LP_LISTENER, LP_UPLINK, LP_CONNECTOR,
 	LP_FORWARD, LP_CLIENT, LP_INPUT, LP_OUTPUT
 };
-#define LP_PAUSE_MS 100		/* before the next poll() after one that failed */
+#define LP_PAUSE_MS 100		/* pause after a poll() that failed */
 
 static void lp_on_signal(int number)
 {
@@ -9893,7 +9914,7 @@ static void lp_signal(int number)
 		if (g.lk.state == LK_UP)
 			tt_resize();
 		break;
-	case SIGALRM:			/* --timeout, in a login for ourselves */
+	case SIGALRM:			/* --timeout, while we log in for our own session */
 		log_at(TP_ERROR, "no session with %s in time", g.op.host_name);
 		rn_stop(RN_NOW, EX_TEMPFAIL);
 		break;
@@ -9932,8 +9953,8 @@ static void lp_earlier(int *timeout, int64_t deadline)
 		*timeout = (int)left;
 }
 
-/* One from whom nothing is wanted now is left out, or its hanging up would be
- * reported over and over. */
+/* Leaves out a client from which we want nothing now, or poll() would report its
+ * hang-up over and over. */
 static void lp_add_proxy(const struct client *c, int *timeout)
 {
 	bool room = g.lk.state == LK_UP && tp_room() > 0;
@@ -9968,8 +9989,8 @@ static void lp_add_clients(int *timeout)
 		lp_earlier(timeout, g.us.accept_after);
 }
 
-/* A socket that is read and written has one entry, LP_INPUT: the kernel refuses
- * a poll set with more entries than a process may have descriptors. */
+/* A socket that we read and write has one entry, LP_INPUT: the kernel refuses a poll
+ * set with more entries than a process may have descriptors. */
 static void lp_add_channel(const struct channel *c, bool room, int *timeout)
 {
 	int i = sl_channel_index(c);
@@ -10000,7 +10021,8 @@ static void lp_add_channels(int *timeout)
 	}
 }
 
-/* Wakes us when the kernel has sent enough: the transport's own entry does, too. */
+/* Has poll() wake us when the kernel has sent enough, through the transport's own
+ * entry if there is one. */
 static void lp_add_network(void)
 {
 	for (int i = 0; i < g.lp.n_poll; i++)
@@ -10094,7 +10116,7 @@ static void lp_serve_transport(void)
 	tp_service(g.lp.poll + 1, n, g.now);
 	g.now = rn_clock();
 	if (g.lk.state == LK_LOGIN)
-		lk_grant(g.now - before);	/* a prompt's time is the user's */
+		lk_grant(g.now - before);	/* time at a prompt does not count */
 	uint8_t *p;
 	size_t len;
 	for (int i = 0; i < RX_BATCH && g.lk.state == LK_UP && !g.lk.error[0] &&
@@ -10159,7 +10181,7 @@ static void lp_serve(const struct lp_owner *o, const struct pollfd *p)
 		break;
 	case LP_FORWARD:
 		if (g.lk.state != LK_UP)
-			lk_hasten();		/* it waits in the kernel's queue */
+			lk_hasten();		/* the connection waits in the kernel's queue */
 		else if (g.fw.slot[o->index].socket[o->stream] >= 0)
 			fw_accept(&g.fw.slot[o->index], g.fw.slot[o->index].socket[o->stream]);
 		break;
@@ -10173,7 +10195,7 @@ static void lp_serve(const struct lp_owner *o, const struct pollfd *p)
 	case LP_UPLINK:
 	case LP_TRANSPORT:
 	case LP_NETWORK:
-		break;			/* served before, or a mere wake-up */
+		break;			/* served already, or only a wake-up */
 	}
 }
 
@@ -10232,8 +10254,8 @@ static void lp_reap(void)
 		}
 }
 
-/* The master is to end: no more requests, a goodbye to the server, what was
- * received is still delivered, but not for long. */
+/* Begins the master's end: takes no more requests and leaves the server, but still
+ * delivers what was received, for FAREWELL_MS at most. */
 static void lp_begin_stop(void)
 {
 	g.lp.stop_deadline = g.now + FAREWELL_MS;
@@ -10260,7 +10282,7 @@ static bool lp_stopped(void)
 		return false;
 	if (g.lp.stop_deadline == 0)
 		lp_begin_stop();
-	for_each_client(c)	/* who neither waits for output nor an answer goes now */
+	for_each_client(c)	/* drop those that wait for neither output nor an answer */
 		if (c->channel < 0 && !mx_wants_write(c) &&
 		    c->tail == 0) {
 			mx_drop(c);
@@ -10269,8 +10291,8 @@ static bool lp_stopped(void)
 	return (g.mx.end == 0 && g.ch.end == 0) || g.now >= g.lp.stop_deadline;
 }
 
-/* Whatever poll() fails for (our limit of descriptors was lowered, no memory),
- * signals are served, and the next try comes after a pause. */
+/* If poll() fails (no memory, or a lowered limit of descriptors), we still serve
+ * signals, and poll again after a pause. */
 static void lp_poll(int timeout)
 {
 	if (poll(g.lp.poll, (nfds_t)g.lp.n_poll, timeout) >= 0)
@@ -10293,7 +10315,7 @@ static void lp_check(void)
 }
 #endif
 
-/* One turn. */
+/* One turn of the loop. */
 static void lp_turn(void)
 {
 	lp_poll(lp_build());
@@ -10318,9 +10340,10 @@ static void lp_turn(void)
 	lp_check();
 }
 
-/* --- becoming two ------------------------------------------------------------- */
+/* --- splitting in two --------------------------------------------------------- */
 
-/* The login stands, and whatever the user should hear of forwards was said. */
+/* Whether it is time to split: the login stands, and the user has heard what is to
+ * be said about forwards. */
 static bool lp_may_split(void)
 {
 	if (g.lp.split == LP_STAYS || g.lp.has_split || g.lk.state != LK_UP || g.rn.stop != RN_RUN)
@@ -10329,10 +10352,10 @@ static bool lp_may_split(void)
 	for_each_client(c)
 		n++;
 	if (n == CLIENTS)
-		return false;		/* our own half is a client, too */
+		return false;		/* our other half becomes a client, too */
 	for_each_forward(f) {
 		bool open = f->state != FW_ACTIVE && (f->state != FW_WAITING || f->tries == 0);
-		/* it may be the end of us */
+		/* a failed one may end the master */
 		bool failed = f->state == FW_WAITING && f->tries > 0;
 		if ((open && (f->type != FW_REMOTE || g.op.exit_on_forward_failure)) ||
 			(failed && g.op.exit_on_forward_failure))
@@ -10341,8 +10364,8 @@ static bool lp_may_split(void)
 	return true;
 }
 
-/* Nothing of the caller's stays open: who waits for the end of our output must
- * not wait for us (CTL-caller). */
+/* Closes the caller's stdio: a caller that waits for the end of our output must not
+ * wait for the master (CTL-caller). */
 static void lp_close_stdio(bool detached)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -10352,7 +10375,7 @@ static void lp_close_stdio(bool detached)
 	fd_close(&null);
 }
 
-/* In the child: the master from now on. */
+/* Makes the child the master. */
 static void lp_be_master(int own)
 {
 	bool detached = g.lp.split == LP_DETACHES || g.op.background ||
@@ -10369,7 +10392,7 @@ static void lp_be_master(int own)
 	lp_close_stdio(detached);
 }
 
-/* True in the parent, whose loop ends here. */
+/* Forks the child that stays as master.  True in the parent: its loop ends here. */
 static bool lp_split(void)
 {
 	int sv[2] = { -1, -1 };
@@ -10378,7 +10401,7 @@ static bool lp_split(void)
 		lk_fail("socketpair: %s", strerror(errno));
 		return false;
 	}
-	sigset_t all, before;		/* a signal waits until one of us two can take it */
+	sigset_t all, before;		/* signals wait until one of the two can take them */
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &before);
 	g.lp.own_master = fork();
@@ -10399,7 +10422,7 @@ static bool lp_split(void)
 	return false;
 }
 
-/* A master that serves others gives up what it does not need any more. */
+/* A master that serves others gives up the rights that it no longer needs. */
 static void lp_confine(void)
 {
 	if (g.lp.confined || !g.us.bound || g.lk.state != LK_UP ||
@@ -10408,14 +10431,15 @@ static void lp_confine(void)
 	g.lp.confined = true;
 	bool ready = g.op.confine && confine_able() && sp_begin_helper();
 	int error = errno;
-	confine_memory();		/* not the helper's, whose programs are the user's */
+	confine_memory();		/* not for the helper: it runs the user's programs */
 	if (ready && confine())
 		log_at(TP_DEBUG, "confined: no more system calls than are needed");
 	else if (g.op.confine)
 		log_at(TP_VERBOSE, "not confined: %s", strerror(ready ? errno : error));
 }
 
-/* The exit code; meaningless where g.lp.own_master tells that we have split. */
+/* Runs the loop; returns the exit code, which has no meaning in a parent that has
+ * split (g.lp.own_master > 0). */
 static int lp_run(void)
 {
 	g.now = rn_clock();
