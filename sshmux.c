@@ -10467,8 +10467,9 @@ static int lp_run(void)
 }
 
 /* ===== cl_ ================================================================
- * The mux client: hands our stdio to a master and waits.  Blocking, and as
- * small as it can be: of the above it uses buf_, fd_, us_ and fw_parse().
+ * The mux client: passes our stdio to a master and waits.  It may block: it has the
+ * process to itself.  cl.out, the requests, uses g.req.memory.  A failure is a message
+ * and exit status 255, or EX_TEMPFAIL if no session was free in time.
  * Calls log_, rn_, buf_, fd_, us_, fw_, mx_. */
 
 enum cl_tty { CL_TTY_AUTO, CL_TTY_NO, CL_TTY_YES, CL_TTY_FORCE };
@@ -10482,25 +10483,25 @@ enum cl_tty { CL_TTY_AUTO, CL_TTY_NO, CL_TTY_YES, CL_TTY_FORCE };
 static struct cl_state {
 	int fd;
 	uint32_t rid;			/* of the next request */
-	bool greeted, info, ours;	/* the master's HELLO came; what it said */
-	bool foreign;			/* the socket is somebody else's */
-	bool raw;			/* our terminal is in raw mode: `saved` is to be put back */
+	bool greeted, info, ours;	/* HELLO has come; what it says of the master */
+	bool foreign;			/* the master belongs to another user */
+	bool raw;			/* our terminal is in raw mode: restore `saved` */
 	struct termios saved;
-	pid_t master;			/* whom SIGWINCH goes to, 0 if not known */
-	bool may_run;			/* the command may have been started */
+	pid_t master;			/* gets our SIGWINCH; 0 if not known */
+	bool may_run;			/* the command may have started */
 	bool open;			/* the session is open */
-	bool late;			/* the master had no session in time */
+	bool late;			/* no master, or no session, in time */
 	bool lost;			/* the session ended without an exit status */
 	bool signalled;			/* INT or TERM was passed on to the command */
-	bool own;			/* the master is a child of ours, and only so for us */
-	pid_t copier[3];		/* of stdin, stdout, stderr: cl_stand_in(); 0 for none */
-	struct buf out;			/* requests that are not yet written */
+	bool own;			/* the master is our child: cl_own() */
+	pid_t copier[3];		/* children that copy stdin, stdout, stderr; 0: none */
+	struct buf out;			/* requests not written yet */
 } cl = { .fd = -1 };
-static bool cl_early;			/* our master still logs in: us_claim() */
+static bool cl_early;			/* the master is still logging in: us_claim() */
 static const char *cl_line_end = "\r\n";	/* ssh's: the terminal may be raw */
 static volatile sig_atomic_t cl_signal, cl_resized;
 
-/* A frame from the master: its type, its second word, and the rest of it. */
+/* A frame from the master: its type, its second word and the rest. */
 struct cl_frame {
 	uint32_t type, word;
 	struct buf rest;
@@ -10526,8 +10527,8 @@ static void cl_pass_resize(void)
 	cl_resized = 0;
 }
 
-/* Reads exactly n bytes.  False with errno at EOF (EPIPE), error or when a
- * signal asks us to leave. */
+/* Reads exactly n bytes.  False with errno at EOF (EPIPE), on an error, or when a signal
+ * asks us to leave. */
 static bool cl_read(void *to, size_t n)
 {
 	for (size_t got = 0; got < n;) {
@@ -10543,7 +10544,7 @@ static bool cl_read(void *to, size_t n)
 	return true;
 }
 
-/* Writes what is gathered in cl.out. */
+/* Writes all of cl.out. */
 static bool cl_flush(void)
 {
 	for (size_t put = 0; put < cl.out.pos;) {
@@ -10557,15 +10558,16 @@ static bool cl_flush(void)
 	return true;
 }
 
-/* How many bytes come before the text in the body of a frame that is printed as it
- * comes, however long: id, status, length; id, length.  0: not of that kind. */
+/* Where the text starts in the body of a frame that we print as it arrives, however long
+ * it is: after id, status and length, or after id and length.  0: not such a frame. */
 static uint32_t cl_text_at(uint32_t type)
 {
 	return type == MUX_S_EXT_INFO ? 12 : type == MUX_X_S_REPORT ? 8 : 0;
 }
 
-/* Shows a part of what a master, perhaps somebody else's, says; returns how many
- * bytes at its end wait for more, now at its front. */
+/* Prints a part of a master's text without control characters: the master may belong to
+ * somebody else.  Returns the number of bytes that need more input; they move from the end
+ * to the front. */
 static size_t cl_show(uint8_t *p, size_t len)
 {
 	char clean[1024];
@@ -10578,7 +10580,8 @@ static size_t cl_show(uint8_t *p, size_t len)
 	return len - at;
 }
 
-/* The next frame; what is longer than our buffer is read and forgotten. */
+/* Reads the next frame.  Prints a text as it comes; drops other bytes that do not fit in
+ * the buffer. */
 static bool cl_frame(struct cl_frame *f)
 {
 	static uint8_t body[1024];
@@ -10610,14 +10613,15 @@ static bool cl_frame(struct cl_frame *f)
 	return true;
 }
 
-/* Whether the master is ours, or root's: it gets our descriptors and environment. */
+/* Whether we must refuse this master: it gets our descriptors and environment, so it must
+ * belong to us or to root. */
 static bool cl_is_foreign(void)
 {
 	struct os_peer peer = os_peer(cl.fd);
 	cl.foreign = peer.uid != 0 && peer.uid != getuid();
 	if (!cl.foreign || g.op.foreign_master)
 		return cl.foreign = false;
-	if (cl_early) {			/* anybody may take such a name: as if there were none */
+	if (cl_early) {			/* anybody can bind such a name: ignore it */
 		cl.foreign = false;
 		return true;
 	}
@@ -10636,9 +10640,9 @@ static int cl_try_connect(const struct sockaddr_un *a, socklen_t len)
 	return cl.fd >= 0 && connect(cl.fd, (const struct sockaddr *)a, len) == 0 ? 0 : errno;
 }
 
-/* Whether a connection of our own may take the place of the master's, as in ssh:
- * never when the command may have been started (CTL-fallback).  Fallback=no is said
- * by who fears the wrong machine more than none: not even `auto` overrules it. */
+/* Whether we may log in ourselves when the master fails, as ssh does: never once the
+ * command may have started (CTL-fallback).  Fallback=no wins even over ControlMaster=auto:
+ * whoever sets it would rather have no connection than one to the wrong machine. */
 static bool cl_may_fall_back(void)
 {
 	if (g.op.mux_command || cl_signal || cl.late || cl.may_run || cl.foreign)
@@ -10650,7 +10654,7 @@ static bool cl_may_fall_back(void)
 	return g.op.fallback;
 }
 
-/* Connects; with --wait a master that is not there yet is waited for. */
+/* Connects; with --wait, waits for a master that is not there yet. */
 static bool cl_connect(void)
 {
 	struct sockaddr_un a;
@@ -10682,7 +10686,7 @@ static bool cl_connect(void)
 	return true;
 }
 
-/* ConnectTimeout bounds the wait for a master that says nothing (since OpenSSH 9.4). */
+/* ConnectTimeout limits the wait for a silent master (since OpenSSH 9.4). */
 static bool cl_is_mute(void)
 {
 	struct pollfd p = { .fd = cl.fd, .events = POLLIN };
@@ -10694,7 +10698,7 @@ static bool cl_is_mute(void)
 	return poll(&p, 1, ms < INT_MAX ? (int)ms : INT_MAX) == 0;
 }
 
-/* Reads the master's HELLO, once.  Then we know whether it takes our own words. */
+/* Reads the master's HELLO, once.  It tells whether the master knows our extensions. */
 static bool cl_hello(void)
 {
 	struct cl_frame f;
@@ -10719,7 +10723,7 @@ static bool cl_hello(void)
 	return true;
 }
 
-/* -v, --wait: what only a master of our kind understands. */
+/* -v and --wait: only an sshmux master understands them. */
 static bool cl_put_wait(void)
 {
 	if (g.op.wait < 0 && g.log.level < TP_VERBOSE)
@@ -10740,7 +10744,8 @@ static bool cl_has_display(void)
 	return g.op.forward_x11 && getenv("DISPLAY");
 }
 
-/* --bulk, --interactive, likewise; and what cl_put_session() must know. */
+/* --bulk and --interactive, likewise.  Also reads HELLO before DISPLAY may be sent:
+ * cl_put_session() needs cl.ours. */
 static bool cl_put_weight(void)
 {
 	if (!g.op.weight && !cl_has_display())
@@ -10755,7 +10760,7 @@ static bool cl_put_weight(void)
 	return true;
 }
 
-/* Begins a request; its length is filled in by cl_end(). */
+/* Begins a request; cl_end() fills in its length. */
 static size_t cl_begin(enum mux_type type)
 {
 	size_t start = cl.out.pos;
@@ -10772,8 +10777,8 @@ static bool cl_end(size_t start)
 	return !cl.out.bad;
 }
 
-/* The answer to the request that was sent; says what is wrong with it if there
- * is none, or one to another request. */
+/* Reads the answer to the last request; says what is wrong if there is none or it answers
+ * another request. */
 static bool cl_answer(const char *what, struct cl_frame *f)
 {
 	if (!cl_hello())
@@ -10797,7 +10802,7 @@ static bool cl_answer(const char *what, struct cl_frame *f)
 
 static const char cl_stdio_what[] = "stdio forwarding request";
 
-/* Says why the master did not do what was asked. */
+/* Says why the master refused a request. */
 static void cl_refused(const char *what, struct cl_frame *f)
 {
 	struct str why = buf_get_str(&f->rest);
@@ -10816,7 +10821,7 @@ static void cl_refused(const char *what, struct cl_frame *f)
 
 /* --- signals ------------------------------------------------------------------ */
 
-/* --timeout is over: the command is told, if the master is one of ours. */
+/* --timeout is over: tells an sshmux master to kill the command. */
 static void cl_tell_kill(void)
 {
 	uint8_t frame[12];
@@ -10827,9 +10832,10 @@ static void cl_tell_kill(void)
 		send(cl.fd, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* A signal for us is the command's, where it has no terminal to get one from and
- * the master is of our kind.  After INT and TERM we go, too: at the second one, or after
- * CL_GRACE seconds, since a server need not pass signals on (OpenSSH does not for root). */
+/* Passes a signal on to the command, if the master is an sshmux and the command has no
+ * terminal to get signals from.  After INT or TERM we leave, too: at the second one or
+ * after CL_GRACE seconds, since a server need not deliver signals (OpenSSH does not for
+ * root). */
 static bool cl_pass_signal(int number)
 {
 	static const struct { int number; const char name[4]; } passed[] = {
@@ -10871,7 +10877,7 @@ static void cl_on_signal(int number)
 		cl_resized = 1;
 	else {
 		cl_signal = number;
-		shutdown(cl.fd, SHUT_RDWR);	/* wakes a read() that begins just now */
+		shutdown(cl.fd, SHUT_RDWR);	/* wakes even a read() that is just starting */
 	}
 	errno = saved;
 }
@@ -10890,10 +10896,10 @@ static void cl_catch_signals(void)
 			sigaction(numbers[i], &a, NULL);
 }
 
-/* From here on we leave when asked to, or when --timeout is over. */
+/* From here on we leave on a signal or at the end of --timeout. */
 static void cl_set_timeout(void)
 {
-	unsigned left = alarm(0);	/* what a try before this one has left over */
+	unsigned left = alarm(0);	/* what an earlier try has left */
 	cl_catch_signals();
 	if (g.op.timeout > 0)
 		alarm(left ? left : (unsigned)g.op.timeout);
@@ -10940,7 +10946,7 @@ static int cl_check(void)
 	return up ? 0 : EX_TEMPFAIL;
 }
 
-/* A request that is answered with OK. */
+/* Sends a request whose answer is OK. */
 static int cl_simple(enum mux_type type, const char *what, const char *done, bool eof_is_ok)
 {
 	struct cl_frame f = { .type = MUX_S_OK };
@@ -10972,8 +10978,7 @@ static int cl_stop(void)
 		"Stop listening request sent.", false);
 }
 
-/* Asks for one forward, or for its end.  `print`: the port that the server
- * chose goes to stdout. */
+/* Opens or cancels one forward.  `print`: prints the port that the server chose. */
 static bool cl_forward(const struct forward *f, enum mux_type type, bool print)
 {
 	struct cl_frame r;
@@ -11003,7 +11008,7 @@ static bool cl_forward(const struct forward *f, enum mux_type type, bool print)
 	return r.type == MUX_S_OK;
 }
 
-/* All forwards of the options, locals first (FWD-order).  False if one failed. */
+/* All forwards of the options, local ones first (FWD-order).  False if one failed. */
 static bool cl_forwards(enum mux_type type, bool print)
 {
 	bool ok = true;
@@ -11051,7 +11056,7 @@ static int cl_info(const char *what)
 	return f.type == MUX_S_EXT_INFO ? 0 : 255;
 }
 
-/* A report of a master of our kind, printed as it comes; 0 when it is complete. */
+/* Prints a report of an sshmux master as it comes; 0 when it is complete. */
 static int cl_report(const char *what)
 {
 	struct cl_frame f;
@@ -11088,13 +11093,13 @@ static int cl_log(void)
 	return cl_report(g.op.json ? "log-json" : "log");
 }
 
-/* Ends with the master, or when somebody ends us. */
+/* Runs until the master ends or a signal ends us. */
 static int cl_watch(void)
 {
 	return cl_report("watch");
 }
 
-/* drain, hold, … : the words of the command go along. */
+/* drain, hold, …: sent together with the command's words. */
 static int cl_control(void)
 {
 	struct cl_frame f;
@@ -11127,24 +11132,24 @@ static int cl_channels(void)
 	return cl_info("channels");
 }
 
-/* One direction of a copy: what was read and is not written yet. */
+/* One direction of a copy, with the bytes that are read but not written yet. */
 struct cl_way {
 	int from, to;
 	uint8_t *at;
 	size_t pos, len;
 };
-#define CL_WAY (REQUEST_POOL / 2)	/* a client has no other use for request memory */
-#define CL_CHUNK 4096			/* what a pipe takes after POLLOUT without blocking */
+#define CL_WAY (REQUEST_POOL / 2)	/* cl.out does not need g.req.memory any more */
+#define CL_CHUNK 4096			/* what a pipe takes without blocking after POLLOUT */
 
-/* What this direction waits for: input, or that its output takes more. */
+/* What this direction waits for: input, or room in its output. */
 static struct pollfd cl_way_poll(const struct cl_way *w)
 {
 	return w->pos < w->len ? (struct pollfd){ .fd = w->to, .events = POLLOUT }
 			       : (struct pollfd){ .fd = w->from, .events = POLLIN };
 }
 
-/* One step of a direction that poll() has found ready; false at its end.
- * Neither end is made non-blocking: they are not only ours. */
+/* One step of a direction that poll() reports ready; false at its end.  Both ends stay
+ * blocking: other processes share them. */
 static bool cl_way_step(struct cl_way *w)
 {
 	ssize_t n;
@@ -11163,8 +11168,8 @@ static bool cl_way_step(struct cl_way *w)
 	return n > 0 || errno == EINTR || errno == EAGAIN;
 }
 
-/* `-O proxy`: from the answer on, our stdin and stdout are the socket.  The end
- * of either is the end of both. */
+/* `-O proxy`: after the answer, copies stdin to the socket and the socket to stdout until
+ * either one ends. */
 static int cl_proxy(void)
 {
 	struct cl_frame f;
@@ -11194,7 +11199,7 @@ static int cl_proxy(void)
 static const struct cl_command {
 	const char *name;
 	int (*run)(void);
-	int words;			/* that follow the host, or stand without one */
+	int words;			/* how many follow the host, or stand alone */
 } cl_commands[] = {
 	{ "check", cl_check, 0 },
 	{ "exit", cl_exit, 0 },
@@ -11225,7 +11230,7 @@ static const struct cl_command *cl_find_command(const char *name)
 	return NULL;
 }
 
-/* `-O name`: 0 or 255, with ssh's texts. */
+/* `-O name`, with ssh's messages and exit status. */
 static int cl_command(const char *name)
 {
 	cl_set_timeout();
@@ -11242,7 +11247,7 @@ static void cl_cooked(void)
 	cl.raw = false;
 }
 
-/* The modes that ssh sets: every byte at once, none changed. */
+/* The modes that ssh sets: each byte at once, unchanged. */
 static void cl_raw(void)
 {
 	struct termios t;
@@ -11258,8 +11263,8 @@ static void cl_raw(void)
 	cl.raw = tcsetattr(STDIN_FILENO, TCSADRAIN, &t) == 0;
 }
 
-/* ~^Z: we stop as any job does; the master leaves the terminal alone until we
- * say that we are back. */
+/* ~^Z: we stop as any job does; the master leaves the terminal alone until we say that we
+ * are back. */
 static void cl_suspend(void)
 {
 	bool raw = cl.raw;
@@ -11275,7 +11280,7 @@ static void cl_suspend(void)
 
 /* --- sessions -------------------------------------------------------------------- */
 
-/* -t, -T and RequestTTY; without them a shell gets a terminal. */
+/* -t, -T and RequestTTY; without them only a shell gets a terminal. */
 static bool cl_wants_tty(void)
 {
 	bool here = isatty(STDIN_FILENO), shell = g.op.n_command == 0 && g.op.session_type == 0;
@@ -11335,8 +11340,8 @@ static bool cl_put_session(bool tty)
 	return cl_end(start);
 }
 
-/* Whether fd is a file of a file system that may itself be served through our master,
- * which must not wait for it. */
+/* Whether fd is a file on a network file system.  Our own connection may carry that, so
+ * the master must not wait for the file. */
 static bool cl_is_networked(int fd)
 {
 	/* linux/magic.h: FUSE, NFS, CIFS, SMB 2, 9P, Ceph, AFS */
@@ -11352,7 +11357,7 @@ static bool cl_is_networked(int fd)
 	return false;
 }
 
-/* A child that copies until there is no more, or nobody takes it. */
+/* In a child: copies until the input ends or nobody reads the output. */
 static void cl_copy(int from, int to)
 {
 	sigset_t none;
@@ -11371,8 +11376,8 @@ static void cl_copy(int from, int to)
 	_exit(n == 0 ? 0 : 1);
 }
 
-/* What to pass in place of stdin, stdout or stderr: itself, or a pipe whose other end a
- * child of ours reads or writes the file for. */
+/* The descriptor to pass for stdin, stdout or stderr: itself, or a pipe to a child that
+ * reads or writes the file for us. */
 static int cl_stand_in(int fd)
 {
 	int p[2], ours = fd == STDIN_FILENO;	/* the end that the child keeps */
@@ -11388,7 +11393,7 @@ static int cl_stand_in(int fd)
 	return fd;
 }
 
-/* The session is over: nobody reads our input any more, the output is still written. */
+/* The session is over: stops copying input and lets the output copies finish. */
 static void cl_end_copies(void)
 {
 	if (cl.copier[STDIN_FILENO] > 0)
@@ -11399,8 +11404,7 @@ static void cl_end_copies(void)
 	memset(cl.copier, 0, sizeof cl.copier);
 }
 
-/* Sends the request and n descriptors after it; the session's id when it is
- * open. */
+/* Sends the request and then n descriptors.  *sid becomes the session's id. */
 static bool cl_open(const char *what, int n, uint32_t *sid)
 {
 	struct cl_frame f;
@@ -11425,7 +11429,7 @@ static bool cl_open(const char *what, int n, uint32_t *sid)
 	return !f.rest.bad;
 }
 
-/* Waits for the end: EOF, by which time the exit status has come or not. */
+/* Waits for EOF, the end of the session; its exit status may come before that. */
 static int cl_wait(uint32_t sid)
 {
 	struct cl_frame f;
@@ -11450,10 +11454,10 @@ static int cl_wait(uint32_t sid)
 	return cl_signal == SIGALRM ? CL_TIMED_OUT : cl_signal ? 255 : status;
 }
 
-/* -f: the session is open, who called us goes on. */
+/* -f: the session is open; our caller goes on. */
 static void cl_background(void)
 {
-	unsigned left = alarm(0);	/* a child has none */
+	unsigned left = alarm(0);	/* fork() does not pass it on */
 	pid_t pid = fork();
 	if (pid > 0)
 		_exit(0);
@@ -11463,8 +11467,8 @@ static void cl_background(void)
 	fd_close_others(cl.fd, g.log.fd);
 }
 
-/* Runs the command through the master; its exit status, or 255.  -N changes
- * nothing here: as in ssh a client without a command gets a shell (SES-shell). */
+/* Runs the command through the master; returns its exit status, or 255.  -N changes
+ * nothing here: as in ssh, a client without a command gets a shell (SES-shell). */
 static int cl_session(void)
 {
 	uint32_t sid;
@@ -11497,8 +11501,8 @@ static bool cl_parse_stdio(const char *text, struct forward *to)
 		fw_parse(forward, FW_LOCAL, to);
 }
 
-/* -W: stdin and stdout become a connection.  Its end is the master's EOF; as in
- * ssh the exit status then is 0, whatever ended it (STDIO-exit). */
+/* -W: connects stdin and stdout to a host and port.  The master's EOF ends it; the exit
+ * status is then 0 whatever the cause, as in ssh (STDIO-exit). */
 static int cl_stdio(void)
 {
 	struct forward to;
@@ -11518,7 +11522,7 @@ static int cl_stdio(void)
 	return 255;
 }
 
-/* One try at what we were called for. */
+/* One try at the session or -W. */
 static int cl_once(void)
 {
 	if (!cl_connect() || (cl_early && !cl_hello()) || !cl_put_wait() || !cl_put_weight() ||
@@ -11531,7 +11535,7 @@ static int cl_once(void)
 	return status;
 }
 
-/* --retry: only what certainly did not start, or may start twice. */
+/* --retry: only for a command that certainly did not start, or that may run twice. */
 static bool cl_may_retry(int status)
 {
 	if (status == 0 || cl_signal || cl.foreign)
@@ -11539,7 +11543,8 @@ static bool cl_may_retry(int status)
 	return !cl.may_run || (g.op.idempotent && (cl.lost || !cl.open));
 }
 
-/* The master is a child of ours, which has logged in; forwards are its own. */
+/* Runs the session when the master is our child.  It has logged in and opens the forwards
+ * itself. */
 static int cl_own(void)
 {
 	static const int numbers[] = { SIGCHLD, SIGUSR1, SIGPIPE, SIGXFSZ, SIGTTIN, SIGTTOU };
@@ -11579,9 +11584,10 @@ static int cl_main(void)
 }
 
 /* ===== op_ ================================================================
- * Options: one table of letters, one of ssh_config's keywords.  Usage, -G and
- * the configuration files (cf_) work from them.  As in ssh the first value of
- * an option wins, so the command line is read before the files.
+ * Options: a table of letters and one of ssh_config's keywords.  Usage, -G and
+ * the configuration files (cf_) use both.  As in ssh, the first value of an option
+ * wins, so we read the command line before the files.  Texts stay in op_store
+ * (OPTION_TEXT bytes) until the process ends; op_die() reports what is wrong.
  * Calls log_, buf_, us_, fw_, cl_. */
 
 static struct {
@@ -11603,8 +11609,8 @@ static void op_die(const char *format, ...)
 	exit(255);
 }
 
-/* OP_APPEND, OP_ADD_WORDS, OP_ALLOW and OP_FORWARD gather all values that are given, the
- * others take the first. */
+/* OP_APPEND, OP_ADD_WORDS, OP_ALLOW and OP_FORWARD collect all values; the others keep the
+ * first. */
 enum op_kind {
 	OP_NUMBER, OP_MASK, OP_PORT, OP_TIME, OP_CHOICE, OP_PERSIST,	/* to an int64_t */
 	OP_TEXT, OP_REST, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD,
@@ -11619,10 +11625,10 @@ enum op_kind {
 /* Whom an option is for. */
 enum op_role { OP_MASTER, OP_CLIENT, OP_BOTH };
 
-/* Of several names for one value -G prints the first. */
+/* If a value has several names, -G prints the first. */
 static const struct op_choice op_yes_no[] = { { "no", 0 }, { "yes", 1 }, { "false", 0 },
 	{ "true", 1 }, { NULL, 0 } };
-static const struct op_choice op_pubkey[] = {	/* of its kinds there is one */
+static const struct op_choice op_pubkey[] = {	/* its kinds are all the same here */
 	{ "no", 0 }, { "yes", 1 }, { "false", 0 }, { "true", 1 }, { "unbound", 1 },
 	{ "host-bound", 1 }, { NULL, 0 }
 };
@@ -11672,8 +11678,8 @@ static const struct op_choice op_session_types[] = {
 	{ "default", 0 }, { "none", 1 }, { "subsystem", 2 }, { NULL, 0 }
 };
 
-/* `to` is const char * for texts, int64_t for numbers and choices, struct list
- * for lists. */
+/* `to` points to a const char * for texts, an int64_t for numbers and choices, a struct
+ * list for lists. */
 static const struct op_keyword {
 	const char *name;
 	enum op_role role;
@@ -11768,8 +11774,8 @@ static const struct op_keyword {
 };
 #define OP_KEYWORDS (sizeof op_keywords / sizeof op_keywords[0])
 
-/* ssh_config's other keywords.  To go without the first is safe: what they would
- * add is not there.  The second ones would take something away from an attacker. */
+/* ssh_config's other keywords.  Ignoring those in op_idle is safe: we lack what they would
+ * add.  Ignoring those in op_unsafe is not: they would protect against an attacker. */
 static const char op_idle[] =
 	"AddKeysToAgent AFSTokenPassing CanonicalDomains CanonicalizeFallbackLocal "
 	"CanonicalizeHostname CanonicalizeMaxDots CanonicalizePermittedCNAMEs "
@@ -11785,7 +11791,7 @@ static const char op_idle[] =
 	"RhostsRSAAuthentication RSAAuthentication SecurityKeyProvider SmartcardDevice "
 	"Tunnel TunnelDevice UpdateHostKeys UsePrivilegedPort UserKnownHostsFile2 UseRoaming "
 	"UseRsh VerifyHostKeyDNS VersionAddendum VisualHostKey WarnWeakCrypto";
-static const char *const op_aliases[][2] = {	/* older words for ours */
+static const char *const op_aliases[][2] = {	/* older names of our keywords */
 	{ "ChallengeResponseAuthentication", "KbdInteractiveAuthentication" },
 	{ "DSAAuthentication", "PubkeyAuthentication" },
 	{ "IdentityFile2", "IdentityFile" },
@@ -11798,9 +11804,9 @@ static const char op_unsafe[] = "ProxyUseFdpass RequiredRSASize RevokedHostKeys"
 
 static const struct op_letter {
 	char letter;
-	const char *argument;		/* its name, NULL if it takes none */
-	const char *keyword;		/* what it sets, NULL if op_special() knows it */
-	const char *value;		/* what it sets that to without an argument */
+	const char *argument;		/* its argument's name, NULL: takes none */
+	const char *keyword;		/* the keyword it sets, NULL: see op_special() */
+	const char *value;		/* the keyword's value if there is no argument */
 	const char *help;
 } op_letters[] = {
 	{ '1', NULL, NULL, NULL, "refused: there is no protocol 1" },
@@ -11860,12 +11866,12 @@ static const struct op_letter {
 	{ 'y', NULL, NULL, NULL, "messages go to the system's log" },
 };
 
-static bool op_set[OP_KEYWORDS];	/* which keywords have their value */
-static char op_fallback_from[128];	/* the file that Fallback's value is from, for a message */
+static bool op_set[OP_KEYWORDS];	/* which keywords have a value */
+static char op_fallback_from[128];	/* the file that set Fallback, for a message */
 
 /* --- words ------------------------------------------------------------------ */
 
-/* Texts that live as long as the process. */
+/* Texts that stay until the process ends. */
 static struct {
 	char text[OPTION_TEXT];
 	size_t used;
@@ -11908,14 +11914,14 @@ static const char *op_lower(const char *s)
 	return to;
 }
 
-/* Where values come from: a line of words, or one word whatever is in it. */
+/* Values to read: a line of words, or one word taken as it is. */
 struct op_text {
 	const char *p;			/* NULL at the end */
 	bool whole;
 };
 
-/* The next word, its quotes and backslashes taken away as ssh does; NULL at the
- * end of the line or before a comment. */
+/* The next word, with quotes and backslashes removed as ssh does; NULL at the end of the
+ * line or before a comment. */
 static const char *op_word(struct op_text *t)
 {
 	const char *p = t->p, *word = op_store.text + op_store.used;
@@ -11944,8 +11950,8 @@ static const char *op_word(struct op_text *t)
 	return word;
 }
 
-/* What a %-token may hand to a shell, or to a program as a word.  The rules are
- * those of OpenSSH 10 for names on the command line. */
+/* Characters that a name must not have: %-tokens pass names to shells, or to programs as
+ * words.  The rules are those of OpenSSH 10 for names on the command line. */
 #define OP_BAD_HOST "'`\"$\\;&<>|(){}, "
 #define OP_BAD_USER "'`\";&<>|(){}"
 
@@ -11963,7 +11969,7 @@ static bool op_safe(const char *name, const char *bad)
 		name[n - 1] != '\\' && op_printable(name);
 }
 
-/* Each of ProxyJump's hosts. */
+/* op_safe() for each of ProxyJump's hosts. */
 static bool op_safe_jump(const char *jump)
 {
 	size_t mark = op_store.used, n;
@@ -11988,7 +11994,7 @@ static const char *op_home(void)
 	return home ? home : "/";
 }
 
-/* "~/x" and "~user/x" with the home directory put in. */
+/* Puts the home directory into "~/x" and "~user/x". */
 static const char *op_path(const char *path)
 {
 	if (path[0] != '~')
@@ -12007,7 +12013,7 @@ static bool op_is(const char *text, size_t len, const char *word)
 	return strlen(word) == len && strncasecmp(text, word, len) == 0;
 }
 
-/* Whether a list of names parted by `by` has this one. */
+/* Whether a list of names, separated by `by`, has this one. */
 static bool op_names(const char *list, char by, const char *name, size_t len)
 {
 	const char part[2] = { by, 0 };
@@ -12020,7 +12026,7 @@ static bool op_names(const char *list, char by, const char *name, size_t len)
 	return false;
 }
 
-/* ssh's pattern lists: parted by commas, ! excludes; `lower`: case does not matter. */
+/* ssh's pattern lists: separated by commas, ! excludes; `lower`: ignores case. */
 static bool op_matches(const char *text, size_t len, const char *list, bool lower)
 {
 	char name[PATH_MAX], pattern[NI_MAXHOST];
@@ -12057,7 +12063,7 @@ static void op_append(const struct op_keyword *k, const char *value)
 	l->at[l->n++] = value;
 }
 
-/* SendEnv -PATTERN: takes back what was named before. */
+/* SendEnv -PATTERN: removes names given before. */
 static void op_remove(struct list *l, const char *pattern)
 {
 	size_t n = 0;
@@ -12084,7 +12090,7 @@ static bool op_take_words(const struct op_keyword *k, struct op_text *t)
 	return true;
 }
 
-/* Digits at *p, an overflow-safe number below 2^53; -1 if there are none. */
+/* The number at *p, below 2^54 so that it cannot overflow; -1 if there are no digits. */
 static int64_t op_digits(const char **p)
 {
 	int64_t n = isdigit((unsigned char)**p) ? 0 : -1;
@@ -12093,7 +12099,7 @@ static int64_t op_digits(const char **p)
 	return n;
 }
 
-/* Seconds: "90", "5m", "1h30m"; -1 if it is none. */
+/* Seconds: "90", "5m", "1h30m"; -1 if it is not a time. */
 static int64_t op_time(const char *p)
 {
 	static const char units[] = "smhdw";
@@ -12134,7 +12140,7 @@ static bool op_rekey(const char *value, const char *time)
 	return true;
 }
 
-/* Checked here, where file and line are known; the transport reads it again. */
+/* Checks a list here, where file and line are known; the transport parses it again. */
 static bool op_algorithms(const struct op_keyword *k, const char *word)
 {
 	char list[ALGORITHMS_TEXT];
@@ -12181,7 +12187,7 @@ static bool op_number(const struct op_keyword *k, const char *value)
 	return true;
 }
 
-/* ControlPersist: no is -1, yes and 0 are 0: for ever. */
+/* ControlPersist: no gives -1; yes and 0 give 0, which means for ever. */
 static bool op_persist(const struct op_keyword *k, const char *value)
 {
 	int64_t yes;
@@ -12191,7 +12197,7 @@ static bool op_persist(const struct op_keyword *k, const char *value)
 	return true;
 }
 
-/* One class, or a number, for IPQoS; false if it is none. */
+/* A class or a number for IPQoS; false if it is neither. */
 static bool op_class(const char *word, int64_t *to)
 {
 	const char *p = word;
@@ -12206,8 +12212,7 @@ static bool op_class(const char *word, int64_t *to)
 	return *p == 0 && *to >= 0 && *to <= 255;
 }
 
-/* IPQoS: one class for all, or one for terminals and one for the rest. */
-/* Bits a second, K, M, G for thousands of them; "none" for no limit. */
+/* Bits a second, with K, M or G for powers of 1000; "none" for no limit. */
 static bool op_rate(const char *value, int64_t *rate)
 {
 	const char *p = value;
@@ -12222,12 +12227,13 @@ static bool op_rate(const char *value, int64_t *rate)
 	return !p[unit != NULL] && n >= RATE_LEAST && n <= RATE_MOST;
 }
 
-/* One for both ways, or what we send and what we receive. */
+/* One rate for both directions, or one to send and one to receive. */
 static bool op_rates(const char *up, const char *down)
 {
 	return op_rate(up, &g.op.rate[RL_UP]) && op_rate(down ? down : up, &g.op.rate[RL_DOWN]);
 }
 
+/* IPQoS: one class for all, or one for terminals and one for the rest. */
 static bool op_qos(const char *value, const char *rest)
 {
 	return op_class(value, &g.op.dscp_interactive) &&
@@ -12243,7 +12249,7 @@ static bool op_escape(const char *value)
 	return n == 1 || (n == 2 && value[0] == '^') || strcmp(value, "none") == 0;
 }
 
-/* A forward as ssh's option has it, or as ssh_config has it: two words. */
+/* A forward as in ssh's option, or in ssh_config's two words. */
 static bool op_forward(enum fw_type type, const char *value, const char *rest)
 {
 	char text[2 * FORWARD_HOST + 32];
@@ -12259,8 +12265,8 @@ static bool op_forward(enum fw_type type, const char *value, const char *rest)
 	return true;
 }
 
-/* ControlAllow: who, then what he may.  The words stand one behind the other in
- * op_store: they become the lines of one text, which us_may() reads. */
+/* ControlAllow: a user or group, then what they may do.  The words follow each other in
+ * op_store and become the lines of one text, which us_may() reads. */
 static bool op_rule(const struct op_keyword *k, const char *who, struct op_text *t)
 {
 	const char *word, *pattern;
@@ -12295,7 +12301,7 @@ static bool op_opens(const char **to, struct op_text *t)
 	return n == 1 || (n > 1 && !alone);
 }
 
-/* One value, or two, of the kinds that take one word, or two. */
+/* The kinds that take one word, or two. */
 static bool op_take_word(const struct op_keyword *k, const char *word, struct op_text *t)
 {
 	switch (k->kind) {
@@ -12317,8 +12323,8 @@ static bool op_take_word(const struct op_keyword *k, const char *word, struct op
 	}
 }
 
-/* Tokens hand these values to shells.  A file's User is its owner's business, as
- * in ssh, but for control characters (CVE-2025-61984). */
+/* Tokens pass these values to shells.  A User in a file may be anything without control
+ * characters, as in ssh (CVE-2025-61984): the file's owner chose it. */
 static void op_check(const struct op_keyword *k)
 {
 	const char *value = k->kind == OP_TEXT ? *(const char **)k->to : NULL;
@@ -12336,7 +12342,7 @@ static void op_check(const struct op_keyword *k)
 		op_die("%s \"%s\" contains invalid characters", k->name, value);
 }
 
-/* What else follows from a value. */
+/* What else changes with a value. */
 static void op_follow(const struct op_keyword *k)
 {
 	op_check(k);
@@ -12365,7 +12371,7 @@ static const struct op_keyword *op_find(const char *name, size_t len)
 	return NULL;
 }
 
-/* ProxyCommand and ProxyJump are two forms of one option: the first of them holds. */
+/* ProxyCommand and ProxyJump are two forms of one option: the first one wins. */
 static bool op_is_taken(const struct op_keyword *k)
 {
 	if (k->to == &g.op.proxy_jump && g.op.proxy_command)
@@ -12405,8 +12411,8 @@ static void op_assign(const struct op_keyword *k, struct op_text t)
 
 /* --- keywords --------------------------------------------------------------- */
 
-/* A keyword that is none of ours.  A file that was written for ssh is no reason
- * to fail, but for a mistyped word; on the command line somebody means it. */
+/* A keyword that we do not have.  A file written for ssh must not fail for it, unless the
+ * keyword is mistyped; on the command line the user means it. */
 static void op_foreign(const char *name, size_t len, const char *value)
 {
 	bool idle = op_names(op_idle, ' ', name, len), refused = op_names(op_unsafe, ' ', name,
@@ -12466,7 +12472,7 @@ static void op_option(const char *text)
 static const struct op_long {
 	const char *name, *argument, *help;
 	int64_t *to;
-	int64_t value;			/* without an argument, 0 for 1 */
+	int64_t value;			/* without an argument; 0 means 1 */
 } op_longs[] = {
 	{ "wait", "SECONDS", "wait so long for a master and for a session (exit status 75)",
 	&g.op.wait, 0 },
@@ -12517,7 +12523,7 @@ static void op_version(void)
 	exit(0);
 }
 
-/* -Q: what ssh's words ask for, as a list of tp_algorithms(), or as it stands. */
+/* -Q: for each of ssh's words a list for tp_algorithms(), or the answer itself. */
 #define OP_AS_IS (-1)
 static const struct op_query { const char *name; int kind; const char *spec; } op_queries[] = {
 	{ "cipher", TP_CIPHERS, "*" }, { "cipher-auth", TP_CIPHERS, "*poly1305*,*-gcm*" },
@@ -12558,7 +12564,7 @@ static void op_query(const char *what)
 	exit(0);
 }
 
-/* -E: what we say goes there; what the command says does not. */
+/* -E: our messages go there, the command's output does not. */
 static void op_log_to(const char *path)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -12567,7 +12573,7 @@ static void op_log_to(const char *path)
 	log_to(fd);
 }
 
-/* -t and -T: of these the last one counts; a second -t insists. */
+/* -t and -T: the last one counts; a second -t forces a terminal. */
 static void op_tty(bool wanted)
 {
 	int64_t before = g.op.request_tty;
@@ -12575,7 +12581,7 @@ static void op_tty(bool wanted)
 	g.op.request_tty = !wanted ? CL_TTY_NO : before == CL_TTY_YES ? CL_TTY_FORCE : CL_TTY_YES;
 }
 
-/* The letters that are no keyword. */
+/* Letters that do more than set a keyword. */
 static void op_special(const struct op_letter *l, const char *argument)
 {
 	struct forward to;
@@ -12624,10 +12630,10 @@ static void op_special(const struct op_letter *l, const char *argument)
 	}
 }
 
-/* Of these letters the last one counts, whatever came before (CFG-first). */
+/* For these letters the last one counts, not the first (CFG-first). */
 #define OP_LAST "46AaBbcegmNnqSsXxY"
 
-/* -i with a file that is not there: ssh goes on without. */
+/* -i with a missing file: only a warning, as in ssh. */
 static bool op_is_missing_key(char letter, const char *path)
 {
 	if (letter != 'i' || access(op_path(path), F_OK) == 0)
@@ -12636,7 +12642,7 @@ static bool op_is_missing_key(char letter, const char *path)
 	return true;
 }
 
-/* One word of letters, "-MNS" or "-p22"; returns how many words it used up. */
+/* One word of letters, "-MNS" or "-p22"; returns how many words it used. */
 static int op_letter_word(char **word)
 {
 	for (const char *p = *word + 1; *p; p++) {
@@ -12663,7 +12669,7 @@ static int op_letter_word(char **word)
 	return 1;
 }
 
-/* A user's name out of a URI: %40 is @. */
+/* Decodes a user's name in a URI: %40 is @. */
 static const char *op_decode(const char *p, size_t n)
 {
 	const char *to = op_store.text + op_store.used;
@@ -12675,7 +12681,7 @@ static const char *op_decode(const char *p, size_t n)
 			i += 2;
 		}
 		char c = hex[0] ? (char)strtol(hex, NULL, 16) : p[i];
-		op_put(c ? c : '\1');		/* %00 would end the name: refused like this one */
+		op_put(c ? c : '\1');		/* %00 would end the name; op_safe() refuses \1 */
 	}
 	op_put(0);
 	return to;
@@ -12726,7 +12732,7 @@ static void op_long(const char *word)
 	op_die("unknown option --%s (see sshmux -h)", word);
 }
 
-/* -O's words.  Without a host the first of them was taken for one. */
+/* -O's words.  If there is no host, op_host() took the first word for one. */
 static void op_command_words(void)
 {
 	const struct cl_command *k = cl_find_command(g.op.mux_command);
@@ -12770,8 +12776,8 @@ static void op_parse(char **argv)
 }
 
 /* ===== cf_ ================================================================
- * Configuration files in ssh_config's words, what follows from all options
- * together, and -G.
+ * Reads configuration files in ssh_config's format, settles what depends on several
+ * options, and prints -O list and -G.  Texts go to op_store; an error ends the program.
  * Calls log_, buf_, fd_, sp_, us_, st_, cl_, op_. */
 
 /* --- tokens ------------------------------------------------------------------- */
@@ -12811,7 +12817,7 @@ static const char *cf_jump_host(void)
 	return name;
 }
 
-/* %C: the connection's name, so that a path of it has one length. */
+/* %C: names the connection in a fixed length, for paths. */
 static void cf_hash(char to[41])
 {
 	char text[1024], port[8];
@@ -12824,7 +12830,7 @@ static void cf_hash(char to[41])
 		snprintf(to + 2 * i, 3, "%02x", hash[i]);
 }
 
-/* What a token stands for, in `room` if it must be made; NULL for an unknown one. */
+/* A token's value, in `room` if it must be built; NULL for an unknown token. */
 static const char *cf_token(char token, char room[64])
 {
 	switch (token) {
@@ -12841,13 +12847,14 @@ static const char *cf_token(char token, char room[64])
 	case 'n':	return g.op.given;
 	case 'p':	cf_port(room); return room;
 	case 'r':	return g.op.tp.user;
-	case 'T':	return "NONE";		/* LocalCommand's: the tunnel's interface */
+	case 'T':	return "NONE";		/* for LocalCommand: there is no tunnel */
 	case 'u':	return cf_user();
 	}
 	return NULL;
 }
 
-/* The end of ${NAME}, whose value is in *value; dies if there is none. */
+/* Puts the value of ${NAME} in *value and returns where ${NAME} ends; dies if there is no
+ * value. */
 static const char *cf_variable(const char *p, const char **value)
 {
 	char name[128];
@@ -12865,7 +12872,8 @@ static const char *cf_variable(const char *p, const char **value)
 
 #define CF_TOKENS "CdhijkLlnpru"
 
-/* `text` with its %-tokens, those of `tokens` or all, and with ${NAME} if `variables`. */
+/* Expands the %-tokens in `text`: those in `tokens`, or CF_TOKENS if NULL.  `variables`:
+ * ${NAME}, too. */
 static const char *cf_expand(const char *text, const char *tokens, bool variables)
 {
 	char room[64];
@@ -12893,7 +12901,7 @@ static const char *cf_expand(const char *text, const char *tokens, bool variable
 
 /* --- files -------------------------------------------------------------------- */
 
-/* What is left of a file that can only be read once, up to a line's end. */
+/* Reads one line of a file that pread() cannot read, such as a pipe. */
 static ssize_t cf_read_pipe(int fd, char *line, size_t size)
 {
 	size_t n = 0;
@@ -12903,7 +12911,8 @@ static ssize_t cf_read_pipe(int fd, char *line, size_t size)
 	return (ssize_t)n;
 }
 
-/* The next line of a file into g.scratch, without its end; false at the end. */
+/* Reads the next line of a file into g.scratch, without trailing blanks; false at
+ * the end. */
 static bool cf_line(int fd, off_t *at)
 {
 	char *line = (char *)g.scratch;
@@ -12924,12 +12933,13 @@ static bool cf_line(int fd, off_t *at)
 	return true;
 }
 
-/* The host that files are read for: in the final pass the one that the first has found. */
+/* The host that the files are read for; in the final pass, the one that the first pass
+ * found. */
 static const char *cf_host_now(void)
 {
 	const char *typed = g.op.host_name, *host = g.op.given;
 	if (typed) {
-		g.op.host_name = g.op.given;	/* what %h is in it */
+		g.op.host_name = g.op.given;	/* %h in HostName is this one */
 		host = cf_expand(typed, "h", false);
 		g.op.host_name = typed;
 	}
@@ -12941,7 +12951,7 @@ static const char *cf_user_now(void)
 	return g.op.user ? g.op.user : cf_user();
 }
 
-/* cf_expand() while files are being read: with what is known by then. */
+/* cf_expand() while files are being read, with the values known so far. */
 static const char *cf_expand_now(const char *text, bool variables)
 {
 	const char *host = g.op.host_name, *user = g.op.tp.user, *alias = g.op.host_key_alias;
@@ -12956,7 +12966,7 @@ static const char *cf_expand_now(const char *text, bool variables)
 	return text;
 }
 
-/* Host PATTERN...: one that matches, and none with ! that does. */
+/* Host PATTERN...: a pattern matches, and none with ! does. */
 static bool cf_host(struct op_text t)
 {
 	bool found = false, refused = false, any = false;
@@ -12973,7 +12983,7 @@ static bool cf_host(struct op_text t)
 	return found && !refused;
 }
 
-/* Match exec: true if the command ends with 0.  Its stdin and stdout are /dev/null. */
+/* Match exec: true if the command exits with 0.  Its stdin and stdout are /dev/null. */
 static bool cf_exec(const char *command)
 {
 	const char *shell = getenv("SHELL") ? getenv("SHELL") : "/bin/sh";
@@ -12997,7 +13007,7 @@ static bool cf_exec(const char *command)
 	return WEXITSTATUS(status) == 0;
 }
 
-/* One network, ADDRESS or ADDRESS/BITS, and the addresses of all interfaces that are up. */
+/* Whether an interface that is up has an address in a network, ADDRESS or ADDRESS/BITS. */
 static bool cf_network(const char *text)
 {
 	char name[INET6_ADDRSTRLEN];
@@ -13033,7 +13043,7 @@ static bool cf_local_network(const char *networks)
 /* The remote command, or the subsystem's name. */
 static const char *cf_command_now(void)
 {
-	char *all = (char *)g.req.memory;	/* nobody else uses it yet */
+	char *all = (char *)g.req.memory;	/* not used yet */
 	size_t n = 0;
 	all[0] = 0;
 	for (int i = 0; i < g.op.n_command && n < sizeof g.req.memory; i++)
@@ -13043,7 +13053,7 @@ static const char *cf_command_now(void)
 }
 
 static const char *cf_given_now(void) { return g.op.given; }
-static const char *cf_version_now(void) { return "OpenSSH_10.0p1"; }	/* whose words we know */
+static const char *cf_version_now(void) { return "OpenSSH_10.0p1"; }	/* we know its keywords */
 static const char *cf_tag_now(void) { return g.op.tag ? g.op.tag : ""; }
 static const char *cf_session_now(void)
 {
@@ -13051,11 +13061,11 @@ static const char *cf_session_now(void)
 		g.op.n_command ? "exec" : "shell";
 }
 
-/* Match's words that take a list of patterns, and what is held against it. */
+/* Match's criteria that take a list, and the value that each compares with it. */
 static const struct cf_criterion {
 	const char *name;
 	const char *(*now)(void);	/* NULL: exec, localnetwork */
-	bool lower, empty;		/* "" is a pattern, for what is not there */
+	bool lower, empty;		/* "" matches a missing value */
 } cf_criteria[] = {
 	{ "command", cf_command_now, false, true }, { "exec", NULL, false, false },
 	{ "host", cf_host_now, true, false },
@@ -13066,7 +13076,8 @@ static const struct cf_criterion {
 	{ "version", cf_version_now, false, false },
 };
 
-/* `wanted`: nothing before it has failed: only then a command is run. */
+/* Whether a criterion holds.  `wanted`: the earlier ones do; only then exec runs its
+ * command. */
 static bool cf_holds(const struct cf_criterion *c, const char *list, bool wanted)
 {
 	const char *text = c->now ? c->now() : NULL;
@@ -13080,7 +13091,8 @@ static bool cf_holds(const struct cf_criterion *c, const char *list, bool wanted
 	return wanted && !g.op.list && cf_exec(command);
 }
 
-/* Match's words without a list: 1 if it is one that holds, 0 if one that does not, -1. */
+/* Match's criteria without a list: 1 if this one holds, 0 if not, -1 if it is another
+ * word. */
 static int cf_pass(const char *word, size_t n, bool negated)
 {
 	bool final = op_is(word, n, "final");
@@ -13088,7 +13100,7 @@ static int cf_pass(const char *word, size_t n, bool negated)
 	return final || op_is(word, n, "canonical") ? g.op.final : -1;
 }
 
-/* Match CRITERION...: all of them hold. */
+/* Match CRITERION...: all must hold. */
 static bool cf_match(struct op_text t)
 {
 	bool matches = true;
@@ -13130,8 +13142,8 @@ static bool cf_match(struct op_text t)
 static bool cf_read(const char *path, int depth);
 static bool cf_list_names(struct op_text t);
 
-/* Whether c is in the set at *p, "[a-z]" or "[!a-z]", which *p goes behind; a [ without
- * an end is a character. */
+/* Whether c is in the set at *p, "[a-z]" or "[!a-z]"; moves *p past it.  A [ without an
+ * end is a plain character. */
 static bool cf_in_set(const char **p, char c)
 {
 	const char *q = *p + 1;
@@ -13151,7 +13163,7 @@ static bool cf_in_set(const char **p, char c)
 	return found != negated;
 }
 
-/* Whether the pattern at *p, no *, takes this character; then *p goes behind it. */
+/* Whether the pattern at *p, not a *, matches c; moves *p past it. */
 static bool cf_takes(const char **p, char c)
 {
 	if (**p == '[')
@@ -13161,7 +13173,7 @@ static bool cf_takes(const char **p, char c)
 	return any + (*(*p)++ == c);
 }
 
-/* glob(3)'s patterns: *, ?, [...] and a backslash before a character that is meant. */
+/* glob(3)'s patterns: *, ?, [...] and a backslash before a literal character. */
 static bool cf_glob(const char *p, const char *name)
 {
 	const char *star = NULL, *from = name;
@@ -13182,7 +13194,7 @@ static bool cf_glob(const char *p, const char *name)
 	return true;
 }
 
-/* How names compare that are followed by `end` and more. */
+/* Compares two names as if `end` followed each. */
 static int cf_order(const char *a, const char *b, char end)
 {
 	while (*a && *a == *b) {
@@ -13192,8 +13204,8 @@ static int cf_order(const char *a, const char *b, char end)
 	return *a == *b ? 0 : (unsigned char)(*a ? *a : end) - (unsigned char)(*b ? *b : end);
 }
 
-/* The name in a directory that matches and comes next after `last` in order;
- * false if there is none. */
+/* Finds the matching name in a directory that comes next after `last` in order, and puts
+ * it in `last`; false if there is none. */
 static bool cf_next(const char *directory, const char *pattern, char end, char last[NAME_MAX + 1])
 {
 	char next[NAME_MAX + 1] = "";
@@ -13209,8 +13221,8 @@ static bool cf_next(const char *directory, const char *pattern, char end, char l
 	return next[0];
 }
 
-/* In an Include ~ is from the environment first, elsewhere never (CFG-include-home);
- * that of a user who is none is a name like another. */
+/* In an Include, and only there, ~ comes from the environment first (CFG-include-home).
+ * ~ with an unknown user is an ordinary name. */
 static const char *cf_tilde(const char *path)
 {
 	const char *home = getenv("HOME");
@@ -13220,7 +13232,7 @@ static const char *cf_tilde(const char *path)
 	return n > 1 && !getpwnam(op_keep(path + 1, n - 1)) ? path : op_path(path);
 }
 
-/* A file that is there must be read, as in ssh. */
+/* A file that exists must be readable, as in ssh. */
 static void cf_include_file(const char *path, int depth)
 {
 	struct stat st;
@@ -13228,8 +13240,8 @@ static void cf_include_file(const char *path, int depth)
 		op_die("Can't open user config file %s: %s", path, strerror(errno));
 }
 
-/* All files that the pattern `rest` names below the n bytes at `full`; `left`: so many
- * more may be read. */
+/* Reads all files below the first n bytes of `full` that match the pattern `rest`; `left`:
+ * how many more it may read. */
 static void cf_include_below(char full[PATH_MAX], size_t n, const char *rest, int depth, int *left)
 {
 	char pattern[NAME_MAX + 1], last[NAME_MAX + 1] = "";
@@ -13267,7 +13279,7 @@ static void cf_include_below(char full[PATH_MAX], size_t n, const char *rest, in
 	}
 }
 
-/* Include PATH...: relative ones are beside the user's or the system's file. */
+/* Include PATH...: a relative path starts in the user's or the system's directory. */
 static void cf_include(struct op_text t, const char *beside, int depth)
 {
 	if (depth == INCLUDE_DEPTH)
@@ -13285,20 +13297,21 @@ static void cf_include(struct op_text t, const char *beside, int depth)
 	}
 }
 
-/* Where relative Includes of this file are. */
+/* The directory of this file's relative Includes. */
 static const char *cf_beside(const char *path)
 {
 	return strncmp(path, "/etc/", 5) == 0 ? CONFIG_DIRECTORY : "~/.ssh/";
 }
 
-/* A word that is mistyped is an error in a block for others, too. */
+/* A mistyped keyword is an error even in a block for other hosts. */
 static void cf_check_keyword(const char *name, size_t len)
 {
 	if (!op_find(name, len) && !op_is(name, len, "Include"))
 		op_foreign(name, len, "none");
 }
 
-/* ssh's rule for the user's own files: others could make us run commands. */
+/* ssh's rule for the user's own files: a file that others can write could make us run
+ * commands. */
 static void cf_check_owner(const char *path, int fd)
 {
 	struct stat st;
@@ -13361,7 +13374,7 @@ static void cf_files_once(void)
 	cf_read(CONFIG_DIRECTORY "config", 0);
 }
 
-/* `s` for who will expand it. */
+/* `s` with each % doubled: cf_expand() turns it back into `s`. */
 static const char *cf_literal(const char *s)
 {
 	const char *start = op_store.text + op_store.used;
@@ -13374,7 +13387,7 @@ static const char *cf_literal(const char *s)
 	return start;
 }
 
-/* Match final: once more, with the host that the first pass has found. */
+/* Reads the files; for Match final once more, with the host that the first pass found. */
 static void cf_files(void)
 {
 	cf_files_once();
@@ -13386,14 +13399,14 @@ static void cf_files(void)
 	cf_files_once();
 }
 
-/* --- what follows ------------------------------------------------------------- */
+/* --- dependent values --------------------------------------------------------- */
 
 static bool cf_is_none(const char *value)
 {
 	return !value || strcasecmp(value, "none") == 0;
 }
 
-/* Each jump reads the same files: those that lead back to it would go on for ever. */
+/* Each jump reads the same files: without a limit, a loop of jumps would never end. */
 static void cf_count_jump(const char *jump)
 {
 	const char *before = getenv("SSHMUX_JUMPS");
@@ -13405,8 +13418,8 @@ static void cf_count_jump(const char *jump)
 	setenv("SSHMUX_JUMPS", text, 1);
 }
 
-/* -J: the last of the hosts is reached by a program that is ourselves, through
- * the others. */
+/* -J: a ProxyCommand that runs sshmux itself, which reaches the last host through the
+ * others. */
 static const char *cf_jump(void)
 {
 	char command[PATH_MAX * 2 + 1024];
@@ -13427,7 +13440,7 @@ static const char *cf_jump(void)
 	return op_keep(command, (size_t)n);
 }
 
-/* The host as it will be asked for. */
+/* Settles the host name that we connect to. */
 static void cf_resolve_host(void)
 {
 	const char *name = g.op.host_name;
@@ -13470,7 +13483,7 @@ static void cf_resolve_path(void)
 		g.op.control_path = op_path(cf_expand(path, NULL, true));
 }
 
-/* What every role must know. */
+/* Settles what every role must know. */
 static void cf_resolve(void)
 {
 	cf_resolve_host();
@@ -13502,7 +13515,7 @@ static void cf_drop_none(struct list *l)
 	l->n = n;
 }
 
-/* The files that keys and hosts are in. */
+/* The files with keys and known hosts. */
 static void cf_paths(void)
 {
 	static const char *const keys[] = { "~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa",
@@ -13521,7 +13534,7 @@ static void cf_paths(void)
 	cf_drop_none(&g.op.identity);
 }
 
-/* The agent that keys are asked of: IdentityAgent, or SSH_AUTH_SOCK. */
+/* The agent's socket: IdentityAgent, or SSH_AUTH_SOCK. */
 static const char *cf_agent(void)
 {
 	const char *agent = g.op.identity_agent;
@@ -13537,7 +13550,7 @@ static bool cf_prefers(const char *method)
 	return !g.op.preferred_auth || op_names(g.op.preferred_auth, ',', method, strlen(method));
 }
 
-/* What the transport is told. */
+/* Fills in the transport's configuration. */
 static void cf_transport(void)
 {
 	static struct list hosts;
@@ -13582,7 +13595,7 @@ static unsigned long cf_id(const char *name, size_t len, bool group)
 	return u ? u->pw_uid : of->gr_gid;
 }
 
-/* Who else may connect, and what they may: names become numbers once. */
+/* Who else may connect, and what they may do.  Looks up names once, here. */
 static void cf_access(void)
 {
 	char id[24];
@@ -13602,7 +13615,7 @@ static void cf_access(void)
 	}
 }
 
-/* Fills in what no option gave, for who logs in. */
+/* Fills in what a login needs and no option gave. */
 static void cf_login(void)
 {
 	cf_paths();
@@ -13638,7 +13651,7 @@ static void cf_list_json(const char *name)
 	(void)!write(STDOUT_FILENO, "}\n", 2);
 }
 
-/* In a child: what the files say of one name, and whether a master is there. */
+/* In a child: reads the files for one name and asks its master. */
 static void cf_list_one(const char *name)
 {
 	g.op.list = false;
@@ -13661,8 +13674,8 @@ static void cf_list_one(const char *name)
 	exit(cl_command("check"));
 }
 
-/* The names of a Host line that are no patterns, each by a child, which has no
- * options set yet.  False: no keyword of that block is for us. */
+/* Lists the names on a Host line that are not patterns.  Each gets a child, which has no
+ * options set yet.  False: skip the keywords of this block. */
 static bool cf_list_names(struct op_text t)
 {
 	size_t mark = op_store.used;
@@ -13724,7 +13737,7 @@ static void cf_print_list(const char *name, const struct list *l, bool in_one)
 			"" : "\n");
 }
 
-/* As they were written: a word with a blank in it has quotes around it. */
+/* Prints the rules as they were written, with quotes around a word that has a blank. */
 static void cf_print_rules(const char *name, const struct list *l)
 {
 	for (size_t i = 0; i < l->n; i++) {
@@ -13817,7 +13830,7 @@ static void cf_print(const struct op_keyword *k)
 	}
 }
 
-/* Reconnect's default: a master that does nothing else comes back. */
+/* Reconnect's default: yes for a master that runs no session of its own. */
 static int64_t cf_reconnect(void)
 {
 	return g.op.control_path && g.op.master && g.op.session_type == 1 && !g.op.stdio_forward ?
@@ -13841,10 +13854,10 @@ static int cf_dump(void)
 }
 
 /* ===== main ===============================================================
- * Decides who we are. */
+ * Decides our role: client, master, or both. */
 
-/* Descriptors 0, 1 and 2 exist from here on, so that nothing of ours ever
- * stands in their place. */
+/* Opens descriptors 0, 1 and 2 if they are closed, so that none of our files gets these
+ * numbers. */
 static void main_stdio(void)
 {
 	int fd;
@@ -13854,13 +13867,14 @@ static void main_stdio(void)
 	fd_close(&fd);
 }
 
-/* Whether a session, or -W, is wanted besides the connection. */
+/* Whether we want a session or -W, not only the connection. */
 static bool main_has_session(void)
 {
 	return g.op.session_type != 1 || g.op.stdio_forward;
 }
 
-/* The path that we shall serve, or NULL.  Somebody may serve it already (CTL-stale). */
+/* Chooses the path that we serve, or NULL.  Another master may serve it already
+ * (CTL-stale). */
 static void main_check_path(void)
 {
 	struct stat st;
@@ -13876,11 +13890,11 @@ static void main_check_path(void)
 	us_serve(path);
 }
 
-/* In the environment of ProxyCommand: who serves a login must not wait for it,
- * though it has the same ControlPath. */
+/* In ProxyCommand's environment: an sshmux there must not wait for the login that it
+ * serves, though it has the same ControlPath. */
 #define MAIN_LOGIN "SSHMUX_LOGIN"
 
-/* Logs in: as a master, or for ourselves alone. */
+/* Logs in, as a master or only for ourselves. */
 static int main_connect(void)
 {
 	main_check_path();
@@ -13909,7 +13923,7 @@ static int main_connect(void)
 	return g.lp.own_fd > 0 ? cl_own() : status;
 }
 
-/* Fallback=no: who is no master himself and knows of none does not log in. */
+/* Fallback=no: unless we are to be a master, we do not log in without knowing of one. */
 static void main_check_fallback(void)
 {
 	bool masters = g.op.master == OP_MASTER_YES || g.op.master == OP_MASTER_ASK;
@@ -13919,7 +13933,7 @@ static void main_check_fallback(void)
 		       op_fallback_from);
 }
 
-/* What is not zero at the start. */
+/* Start values other than zero. */
 static void main_defaults(void)
 {
 	g.pool.free = NO_BLOCK;
@@ -13963,15 +13977,15 @@ static void main_no_input(void)
 		close(fd);
 }
 
-/* Rides on a master's connection; true if that is all, with our exit status. */
+/* Runs over a master's connection; true if that settles it, with our exit status. */
 static bool main_ride(int *status)
 {
 	*status = cl_main();
 	return !cl_may_fall_back();
 }
 
-/* ControlMaster=auto, and there is no master: of several calls at once the first
- * logs in, the others wait for that and ride along.  If it fails all go on alone. */
+/* ControlMaster=auto without a master: of several calls at once, the first logs in; the
+ * others wait for it and share its connection.  If it fails, each goes on alone. */
 static bool main_ride_along(int *status)
 {
 	const char *path = g.op.control_path;
@@ -13985,14 +13999,14 @@ static bool main_ride_along(int *status)
 	}
 	if (us_look(path, &st) != US_LIVE)
 		return false;
-	fd_close(&g.us.early);		/* another one has just become the master */
+	fd_close(&g.us.early);		/* another process has just become the master */
 	return main_ride(status);
 }
 
 int main(int argc, char **argv)
 {
 	(void)argc;
-	signal(SIGUSR1, SIG_IGN);	/* a kick may come before we can take it */
+	signal(SIGUSR1, SIG_IGN);	/* SIGUSR1 may come before we can handle it */
 	main_defaults();
 	main_stdio();
 	op_parse(argv);
