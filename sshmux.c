@@ -3700,9 +3700,10 @@ static int us_accept(int listener)
 }
 
 /* ===== fw_ ================================================================
- * Forwards (PROTOCOL.mux, 4 to 6; RFC 4254, 7): listeners of ours that open
- * channels, listeners at the server whose channels we connect, and SOCKS.
- * A forward's fate reaches the client that asked as its `answered` event.
+ * Forwards (PROTOCOL.mux, 4 to 6; RFC 4254, 7): local listeners that open channels,
+ * listeners at the server that open channels to us, and SOCKS.  There are FORWARDS
+ * slots: fw_add() takes one, fw_free() closes its listeners and frees it.  The event
+ * `answered` says that a try has succeeded or failed; `why` has the last error.
  * Calls log_, rn_, ev_, sl_, buf_, pool_, fd_, cn_, tx_, ch_, us_. */
 
 #define FW_UNLINK_HINT " (StreamLocalBindUnlink=yes removes a socket left there)"
@@ -3723,8 +3724,8 @@ static bool fw_same(const struct endpoint *a, const struct endpoint *b)
 	return a->port == b->port && strcmp(a->host, b->host) == 0;
 }
 
-/* The forward that equals `like` in all fields (FWD-match); for a dynamic one
- * the connect fields mean nothing. */
+/* The forward equal to `like` in all fields (FWD-match), or NULL.  The connect fields of a
+ * dynamic one mean nothing. */
 static struct forward *fw_find(const struct forward *like)
 {
 	for_each_forward(f) {
@@ -3735,8 +3736,7 @@ static struct forward *fw_find(const struct forward *like)
 	return NULL;
 }
 
-/* A slot that holds a copy of `like`'s type and endpoints, in FW_WAITING; NULL
- * if all are taken. */
+/* Takes a slot in FW_WAITING with `like`'s type and endpoints; NULL if all are in use. */
 static struct forward *fw_add(const struct forward *like)
 {
 	for (int i = 0; i < FORWARDS; i++) {
@@ -3781,8 +3781,8 @@ static const char *fw_name(const struct forward *f)
 	return text;
 }
 
-/* One field of a forward's text: up to the next ':' outside of brackets; a path
- * is a field that has a '/'.  Advances *p beyond the ':', NULL at the end. */
+/* Reads one field of a forward's text, up to the next ':' outside brackets; a field with a
+ * '/' is a path.  Moves *p past the ':', or sets it to NULL at the end. */
 static bool fw_field(const char **p, struct endpoint *e)
 {
 	const char *from = *p, *end = from + strcspn(from, ":");
@@ -3805,21 +3805,21 @@ static bool fw_field(const char **p, struct endpoint *e)
 	return true;
 }
 
-/* A TCP port, or the name of one (services(5)), at start-up only; -1 if it is neither. */
+/* A TCP port given by number or name (services(5)); -1 if it is neither.  For start-up only. */
 static int64_t fw_port(const char *text)
 {
 	char *end;
 	unsigned long n = strtoul(text, &end, 10);
 	if (isdigit((unsigned char)text[0]) && !*end)
 		return n <= 65535 ? (int64_t)n : -1;
-	/* musl would take 22/tcp */
+	/* musl would accept 22/tcp */
 	bool name = isalpha((unsigned char)text[0]) && !strchr(text, '/');
 	struct servent *service = name ? getservbyname(text, "tcp") : NULL;
 	return service ? ntohs((uint16_t)service->s_port) : -1;
 }
 
-/* Makes an endpoint of a host field and a port field.  False if there is no such
- * port, or one below `least`. */
+/* Makes an endpoint from a host field and a port field.  False if the host is a path, or the
+ * port is invalid or below `least`. */
 static bool fw_host_port(struct endpoint *to, const struct endpoint *host,
 	const struct endpoint *port, uint32_t least)
 {
@@ -3831,9 +3831,9 @@ static bool fw_host_port(struct endpoint *to, const struct endpoint *host,
 	return true;
 }
 
-/* ssh's -L, -R and -D: [bind:]port:host:hostport, either side may be a path;
- * -D, and -R without a target: [bind:]port.  A bind address that is empty means
- * "*", one that is absent "" (FWD-bind-text). */
+/* Parses ssh's -L, -R and -D: [bind:]port:host:hostport, where a path may replace either
+ * side; [bind:]port for -D, and for -R without a target.  An empty bind address means "*", a
+ * missing one "" (FWD-bind-text). */
 static bool fw_parse(const char *text, enum fw_type type, struct forward *f)
 {
 	struct endpoint field[4], none = { "", 0 };
@@ -3865,8 +3865,8 @@ static bool fw_parse(const char *text, enum fw_type type, struct forward *f)
 			1));
 }
 
-/* c's connection was made, or was not: its forward counts that, and what is wrong is
- * said once until another thing is, or none. */
+/* c's connection succeeded (`why` is NULL) or failed.  Its forward counts failures; a reason
+ * that repeats is logged only as verbose. */
 static void fw_tried(struct channel *c, const char *why)
 {
 	struct forward *f = sl_forward(c->forward);
@@ -3885,7 +3885,8 @@ static void fw_tried(struct channel *c, const char *why)
 		memcpy(f->why, text, sizeof text);
 }
 
-/* One HOST:PORT of PermitRemoteOpen, up to a blank; either may be *, port 0 is. */
+/* Parses one HOST:PORT of PermitRemoteOpen, which ends at a blank.  Either part may be *; for
+ * the port this gives 0. */
 static bool fw_destination(const char *p, struct str *host, uint32_t *port)
 {
 	bool bracket = *p == '[';
@@ -3901,7 +3902,7 @@ static bool fw_destination(const char *p, struct str *host, uint32_t *port)
 	return (!*p || *p == ' ') && digits <= 5 && *port <= 65535 && (any || *port > 0);
 }
 
-/* Whether SOCKS at the server may lead to `to` (PermitRemoteOpen). */
+/* Whether PermitRemoteOpen lets a remote dynamic forward connect to `to`. */
 static bool fw_permits(const struct endpoint *to)
 {
 	struct str host;
@@ -3917,7 +3918,7 @@ static bool fw_permits(const struct endpoint *to)
 	return false;
 }
 
-/* --- connectors: a few, shared by all that must resolve or connect --------- */
+/* --- connectors: a few, for whatever must resolve or connect --------- */
 
 static int fw_connector(void)
 {
@@ -3934,12 +3935,13 @@ static void fw_release_connector(int16_t *index)
 {
 	if (*index >= 0) {
 		cn_stop(&g.cn.slot[*index]);
-		rn_again();		/* somebody may wait for one */
+		rn_again();		/* a channel may wait for one */
 	}
 	*index = -1;
 }
 
-/* Whether the failure of f ends us, and is told as the reason of that. */
+/* Whether a failure of f ends the master, which then gives it as the reason
+ * (ExitOnForwardFailure). */
 static bool fw_is_vital(const struct forward *f)
 {
 	return g.op.exit_on_forward_failure && g.lk.logins == 1 && f->client < 0;
@@ -3953,7 +3955,7 @@ static const char *fw_event(const struct forward *f, const char *what)
 	return text;
 }
 
-/* The fate of a forward is known.  One line per change, not per try. */
+/* f is set up, or a try has failed.  Logs one line per change, not per try. */
 static void fw_decided(struct forward *f, bool stands)
 {
 	f->answered = true;
@@ -3978,7 +3980,7 @@ static void fw_decided(struct forward *f, bool stands)
 	f->tries = (uint8_t)(f->tries + (f->tries < UINT8_MAX));
 }
 
-/* --- listeners of ours ------------------------------------------------------ */
+/* --- local listeners --------------------------------------------------------- */
 
 static void fw_close(struct forward *f)
 {
@@ -3992,7 +3994,7 @@ static void fw_close(struct forward *f)
 
 static void fw_free(struct forward *f)
 {
-	for_each_channel(c)	/* who still waits for a connector */
+	for_each_channel(c)	/* it may still wait for a connector */
 		if (c->forward == sl_forward_index(f))
 			c->forward = -1;
 	fw_close(f);
@@ -4000,7 +4002,7 @@ static void fw_free(struct forward *f)
 	f->state = FW_FREE;
 }
 
-/* Listens on one more address; what went wrong stays in `why`. */
+/* Listens on one more address; a system error goes into f->why. */
 static bool fw_bind(struct forward *f, const void *address, socklen_t len)
 {
 	const struct sockaddr *a = address;
@@ -4056,7 +4058,7 @@ static void fw_bind_path(struct forward *f)
 	}
 }
 
-/* The end of setting up: one address that listens is enough (FWD-bind-any). */
+/* Setup is over: one listening address is enough (FWD-bind-any). */
 static void fw_listening(struct forward *f)
 {
 	fw_decided(f, f->socket[0] >= 0);
@@ -4072,7 +4074,7 @@ static void fw_listen(struct forward *f)
 	else if (any || host[0] == 0 || strcmp(host, "localhost") == 0) {
 		fw_bind_ip(f, any ? "0.0.0.0" : "127.0.0.1");
 		fw_bind_ip(f, any ? "::" : "::1");
-	} else if (!fw_bind_ip(f, host) && !f->why[0]) {	/* a name */
+	} else if (!fw_bind_ip(f, host) && !f->why[0]) {	/* a host name */
 		f->connector = (int16_t)fw_connector();
 		if (f->connector >= 0) {
 			f->state = FW_RESOLVING;
@@ -4084,7 +4086,7 @@ static void fw_listen(struct forward *f)
 	fw_listening(f);
 }
 
-/* The name to listen on is known, or is not. */
+/* Listens once the name to listen on is resolved, or fails if it cannot be. */
 static void fw_resolved(struct forward *f)
 {
 	struct connector *c = sl_connector(f->connector);
@@ -4104,8 +4106,8 @@ static void fw_resolved(struct forward *f)
 
 /* --- listeners at the server ------------------------------------------------ */
 
-/* The address string that stands for the listen host (FWD-host-rules); a proxy
- * client has said it itself. */
+/* The address to send for the listen host (FWD-host-rules); a proxy client's own is sent
+ * unchanged. */
 static const char *fw_remote_host(const struct forward *f)
 {
 	if (f->type == FW_PROXY)
@@ -4140,8 +4142,8 @@ static void fw_ask(struct forward *f)
 	fw_tx(f, false, true);
 }
 
-/* StreamLocalBindUnlink: a session of our own removes the socket at f's path.  It has
- * no client, f is the one whose next try waits for its end. */
+/* StreamLocalBindUnlink: opens a session without a client, to remove the socket at f's path.
+ * f's next try waits until the session ends.  False if none was opened. */
 static bool fw_clear(struct forward *f)
 {
 	if (f->cleared || !g.op.bind_unlink || f->listen.host[0] != '/' ||
@@ -4179,7 +4181,7 @@ static void fw_clear_command(const struct channel *c, const char *path)
 	tx_end(b);
 }
 
-/* What has become of that session. */
+/* Follows that session: sends its command, and lets f try again once the session ends. */
 static void fw_clearing(struct channel *c)
 {
 	struct forward *f = sl_forward(c->forward);
@@ -4196,7 +4198,7 @@ static void fw_clearing(struct channel *c)
 	rn_again();
 }
 
-/* The server's answer to the oldest request. */
+/* The server's answer to the request for f. */
 static void fw_answer(struct forward *f, bool granted, struct buf *b)
 {
 	if (f->state != FW_ASKED)
@@ -4215,7 +4217,7 @@ static void fw_answer(struct forward *f, bool granted, struct buf *b)
 	fw_decided(f, granted && !b->bad);
 }
 
-/* Begins with whatever the forward is. */
+/* Starts to set up a forward of any type. */
 static void fw_start(struct forward *f)
 {
 	if (f->type == FW_REMOTE)
@@ -4224,7 +4226,7 @@ static void fw_start(struct forward *f)
 		fw_listen(f);
 }
 
-/* Ends a forward; connections that it carries go on. */
+/* Ends a forward; its open connections go on. */
 static void fw_cancel(struct forward *f)
 {
 	if (f->type == FW_REMOTE && f->state == FW_ACTIVE && g.lk.state == LK_UP)
@@ -4232,7 +4234,7 @@ static void fw_cancel(struct forward *f)
 	fw_free(f);
 }
 
-/* --- connections that our listeners accept ---------------------------------- */
+/* --- connections to local listeners ----------------------------------------- */
 
 static void fw_use_socket(struct channel *c, int fd)
 {
@@ -4259,7 +4261,7 @@ static void fw_open(struct channel *c, const struct endpoint *to, const char *fr
 	tx_end(b);
 }
 
-/* The same for a socket that somebody connected to one of our listeners. */
+/* Likewise, for a connection that a local listener accepted; sends its peer's address. */
 static void fw_open_for(struct channel *c, const struct endpoint *to)
 {
 	struct sockaddr_storage a;
@@ -4278,7 +4280,7 @@ static void fw_open_for(struct channel *c, const struct endpoint *to)
 	}
 	fw_open(c, to, ip, port);
 	ch_become(c, CH_OPENING);
-	c->deadline = 0;		/* it waits for the server as long as the link stands */
+	c->deadline = 0;		/* none: it waits until the link ends */
 }
 
 static void fw_accept(struct forward *f, int listener)
@@ -4287,7 +4289,7 @@ static void fw_accept(struct forward *f, int listener)
 	if (fd < 0)
 		return;
 	struct channel *c = g.lk.state == LK_UP ? ch_alloc(CH_LOCAL, CH_SOCKS_LOCAL) : NULL;
-	if (!c || us_is_crowded(f->uid)) {	/* the link may have gone since poll() */
+	if (!c || us_is_crowded(f->uid)) {	/* the link may be lost since poll() */
 		if (c)
 			ch_become(c, CH_DEAD);
 		close(fd);
@@ -4301,7 +4303,7 @@ static void fw_accept(struct forward *f, int listener)
 		fw_open_for(c, &f->connect);
 }
 
-/* Room for connections that nobody has accepted yet. */
+/* Whether there is room to accept another connection. */
 static bool fw_wants_accept(void)
 {
 	return g.lk.state == LK_UP && tp_room() > 0 && g.now >= g.fw.accept_after &&
@@ -4310,12 +4312,11 @@ static bool fw_wants_accept(void)
 
 /* --- SOCKS 4, 4a and 5, "no authentication", CONNECT ------------------------- */
 
-#define SOCKS_MAX 1100		/* longest request that is waited for */
+#define SOCKS_MAX 1100		/* longest request, in bytes */
 
-/* Reads one step of a SOCKS conversation from the n bytes at p: returns how
- * many belong to it, 0 if it is not complete yet, -1 if it is none that we
- * speak.  `c->socks` becomes 5 after the greeting; *to is filled, and *done
- * set, by a request. */
+/* Reads one step of a SOCKS conversation, the greeting or the request, from the n bytes at p.
+ * Returns the step's length, 0 if it is not complete yet, -1 if we do not support it.
+ * c->socks becomes the version; a request sets *done and, once complete, fills *to. */
 static int fw_socks_step(struct channel *c, const uint8_t *p, size_t n, struct endpoint *to,
 	bool *done)
 {
@@ -4350,7 +4351,7 @@ static int fw_socks_step(struct channel *c, const uint8_t *p, size_t n, struct e
 		to->port = (uint32_t)p[at + len] << 8 | p[at + len + 1];
 		return (int)(at + len + 2);
 	}
-	if (p[0] != 4 || (n > 1 && p[1] != 1))		/* SOCKS 4: user, 4a: host, each to a NUL */
+	if (p[0] != 4 || (n > 1 && p[1] != 1))		/* 4: user, 4a: host, too; NUL ends each */
 		return -1;
 	const uint8_t *user = n > 8 ? memchr(p + 8, 0, n - 8) : NULL;
 	if (!user)
@@ -4372,7 +4373,7 @@ static int fw_socks_step(struct channel *c, const uint8_t *p, size_t n, struct e
 
 static const uint8_t fw_socks_method[] = { 5, 0 };
 
-/* The words that grant a request of c's version. */
+/* Writes the reply that grants a request, by c's SOCKS version; returns its length. */
 static size_t fw_socks_grant(const struct channel *c, uint8_t to[10])
 {
 	static const uint8_t v4[8] = { 0, 90 }, v5[10] = { 5, 0, 0, 1 };
@@ -4380,8 +4381,8 @@ static size_t fw_socks_grant(const struct channel *c, uint8_t to[10])
 	return c->socks == 4 ? sizeof v4 : sizeof v5;
 }
 
-/* A local socket in CH_SOCKS_LOCAL is readable: its bytes are looked at in place and
- * taken once they make a step.  `ended`: no more will come. */
+/* A local socket in CH_SOCKS_LOCAL is readable.  Peeks at its bytes, and reads them only when
+ * they complete a step.  `ended`: no more will come. */
 static void fw_socks_local(struct channel *c, bool ended)
 {
 	struct endpoint to;
@@ -4422,7 +4423,7 @@ static void fw_local_opened(struct channel *c)
 
 /* --- connections that the server opens --------------------------------------- */
 
-/* `why`: of a connection that was not made; "" where no target was named. */
+/* Gives up c's connection and reports the reason `why`, unless that is "". */
 static void fw_refuse(struct channel *c, const char *why)
 {
 	char text[200];
@@ -4452,7 +4453,8 @@ static void fw_confirm(struct channel *c, enum ch_state next)
 	ch_become(c, next);
 }
 
-/* A few words of ours to the server's side; false if its window is too small. */
+/* Sends n bytes of our own to the server's side; false if they exceed its window or packet
+ * size, or the link is down. */
 static bool fw_send_data(struct channel *c, const uint8_t *p, size_t n)
 {
 	if (g.lk.state != LK_UP || n > c->remote_window || n > c->remote_packet)
@@ -4497,7 +4499,7 @@ static void fw_connect_path(struct channel *c, const char *path)
 	}
 }
 
-/* Begins to connect, or leaves it for a later turn if no connector is free. */
+/* Starts to connect, or leaves that to a later turn if no connector is free. */
 static void fw_connect(struct channel *c, const struct endpoint *to)
 {
 	if (fw_is_path(to)) {
@@ -4510,8 +4512,7 @@ static void fw_connect(struct channel *c, const struct endpoint *to)
 			g.now + CONNECT_MS, g.now);
 }
 
-/* Looks whether the connector of a channel has finished; gives it one if it
- * waits for one. */
+/* Checks whether c's connector has finished; gives c one if it still waits for one. */
 static void fw_connecting(struct channel *c)
 {
 	if (c->connector < 0) {
@@ -4531,8 +4532,8 @@ static void fw_connecting(struct channel *c)
 		fw_refuse(c, k->why);
 }
 
-/* The window that c began with may be shorter than its request, of which nothing
- * is taken before it is whole. */
+/* Grants more window once c's is used up: a request may be longer than the first window, and
+ * is consumed only when it is complete. */
 static void fw_socks_widen(struct channel *c)
 {
 	uint32_t room = pool_room(c);
@@ -4544,7 +4545,7 @@ static void fw_socks_widen(struct channel *c)
 	tx_window_adjust(c, room);
 }
 
-/* SOCKS words that came as channel data on a remote dynamic forward. */
+/* Reads SOCKS messages that came as channel data on a remote dynamic forward. */
 static void fw_socks_remote(struct channel *c)
 {
 	struct iovec iov[SOCKS_MAX / WINDOW_BLOCK + 3];
@@ -4583,7 +4584,7 @@ static void fw_socks_remote(struct channel *c)
 	}
 }
 
-/* The remote forward that a channel opened by the server belongs to. */
+/* The remote forward that a channel opened by the server belongs to, or NULL. */
 static struct forward *fw_for_open(struct str host, uint32_t port)
 {
 	for_each_forward(f) {
@@ -4595,7 +4596,8 @@ static struct forward *fw_for_open(struct str host, uint32_t port)
 	return NULL;
 }
 
-/* A slot for a channel that the server opens; NULL, refused, if none is free. */
+/* A slot for a channel that the server opens.  If none is free, refuses the channel and
+ * returns NULL. */
 static struct channel *fw_server_channel(enum ch_kind kind, uint32_t id, uint32_t window,
 	uint32_t packet)
 {
@@ -4629,14 +4631,14 @@ static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint
 
 /* --- the link ------------------------------------------------------------------- */
 
-/* Whether f waits for a (further) try that only time or the link holds back. */
+/* Whether f waits only until f->retry_at for its next try. */
 static bool fw_is_due(const struct forward *f)
 {
 	return f->state == FW_WAITING && !(f->answered && f->client >= 0) &&
 		(f->type != FW_REMOTE || (g.lk.state == LK_UP && tx_may_ask()));
 }
 
-/* Tries what is due: one forward a turn, each with its own back-off. */
+/* Tries the forwards that are due; each has its own back-off. */
 static void fw_retry(void)
 {
 	for_each_forward(f)
@@ -4644,7 +4646,7 @@ static void fw_retry(void)
 			fw_start(f);
 }
 
-/* The link is lost: the server's listeners are gone, ours stay. */
+/* The link is lost: listeners at the server are gone, local ones stay. */
 static void fw_link_lost(void)
 {
 	for_each_forward(f) {
@@ -4660,8 +4662,8 @@ static void fw_link_lost(void)
 	}
 }
 
-/* A forward of ours (not a client's) that could not be set up and that the user
- * wants to end for; NULL if there is none. */
+/* A failed forward that must end the master (ExitOnForwardFailure), NULL if there is none.
+ * Forwards of clients never do. */
 static const struct forward *fw_failed(void)
 {
 	for_each_forward(f) {
@@ -4709,11 +4711,12 @@ static void fw_settle(void)
 
 /* ===== in_ ================================================================
  * Texts about the connection, its channels and forwards, for `-O conninfo`,
- * `-O channels`, ~I and ~#.  Lines end in CR LF (INFO-text).
+ * `-O channels`, ~I and ~#, with lines that end in CR LF (INFO-text).  The caller
+ * provides the buffer; a line that does not fit is left out.
  * Calls log_, sl_, fw_. */
 
-/* Appends a formatted line, what is foreign in it made harmless; what does not fit is
- * left out, the text stays good. */
+/* Appends a formatted line, with foreign text made harmless by tp_clean().  A line that does
+ * not fit is left out whole. */
 static void in_print(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void in_print(struct buf *b, const char *format, ...)
 {
@@ -4725,7 +4728,7 @@ static void in_print(struct buf *b, const char *format, ...)
 	va_end(ap);
 	if (n < 0 || (size_t)n >= sizeof line)
 		return;
-	end = line + n;			/* before the end of the line, which is ours */
+	end = line + n;			/* the line end itself is not cleaned */
 	end -= end > line && end[-1] == '\n';
 	end -= end > line && end[-1] == '\r';
 	size_t text = (size_t)(end - line), rest = strlen(end);
@@ -4803,11 +4806,12 @@ static void in_channels(struct buf *b)
 }
 
 /* ===== es_ ================================================================
- * Escapes: what a user types after a line start and the escape character
- * (ESC-…).  Each session has its own state, and only terminals have escapes.
+ * Escapes: a user types the escape character at the start of a line, then one byte
+ * that names a command (ESC-…).  Only terminals have escapes; each session keeps its
+ * own state in its channel's flags.
  * Calls sl_, buf_, tx_, ch_. */
 
-#define ES_READ 128		/* bytes of typing looked at in one turn: two may make a request */
+#define ES_READ 128		/* typed bytes read in one turn: every two may make a request */
 #define CONTROL(letter) ((letter) & 0x1f)
 
 static void es_help(struct channel *c)
@@ -4838,8 +4842,8 @@ static void es_break(struct channel *c)
 	tx_end(b);
 }
 
-/* Does what the byte after the escape character asks for.  False if it asks for
- * nothing: then both are typed. */
+/* Runs the command that follows the escape character.  False if there is no such command:
+ * then both characters are sent. */
 static bool es_command(struct channel *c, uint8_t byte)
 {
 	char echo[64] = "";
@@ -4870,14 +4874,14 @@ static bool es_command(struct channel *c, uint8_t byte)
 	return true;
 }
 
-/* Looks at one byte typed; returns how many bytes it makes at `to`, at most 2. */
+/* Handles one typed byte; returns how many bytes it puts at `to`, at most 2. */
 static uint32_t es_byte(struct channel *c, uint8_t byte, uint8_t *to)
 {
 	uint32_t n = 0;
 	if (c->flags & CH_ESCAPED) {
 		c->flags &= (uint16_t)~CH_ESCAPED;
 		if (byte != c->escape && es_command(c, byte))
-			return 0;		/* the line start still holds */
+			return 0;		/* still at a line start */
 		if (byte != c->escape)
 			to[n++] = (uint8_t)c->escape;
 	} else if (c->flags & CH_LINE_START && byte == c->escape) {
@@ -4891,8 +4895,8 @@ static uint32_t es_byte(struct channel *c, uint8_t byte, uint8_t *to)
 	return n;
 }
 
-/* ch_read() for sessions that have escapes: at most one byte more is sent than
- * read, the escape character that was held back. */
+/* ch_read() for sessions with escapes.  Sends at most one byte more than it reads: an escape
+ * character that was held back. */
 static uint32_t es_read(struct channel *c, uint32_t max)
 {
 	static uint8_t typed[ES_READ];
@@ -4900,7 +4904,7 @@ static uint32_t es_read(struct channel *c, uint32_t max)
 	max = ch_most(c, max < ES_READ ? max : ES_READ);
 	uint32_t got = ch_input(c, typed, max > held ? max - held : 1);
 	for (uint32_t i = 0; i < got && !(c->events & CH_EV_HANG_UP); i++) {
-		/* a command may send: what was typed before goes first */
+		/* a command may send, so what was typed before it goes first */
 		if (c->flags & CH_ESCAPED && put > 0) {
 			ch_send(c, put);
 			put = 0;
@@ -4912,31 +4916,31 @@ static uint32_t es_read(struct channel *c, uint32_t max)
 }
 
 /* ===== px_ ================================================================
- * Proxy mode (PROTOCOL.mux, MUX_C_PROXY): a client that speaks the connection
- * protocol itself, its socket in place of a transport.  A frame is
+ * Proxy mode (PROTOCOL.mux, MUX_C_PROXY): a client speaks the connection protocol
+ * itself, and its socket takes the place of a transport.  A frame is
  *
  *	uint32 length (2 + payload) | byte 0 | byte type | payload
  *
- * Channel numbers are ours on both sides, everything else is the client's.  A
- * client can only name what is its own.  What servers would end the connection of
- * all over is looked at before it is passed on; whoever sends it loses his own.
+ * Client and server both address channels by our numbers; most of the rest passes
+ * unchanged.  A client can name only its own channels and forwards.  A message that
+ * could make the server end the connection for all is checked before it is passed on;
+ * a client that sends a bad one is dropped (px_drop()).
  *
- * Windows are not end to end.  The server is promised only what the pool can
- * hold (ch_credit()), and never more than the client has granted: so all that
- * is buffered for a client fits into its window.  Data waits raw in the
- * channel's queues and is framed again when the socket takes it; all else that
- * a client is to hear is kept as state of the channel (struct proxied), never
- * as frames, so it needs no queue.
+ * Windows are not end to end.  The server is granted only what the pool can hold
+ * (ch_credit()), and never more than the client has granted, so everything buffered
+ * for a client fits its window.  Data waits unframed in the channel's queues and is
+ * framed again when the socket takes it.  Everything else for a client is kept as
+ * state of the channel (struct proxied), never as frames, so it needs no queue.
  *
- * Output is `out`, whole frames and perhaps the beginning of one, whose rest
- * are the `tail` oldest bytes of one channel's queue.  While there is a tail
- * no other frame begins.
+ * `out` contains whole frames and perhaps the start of one more.  The rest of that
+ * one is the `tail` oldest bytes of one channel's queue; until they are written, no
+ * other frame begins.
  * Calls log_, sl_, buf_, pool_, req_, fd_, tx_, ch_, us_, fw_. */
 
 #define PX_HEADER 6
-#define PX_FRAME_MAX (PROXY_STORE + 28)	/* longest frame without a tail */
-#define PX_DATA_MAX 32768		/* longest data of one frame to a client */
-#define PX_PUMP 256			/* frames to one client in one turn of the loop */
+#define PX_FRAME_MAX (PROXY_STORE + 28)	/* longest frame, less its tail */
+#define PX_DATA_MAX 32768		/* most data in one frame to a client */
+#define PX_PUMP 256			/* writes to one client in one turn of the loop */
 #define PX_PIECES 64
 
 static bool px_is(const struct client *c)
@@ -4957,14 +4961,14 @@ static bool px_owns(const struct client *c, const struct channel *ch)
 	       ch->state != CH_FREE && ch->state != CH_DEAD;
 }
 
-/* Longest data in one message to the server, whatever the header. */
+/* The most data that fits in one message to the server with any header, up to `wanted`. */
 static uint32_t px_packet_max(uint32_t wanted)
 {
 	uint32_t most = (uint32_t)tp_payload_max - SSH_DATA_HEADER - 4;
 	return wanted < most ? wanted : most;
 }
 
-/* Ready for the next frame. */
+/* Gets ready for the next frame. */
 static void px_next(struct client *c)
 {
 	req_free(&c->request);
@@ -4999,7 +5003,7 @@ static struct buf px_frame(struct client *c, enum ssh_type type)
 	return b;
 }
 
-/* The rest of the frame, if any, is `tail` bytes. */
+/* Ends a frame.  Its last `tail` bytes, if any, are still in a queue. */
 static void px_frame_end(struct client *c, struct buf *b, uint32_t tail)
 {
 	if (b->bad)
@@ -5009,7 +5013,7 @@ static void px_frame_end(struct client *c, struct buf *b, uint32_t tail)
 	c->tail = tail;
 }
 
-/* A frame of a channel number and perhaps a word. */
+/* Makes a frame of a channel number and, unless `word` is NULL, one word. */
 static void px_tell_word(struct client *c, struct channel *ch, enum ssh_type type,
 	const uint32_t *word)
 {
@@ -5020,8 +5024,8 @@ static void px_tell_word(struct client *c, struct channel *ch, enum ssh_type typ
 	px_frame_end(c, &b, 0);
 }
 
-/* Stock clients take no frame that is shorter than five: a word follows the
- * answers that may have none, the port or 0. */
+/* Stock clients reject a frame shorter than five bytes, so an answer that needs no word
+ * carries one too: the port, or 0. */
 static void px_tell_answer(struct client *c)
 {
 	if (c->verdict <= PX_ASKED || !px_has_room(c))
@@ -5039,8 +5043,8 @@ static void px_tell_answer(struct client *c)
 	c->verdict = PX_NONE;
 }
 
-/* The verdict on the opening of a channel.  The client cannot have used any of
- * the server's window yet, so all of it is told here. */
+/* Tells the client whether its channel was opened.  It cannot have used any of the server's
+ * window yet, so it gets all of that here. */
 static void px_tell_opened(struct client *c, struct channel *ch)
 {
 	struct proxied *px = &ch->px;
@@ -5070,7 +5074,7 @@ static void px_tell_verdict(struct client *c, struct channel *ch)
 	px->n_verdicts--;
 }
 
-/* Begins a frame whose rest are n bytes of stream s. */
+/* Ends the head of a frame; its other n bytes come from stream s of ch. */
 static void px_set_tail(struct client *c, struct channel *ch, enum stream s, struct buf *b,
 	uint32_t n)
 {
@@ -5104,7 +5108,7 @@ static void px_tell_data(struct client *c, struct channel *ch)
 	ch->px.owed = (uint8_t)(err ? ch->px.owed & ~PX_ERR_NEXT : ch->px.owed | PX_ERR_NEXT);
 }
 
-/* The oldest request in the store. */
+/* Passes on the oldest request in the store. */
 static void px_tell_request(struct client *c, struct channel *ch)
 {
 	struct proxied *px = &ch->px;
@@ -5126,16 +5130,16 @@ static void px_tell_end(struct client *c, struct channel *ch)
 		ch->px.owed |= PX_CLOSED;
 }
 
-/* Whether a dropbear has closed a session because another one ended (SES-stillborn).
- * Its client knows of no more than the open. */
+/* Whether dropbear closed a new session because another one ended (SES-stillborn).  At most,
+ * its client knows that it was opened. */
 static bool px_is_stillborn(const struct client *c, const struct channel *ch)
 {
 	return ch->px.owed & PX_FRESH && ch->rcvd == CH_CLOSED && ch->px.reopened < REOPENS &&
 		!c->closing;
 }
 
-/* Opens it again.  `adjust` becomes what the client knows of the window, negated:
- * the new window is added when it comes. */
+/* Opens that session again.  `adjust` becomes minus the window that the client knows of; the
+ * new window is added when it comes. */
 static void px_reopen(struct client *c, struct channel *ch)
 {
 	bool told = ch->state == CH_OPEN;
@@ -5150,7 +5154,8 @@ static void px_reopen(struct client *c, struct channel *ch)
 		ch->px.packet : PACKET_MAX);
 }
 
-/* The verdict on that: its client is left to believe in the first one. */
+/* The server's answer to that.  The client has already heard of the first open and hears
+ * nothing of the second. */
 static void px_reopened(struct client *c, struct channel *ch)
 {
 	ch->remote_packet = px_packet_max(ch->remote_packet);
@@ -5161,8 +5166,7 @@ static void px_reopened(struct client *c, struct channel *ch)
 	ch_become(ch, ch->state == CH_REFUSED ? CH_DEAD : CH_OPEN);
 }
 
-/* Puts the next frame of channel ch that is due into c->out, if there is one:
- * data before what ends it. */
+/* Puts the next due frame of channel ch, if any, into c->out; data goes before EOF and CLOSE. */
 static void px_tell(struct client *c, struct channel *ch)
 {
 	struct proxied *px = &ch->px;
@@ -5171,7 +5175,7 @@ static void px_tell(struct client *c, struct channel *ch)
 		px_tell_open(c, ch);
 	else if (px_is_stillborn(c, ch))
 		px_reopen(c, ch);
-	else if (decided && c->closing)		/* no verdict of the server's */
+	else if (decided && c->closing)		/* not the server's verdict */
 		return;
 	else if (decided && px->owed & PX_REOPENED)
 		px_reopened(c, ch);
@@ -5193,7 +5197,7 @@ static void px_tell(struct client *c, struct channel *ch)
 		px_tell_end(c, ch);
 }
 
-/* Fills c->out with what is due, channel after channel. */
+/* Fills c->out with due frames, one channel after another. */
 static void px_fill(struct client *c)
 {
 	px_tell_answer(c);
@@ -5205,7 +5209,7 @@ static void px_fill(struct client *c)
 	}
 }
 
-/* n bytes of a channel's tail were written. */
+/* n bytes of the tail were written. */
 static void px_written(struct client *c, uint32_t n)
 {
 	struct channel *ch = &g.ch.slot[c->tail_channel];
@@ -5233,8 +5237,7 @@ static int px_tail_iov(const struct client *c, struct iovec *iov)
 	return n;
 }
 
-/* Writes what is ready as far as the socket takes it; false when it takes no
- * more. */
+/* Writes as much as the socket takes; false when it takes no more. */
 static bool px_write(struct client *c)
 {
 	struct iovec iov[1 + PX_PIECES];
@@ -5258,8 +5261,8 @@ static bool px_write(struct client *c)
 	return true;
 }
 
-/* Writes and fills in turn.  Ends with nothing due, or with something that
- * waits for the socket. */
+/* Writes and refills in turn, until nothing is due, the socket is full or PX_PUMP writes are
+ * done. */
 static void px_pump(struct client *c)
 {
 	px_fill(c);
@@ -5267,7 +5270,7 @@ static void px_pump(struct client *c)
 		px_fill(c);
 }
 
-/* --- from the server, beside data -------------------------------------------- */
+/* --- from the server, except data -------------------------------------------- */
 
 static void px_server_refused(struct channel *ch, uint32_t code, struct str text)
 {
@@ -5277,8 +5280,8 @@ static void px_server_refused(struct channel *ch, uint32_t code, struct str text
 	ch->px.stored = (uint8_t)(4 + len);
 }
 
-/* A channel request, `b` behind its want_reply.  A keepalive is answered here:
- * a client that is stopped must not end the connection of all. */
+/* A channel request from the server; b has been read up to and including want_reply.  A
+ * keepalive is answered here: a stopped client must not end the connection for all. */
 static void px_server_request(struct channel *ch, const struct buf *b, struct str name,
 	bool want_reply)
 {
@@ -5300,7 +5303,7 @@ static void px_server_request(struct channel *ch, const struct buf *b, struct st
 	px->asked += want_reply;
 }
 
-/* The answer to its oldest request; false if it made none. */
+/* The server's answer to the client's oldest request on ch; false if there was no request. */
 static bool px_server_reply(struct channel *ch, bool success)
 {
 	struct proxied *px = &ch->px;
@@ -5311,8 +5314,8 @@ static bool px_server_reply(struct channel *ch, bool success)
 	return true;
 }
 
-/* The answer to a global request.  When its client has left meanwhile, what
- * was granted is given back. */
+/* The server's answer to a global request.  If the client has left meanwhile, a forward just
+ * granted is cancelled. */
 static void px_server_answer(const struct global_request *r, bool granted, struct buf *b)
 {
 	struct forward *f = &g.fw.slot[r->of];
@@ -5333,8 +5336,8 @@ static void px_server_answer(const struct global_request *r, bool granted, struc
 		fw_free(f);
 }
 
-/* The server opens a channel for a forward that a proxy client asked for.  The
- * message waits in the channel's own queue: no window is promised yet. */
+/* The server opens a channel for a proxy client's forward.  The message waits in the
+ * channel's own queue, which is free: no window has been granted yet. */
 static void px_server_open(struct forward *f, struct buf *b, uint32_t id, uint32_t window,
 	uint32_t packet)
 {
@@ -5363,7 +5366,7 @@ static void px_server_open(struct forward *f, struct buf *b, uint32_t id, uint32
 
 /* --- from the client ----------------------------------------------------------- */
 
-/* Passes the message on that b holds without its type. */
+/* Passes on the message in b, which lacks its type byte. */
 static void px_pass(const struct client *c, const struct buf *b)
 {
 	struct buf *m = tx_begin((enum ssh_type)c->type);
@@ -5371,7 +5374,7 @@ static void px_pass(const struct client *c, const struct buf *b)
 	tx_end(m);
 }
 
-/* The same for a message to channel ch, all of which has been looked at. */
+/* Passes on a message to channel ch that has been checked in full. */
 static void px_relay(const struct client *c, struct channel *ch, const struct buf *b)
 {
 	buf_set_u32(b->p, ch->remote_id);
@@ -5379,8 +5382,7 @@ static void px_relay(const struct client *c, struct channel *ch, const struct bu
 	px_pass(c, b);
 }
 
-/* The channel of c that a message names; NULL, and c is dropped, if there is none
- * that it may name. */
+/* The channel of c that a message names.  If c may not name it, drops c and returns NULL. */
 static struct channel *px_channel(struct client *c, struct buf *b, enum ch_state state)
 {
 	uint32_t id = buf_get_u32(b);
@@ -5391,7 +5393,8 @@ static struct channel *px_channel(struct client *c, struct buf *b, enum ch_state
 	return NULL;
 }
 
-/* A name, or a text of a message that a server reads as a C string. */
+/* Reads a name, or another text that a server treats as a C string.  b turns bad if it is
+ * longer than `most`. */
 static struct str px_text(struct buf *b, uint32_t most)
 {
 	struct str s = buf_get_text(b);
@@ -5401,8 +5404,8 @@ static struct str px_text(struct buf *b, uint32_t most)
 
 #define PX_NAME_MAX 64		/* RFC 4250, 4.6.1 */
 
-/* Terminal modes (RFC 4254, 8): an opcode below 160 has a word behind it, any
- * other one ends them. */
+/* Reads terminal modes (RFC 4254, 8): a word follows each opcode from 1 to 159, any other
+ * opcode ends them. */
 static void px_modes(struct buf *b)
 {
 	struct str s = buf_get_str(b);
@@ -5413,9 +5416,9 @@ static void px_modes(struct buf *b)
 	b->bad |= modes.bad;
 }
 
-/* What stands behind the head of the messages that servers know, field by field:
- * b one byte, u a word, s a text, m terminal modes, and no more.  Other ones are
- * the server's to refuse, whatever they hold. */
+/* The fields that follow the head of each message that servers know: b a byte, u a word, s a
+ * text, m terminal modes; nothing may follow them.  Other messages pass unchecked, for the
+ * server to refuse. */
 struct px_shape {
 	const char *name, *fields;
 };
@@ -5430,7 +5433,7 @@ static const struct px_shape px_opens[] = {
 	{ NULL, NULL }
 };
 
-/* Reads the rest of b by the fields of `name`; b is bad if it has other ones. */
+/* Reads the rest of b as the message `name`; b turns bad if the fields do not match. */
 static void px_check(struct buf *b, struct str name, const struct px_shape *shape)
 {
 	while (shape->name && !str_is(name, shape->name))
@@ -5448,15 +5451,15 @@ static void px_check(struct buf *b, struct str name, const struct px_shape *shap
 	b->bad |= shape->name && b->pos < b->len;
 }
 
-/* Whether b has been read to its end and was good. */
+/* Whether b is good and read to its end. */
 static bool px_whole(struct buf *b)
 {
 	b->bad |= b->pos < b->len;
 	return !b->bad;
 }
 
-/* Sender channel, window and packet size stand next in b: they are noted as the
- * client's, and ours take their place.  False if they make no sense. */
+/* Reads the client's sender channel, window and packet size from b into ch, and puts ours in
+ * their place.  False if they are invalid. */
 static bool px_terms(struct channel *ch, struct buf *b)
 {
 	uint8_t *at = b->p + b->pos;
@@ -5499,7 +5502,8 @@ static void px_channel_open(struct client *c, struct buf *b)
 	}
 }
 
-/* An answer to the server's CHANNEL_OPEN, which must have been written. */
+/* The channel of c's answer to a CHANNEL_OPEN.  If c cannot have read that message in full
+ * yet, drops c and returns NULL. */
 static struct channel *px_opening(struct client *c, struct buf *b)
 {
 	struct channel *ch = px_channel(c, b, CH_CONNECTING);
@@ -5534,7 +5538,8 @@ static void px_open_failure(struct client *c, struct buf *b)
 	px_relay(c, ch, b);
 }
 
-/* More credit stays here; the server hears of it as the pool allows. */
+/* The client grants more window.  It is kept here and granted to the server as the pool
+ * allows. */
 static void px_window_adjust(struct client *c, struct buf *b)
 {
 	struct channel *ch = px_channel(c, b, CH_OPEN);
@@ -5547,8 +5552,8 @@ static void px_window_adjust(struct client *c, struct buf *b)
 		ch->px.window += more;
 }
 
-/* The fixed part of DATA or EXTENDED_DATA; the data itself is still in the
- * socket, its length by the frame's header in c->rid. */
+/* The fixed part of DATA or EXTENDED_DATA.  The data itself is still in the socket; c->rid is
+ * its length by the frame's header. */
 static void px_data(struct client *c, struct buf *b)
 {
 	struct channel *ch = px_channel(c, b, CH_OPEN);
@@ -5569,8 +5574,8 @@ static void px_data(struct client *c, struct buf *b)
 	c->body_len = len;
 }
 
-/* Once the server has closed, what the client says in ignorance of it goes
- * nowhere, but for its own CLOSE. */
+/* Passes on a message, but drops it if the server has already closed the channel; only a
+ * CLOSE still goes out then (px_close()). */
 static void px_relay_open(const struct client *c, struct channel *ch, const struct buf *b)
 {
 	if (ch->rcvd != CH_CLOSED)
@@ -5642,7 +5647,7 @@ static struct forward *px_forward(const struct client *c, const struct endpoint 
 	return NULL;
 }
 
-/* Whether the server has a request about f to answer. */
+/* Whether the server still owes an answer about f. */
 static bool px_in_flight(const struct forward *f)
 {
 	for (int i = 0; i < g.tx.n_global; i++)
@@ -5651,8 +5656,8 @@ static bool px_in_flight(const struct forward *f)
 	return false;
 }
 
-/* Asks the server to listen at `at` for c, or no longer.  Always with a reply:
- * we must know.  False if it cannot be asked. */
+/* Asks the server to listen at `at` for c, or to stop.  Always wants a reply: the master must
+ * know.  False if it cannot ask. */
 static bool px_ask(struct client *c, const struct endpoint *at, bool cancel, bool reply)
 {
 	struct forward like = { .type = FW_PROXY, .listen = *at };
@@ -5670,8 +5675,8 @@ static bool px_ask(struct client *c, const struct endpoint *at, bool cancel, boo
 	return true;
 }
 
-/* What listens at the server is passed on.  The rest is answered here, and
- * "no-more-sessions@openssh.com" above all stays here. */
+/* Requests to listen at the server are passed on.  All others are answered here; above all,
+ * "no-more-sessions@openssh.com" must not reach the server. */
 static void px_global_request(struct client *c, struct buf *b)
 {
 	struct str name = buf_get_str(b);
@@ -5720,7 +5725,7 @@ static uint8_t *px_body(struct client *c)
 	return c->request >= 0 ? req_data(c->request) : c->small;
 }
 
-/* A message is here, or as much of it as is looked at. */
+/* A message has come: all of it, or all but its data. */
 static void px_dispatch(struct client *c)
 {
 	struct buf b = buf_over(px_body(c), c->body_len);
@@ -5739,7 +5744,7 @@ static void px_dispatch(struct client *c)
 	c->got = 0;
 }
 
-/* The header of a frame is here: decide where the rest goes. */
+/* The header of a frame has come: decides where the rest goes. */
 static void px_head(struct client *c)
 {
 	uint32_t length = buf_u32_at(c->header);
@@ -5761,7 +5766,7 @@ static void px_head(struct client *c)
 	}
 }
 
-/* Reads into `to` up to `want`, counted in c->got; 0 when there is no more now. */
+/* Reads up to `want` bytes into `to` and adds them to c->got; 0 if none are there now. */
 static uint32_t px_fetch(struct client *c, uint8_t *to, size_t want)
 {
 	ssize_t n = fd_read(c->fd, to, want);
@@ -5775,7 +5780,7 @@ static uint32_t px_fetch(struct client *c, uint8_t *to, size_t want)
 	return (uint32_t)n;
 }
 
-/* Data goes from the socket straight into a message, as much as is there. */
+/* Reads the data that is there from the socket straight into a message. */
 static uint32_t px_relay_data(struct client *c, uint32_t max)
 {
 	struct buf fixed = buf_over(c->small, 4);
@@ -5811,21 +5816,20 @@ static bool px_may_read(const struct client *c)
 	       g.rn.stop != RN_NOW;
 }
 
-/* Worth waiting for input: the transport's room is asked once by the caller. */
+/* Whether to poll for input.  The caller checks the transport's room, once for all clients. */
 static bool px_wants_read(const struct client *c)
 {
 	return px_may_read(c) && c->sender.input == SD_NONE;
 }
 
-/* Input that poll() has announced. */
+/* Whether poll() has announced input that is still unread. */
 static bool px_wants_send(const struct client *c)
 {
 	return px_may_read(c) && c->sender.input != SD_NONE;
 }
 
-/* One step of reading, not more than `max` bytes of data.  Returns how many
- * bytes it took; 0 when there is no more now.  Precondition: px_wants_send()
- * and room in the transport. */
+/* Reads one step, with at most `max` bytes of data.  Returns how many bytes it read; 0 if
+ * none are there now.  Precondition: px_wants_send() and room in the transport. */
 static uint32_t px_read(struct client *c, uint32_t max)
 {
 	uint32_t n = 0;
@@ -5844,8 +5848,8 @@ static uint32_t px_read(struct client *c, uint32_t max)
 
 /* --- each turn, and the end ------------------------------------------------------ */
 
-/* After px_settle(): what was written to a client just now makes room for more,
- * and nothing else might remind us of it. */
+/* Runs after px_settle(): what that wrote to clients may have made room for more data, and no
+ * later event would tell us. */
 static void px_settle_channels(void)
 {
 	bool may_send = g.lk.state == LK_UP && !tp_info()->exchanging;
@@ -5859,8 +5863,8 @@ static void px_settle_channels(void)
 	}
 }
 
-/* A message that it does not finish holds a place in req_memory: not for long,
- * but the time in which we do not read is not the client's fault. */
+/* An unfinished message takes up room in req_, so the client gets a deadline.  Time in which
+ * the master does not read does not count. */
 static void px_settle(struct client *c)
 {
 	bool fresh = c->phase == MX_PROXY_WAIT &&
@@ -5868,7 +5872,7 @@ static void px_settle(struct client *c)
 	if (fresh)
 		c->phase = MX_PROXY_BODY;
 	if (c->phase == MX_PROXY_HEAD && g.lk.state == LK_UP && !c->closing)
-		c->deadline = 0;	/* px_begin()'s */
+		c->deadline = 0;	/* set by px_begin() */
 	if (fresh || (c->request >= 0 && g.lk.state == LK_UP && tp_room() == 0))
 		c->deadline = g.now + REQUEST_MS;
 	px_pump(c);
@@ -5876,8 +5880,8 @@ static void px_settle(struct client *c)
 		px_drop(c, "the link is lost");
 }
 
-/* The client is gone: its channels are closed, what listens for it is
- * cancelled, at once or when the server has answered. */
+/* The client is gone: closes its channels and cancels its forwards, at once or when the
+ * server has answered. */
 static void px_leave(struct client *c)
 {
 	for_each_channel(ch) {
@@ -5904,8 +5908,8 @@ static void px_leave(struct client *c)
 	}
 }
 
-/* The link is lost, and with it what listened at the server.  Clients get what
- * has come for them, if they take it soon. */
+/* The link is lost, and the listeners at the server with it.  Clients have FAREWELL_MS to
+ * read what has already come for them. */
 static void px_link_lost(void)
 {
 	for_each_client(c)
@@ -5919,17 +5923,19 @@ static void px_link_lost(void)
 }
 
 /* ===== xf_ ================================================================
- * The master's agent and X displays, for programs at the server; each only if the
- * master allows it and a session asked (RFC 4254, 6.3).
- * Programs at the server get a cookie of our invention, another one for each session:
- * it tells which display is meant, the one of the session's client if that is ours,
- * else the master's.  Whoever shows it is let through, with the display's own cookie
- * put in its place.  A connection to the agent shows nothing that tells sessions apart.
+ * Forwards the agent and X displays to programs at the server, each only if the master
+ * allows it and a session asked (RFC 4254, 6.3).
+ * Each session gets a fake cookie of its own for programs at the server.  The cookie
+ * tells which display is meant: the one of the session's client if that is an sshmux,
+ * else the master's.  A program that shows it is let through, and the display's own
+ * cookie takes its place.  A connection to the agent shows nothing that tells sessions
+ * apart, so all go to the master's agent.  There are DISPLAYS slots; one is free again
+ * when no open channel uses it.
  * Calls log_, ev_, buf_, pool_, ex_, tx_, ch_, us_, fw_. */
 
 static const char xf_protocol[] = "MIT-MAGIC-COOKIE-1";
 
-/* The agent's socket; NULL if there is none or it is not to be forwarded. */
+/* The path of the agent's socket; NULL if there is no agent or it must not be forwarded. */
 static const char *xf_agent(void)
 {
 	const char *a = g.op.forward_agent;
@@ -5948,8 +5954,8 @@ static void xf_request_agent(struct channel *c)
 	c->flags |= CH_AGENT;
 }
 
-/* Where display d listens, and its screen: "[host]:number[.screen]" or a path.
- * False if it is none. */
+/* Parses display d, "[host]:number[.screen]" or a path: where it listens, and its screen.
+ * False if d is not a display. */
 static bool xf_display(const char *d, struct endpoint *to, uint32_t *screen)
 {
 	const char *colon = strrchr(d, ':');
@@ -5975,15 +5981,13 @@ static bool xf_display(const char *d, struct endpoint *to, uint32_t *screen)
 	return true;
 }
 
-/* Whether c is a session that asked for it and is open, or a connection that such a
- * one led to. */
+/* Whether c is an open session that asked for `wish`, or an open connection that serves one. */
 static bool xf_asked(const struct channel *c, uint16_t wish)
 {
 	return ch_is_open(c) && c->flags & wish && !ch_is_closing(c) && !ch_is_abandoned(c);
 }
 
-/* The displays of open sessions that asked for one, and of connections that these
- * led to, a bit each. */
+/* The displays that open sessions or their X11 connections use, one bit each. */
 static uint32_t xf_in_use(void)
 {
 	uint32_t in_use = 0;
@@ -5995,8 +5999,8 @@ static uint32_t xf_in_use(void)
 	return in_use;
 }
 
-/* Has xauth tell the next cookie that is wanted.  Asked again for each session,
- * because the display may have been restarted meanwhile. */
+/* Runs xauth for the next display that needs its cookie.  Each session asks again, because
+ * the display may have been restarted meanwhile. */
 static void xf_ask_cookie(void)
 {
 	struct display *d = g.xf.slot;
@@ -6005,7 +6009,7 @@ static void xf_ask_cookie(void)
 		d++;
 	if (d == g.xf.slot + DISPLAYS)
 		return;
-	/* xauth knows the display that ssh itself forwards here by this name */
+	/* xauth's name for a display that ssh itself forwards here */
 	bool forwarded = strncmp(d->name, "localhost:", 10) == 0;
 	snprintf(name, sizeof name, "%s%s", forwarded ? "unix" : "", d->name + (forwarded ? 9 : 0));
 	const char *const argv[] = { g.op.xauth ? g.op.xauth : "xauth", "list", name, NULL };
@@ -6013,7 +6017,7 @@ static void xf_ask_cookie(void)
 	d->state = XF_ASKED;
 }
 
-/* Takes the cookie out of one line "display  protocol  hex". */
+/* Reads the cookie from one line "display  protocol  hex"; false if it has no usable one. */
 static bool xf_cookie_line(char *line, uint8_t *cookie)
 {
 	static const char digits[] = "0123456789abcdef";
@@ -6033,7 +6037,8 @@ static bool xf_cookie_line(char *line, uint8_t *cookie)
 	return true;
 }
 
-/* For the display that was asked about; a new session may have taken its place. */
+/* Reads xauth's answer for the display it was asked about, unless a new session has taken
+ * that slot. */
 static void xf_read_cookie(void)
 {
 	char *text = (char *)g.scratch, *rest;
@@ -6052,7 +6057,7 @@ static void xf_read_cookie(void)
 	       "no cookie from xauth: the display is asked without one of its own");
 }
 
-/* A place for c's display of that name; NULL if none is free, or it cannot be one. */
+/* A slot for c's display `name`; NULL if none is free or the name is invalid. */
 static struct display *xf_take(struct channel *c, struct str name)
 {
 	struct endpoint to;
@@ -6080,7 +6085,8 @@ static struct display *xf_take(struct channel *c, struct str name)
 	return d;
 }
 
-/* c asks for the display of that name, or if it has none for the master's. */
+/* Asks the server to forward X11 to the display `name` for c, or to the master's if `name` is
+ * empty. */
 static void xf_request_x11(struct channel *c, struct str name)
 {
 	struct endpoint to;
@@ -6094,7 +6100,7 @@ static void xf_request_x11(struct channel *c, struct str name)
 	for (int i = 0; i < XF_COOKIE; i++)
 		snprintf(hex + 2 * i, 3, "%02x", d->fake[i]);
 	struct buf *b = tx_request(c, "x11-req", true);
-	buf_put_u8(b, false);		/* more than one connection */
+	buf_put_u8(b, false);		/* not for a single connection */
 	buf_put_text(b, xf_protocol);
 	buf_put_text(b, hex);
 	buf_put_u32(b, screen);
@@ -6103,16 +6109,16 @@ static void xf_request_x11(struct channel *c, struct str name)
 	c->flags |= CH_DISPLAY;
 }
 
-/* The greeting of an X11 program (X Window System Protocol, 8): byte order, a
- * pad, version 2 * 2, lengths of protocol and cookie 2 * 2, a pad 2, then both,
- * each padded to four bytes.  Only our protocol and lengths can be right, so
- * the whole has one size, and it lies in one block: the queue's first. */
+/* The greeting of an X11 program (X Window System Protocol, 8), in bytes: byte order 1, pad
+ * 1, version 2 * 2, lengths of protocol and cookie 2 * 2, pad 2; then both, each padded to a
+ * multiple of four.  Only our protocol and lengths are accepted, so a right greeting has one
+ * size, and it lies in one block: the queue's first. */
 #define XF_HEADER 12
 #define XF_COOKIE_AT (XF_HEADER + 20)
 #define XF_GREETING (XF_COOKIE_AT + XF_COOKIE)
 _Static_assert(XF_GREETING <= WINDOW_BLOCK, "an X11 greeting must fit in one block");
 
-/* 1: the first n bytes show that cookie, 0: more are needed, -1: they do not. */
+/* 1 if the n bytes at p show the cookie `shown`, 0 if more are needed, -1 if they do not. */
 static int xf_check(const uint8_t *shown, const uint8_t *p, size_t n)
 {
 	if (n < XF_HEADER)
@@ -6124,14 +6130,14 @@ static int xf_check(const uint8_t *shown, const uint8_t *p, size_t n)
 		return -1;
 	if (n < XF_GREETING)
 		return 0;
-	uint8_t differ = 0;		/* all are looked at: the time tells nothing */
+	uint8_t differ = 0;		/* compares all of them: the time reveals nothing */
 	for (int i = 0; i < XF_COOKIE; i++)
 		differ |= p[XF_COOKIE_AT + i] ^ shown[i];
 	return memcmp(p + XF_HEADER, xf_protocol, sizeof xf_protocol - 1) == 0 && !differ ? 1 : -1;
 }
 
-/* A channel whose greeting is awaited: nothing reaches a display before it is right
- * for one of those in use.  Waits for xauth, too, and for a connector. */
+/* Checks the greeting on a new X11 channel: nothing reaches a display until the greeting
+ * shows the cookie of a display in use.  Then waits for xauth and for a connector. */
 static void xf_greeting(struct channel *c, uint32_t in_use)
 {
 	struct iovec first = { g.scratch, 0 };
@@ -6169,15 +6175,15 @@ static bool xf_wanted(uint16_t wish)
 	return wanted;
 }
 
-/* The server opens a channel to the agent or the display.  False if that is not
- * what it wants, or nobody asked for it. */
+/* The server opens a channel to the agent or a display.  False if it wants something else, or
+ * no session asked for it. */
 static bool xf_server_open(struct str type, uint32_t id, uint32_t window, uint32_t packet)
 {
 	bool x11 = str_is(type, "x11");
 	uint16_t wish = x11 ? CH_DISPLAY : CH_AGENT;
 	if (!x11 && !str_is(type, "auth-agent@openssh.com") && !str_is(type, "agent-connect"))
 		return false;
-	if (!xf_wanted(wish)) {		/* said once a connection, and counted */
+	if (!xf_wanted(wish)) {		/* logged once per connection, and counted */
 		log_at(log_once(LOG_UNASKED),
 			"the server tried %s forwarding, which no session asked for", x11 ? "X11" :
 			"agent");
@@ -6214,7 +6220,7 @@ static void xf_settle(void)
 
 /* ===== rx_ ================================================================
  * The SSH messages we receive (RFC 4254), one handler each, and their table.
- * A message that breaks the protocol loses the link, nothing else.
+ * A message that breaks the protocol loses the link (rx_bad()), but not the master.
  * Calls log_, sl_, buf_, pool_, tx_, ch_, fw_, px_, xf_. */
 
 static void rx_bad(const char *why)
@@ -6223,8 +6229,8 @@ static void rx_bad(const char *why)
 		snprintf(g.lk.error, sizeof g.lk.error, "protocol error by the server: %s", why);
 }
 
-/* The channel that a message is for; NULL if it is not open, or no more: window,
- * requests and answers may honestly come too late (CHAN-late). */
+/* The channel that a message is for; NULL if it is not open or already closed.  Window
+ * adjustments, requests and replies may legitimately come too late (CHAN-late). */
 static struct channel *rx_late_channel(struct buf *b)
 {
 	uint32_t id = buf_get_u32(b);
@@ -6232,7 +6238,7 @@ static struct channel *rx_late_channel(struct buf *b)
 	return c && ch_is_open(c) && c->rcvd != CH_CLOSED ? c : NULL;
 }
 
-/* The same for what must not: NULL, and the link is lost. */
+/* Likewise, for messages that must not come late: NULL means that the link is lost. */
 static struct channel *rx_channel(struct buf *b)
 {
 	struct channel *c = rx_late_channel(b);
@@ -6241,8 +6247,8 @@ static struct channel *rx_channel(struct buf *b)
 	return c;
 }
 
-/* The server opens a channel: only for a remote forward that was asked for, or
- * for what a session asked to be forwarded. */
+/* The server opens a channel.  It may do so only for a forward that it was asked for, or for
+ * the agent or display of a session that asked. */
 static void rx_channel_open(struct buf *b)
 {
 	struct str type = buf_get_str(b);
@@ -6307,7 +6313,7 @@ static void rx_channel_open_failure(struct buf *b)
 		code : 0], text.len ? ": " : "",
 		 (int)(text.len > 100 ? 100 : text.len), (const char *)text.p);
 	bool own = c->client >= 0 && sl_client(c->client)->own;
-	if ((c->kind == CH_SESSION && !own) || ch_is_proxied(c))	/* its client is told */
+	if ((c->kind == CH_SESSION && !own) || ch_is_proxied(c))	/* its client hears of it */
 		log_at(TP_VERBOSE, "channel %d: open failed: %s", sl_channel_index(c), why);
 	else
 		fw_tried(c, why);
@@ -6330,7 +6336,7 @@ static void rx_channel_window_adjust(struct buf *b)
 	}
 }
 
-/* Received data of one stream; CH_STREAMS for data that nobody reads. */
+/* Data received for one stream; CH_STREAMS if it is to be discarded. */
 static void rx_data(struct channel *c, int stream, struct str data)
 {
 	uint32_t over = data.len > c->window ? data.len - c->window : 0;
@@ -6365,8 +6371,8 @@ static void rx_channel_extended_data(struct buf *b)
 		rx_data(c, type == SSH_EXTENDED_DATA_STDERR ? CH_ERR : CH_STREAMS, data);
 }
 
-/* Conch says so before the data that wait for our window; its CLOSE comes after them
- * (CHAN-eof-early). */
+/* Twisted Conch sends EOF ahead of data that waits for our window; its CLOSE comes after that
+ * data (CHAN-eof-early). */
 static void rx_channel_eof(struct buf *b)
 {
 	struct channel *c = rx_channel(b);
@@ -6394,7 +6400,7 @@ static void rx_exit_status(struct channel *c, struct buf *b)
 	c->flags |= CH_STATUS;
 }
 
-/* No EXIT_MESSAGE for a signal: the client's exit status is 255. */
+/* A signal gets no EXIT_MESSAGE: the client's exit status is 255. */
 static void rx_exit_signal(struct channel *c, struct buf *b)
 {
 	struct str name = buf_get_str(b);
@@ -6440,7 +6446,7 @@ static void rx_channel_request(struct buf *b)
 		tx_channel(done ? SSH_CHANNEL_SUCCESS : SSH_CHANNEL_FAILURE, c);
 }
 
-/* The server refuses what one of our requests asked for. */
+/* The server refuses request `what` on c. */
 static void rx_refused(struct channel *c, enum ch_request what)
 {
 	static const char *const text[] = {
@@ -6456,7 +6462,7 @@ static void rx_refused(struct channel *c, enum ch_request what)
 		c->events |= CH_EV_TTY_FAILED;
 	} else if (what == CH_RQ_X11)
 		c->flags &= (uint16_t)~CH_DISPLAY;
-	else {	/* whatever status came, or comes, is of no command */
+	else {	/* no command ran, whatever exit status comes */
 		ch_end_input(c);
 		c->flags |= CH_FAILED;
 	}
@@ -6489,8 +6495,8 @@ static void rx_channel_failure(struct buf *b)
 	rx_channel_reply(b, false);
 }
 
-/* "hostkeys-00@openssh.com" is ignored, "keepalive@openssh.com" and whatever we
- * do not know is answered with a failure, which is an answer. */
+/* Every request that wants a reply gets a failure, which also answers
+ * "keepalive@openssh.com".  The rest, such as "hostkeys-00@openssh.com", is ignored. */
 static void rx_global_request(struct buf *b)
 {
 	buf_get_str(b);
@@ -6498,8 +6504,8 @@ static void rx_global_request(struct buf *b)
 		tx_end(tx_begin(SSH_REQUEST_FAILURE));
 }
 
-/* The answer to our oldest global request.  A keepalive's may be either: that it
- * came has been noticed by lk_. */
+/* The answer to our oldest global request.  For a keepalive success and failure mean the
+ * same; lk_ has already noted that the answer came. */
 static void rx_global_reply(struct buf *b, bool success)
 {
 	struct global_request first;
@@ -6548,7 +6554,7 @@ static const struct {
 	{ SSH_CHANNEL_FAILURE, rx_channel_failure },
 };
 
-/* One message, from its type byte on. */
+/* Handles one message, which begins with its type byte. */
 static void rx_message(uint8_t *p, size_t len)
 {
 	struct buf b = buf_over(p, len);
@@ -6564,9 +6570,9 @@ static void rx_message(uint8_t *p, size_t len)
 }
 
 /* ===== as_ ================================================================
- * ControlMaster=ask: asks the user through an askpass program, as ssh does:
- * one argument, the question; it ends with 0 and says nothing or "yes" if the
- * answer is yes.  Few ask at once.
+ * ControlMaster=ask: asks the user through an askpass program, as ssh does.  Its one
+ * argument is the question.  Exit status 0 with no output or with "yes" means yes.  No
+ * more than ASKERS run at once, each for up to ASK_MS; as_forget() ends one early.
  * Calls log_, ex_. */
 
 enum as_answer { AS_WAITING, AS_NO, AS_YES };
@@ -6579,8 +6585,8 @@ static bool as_idle(void)
 	return false;
 }
 
-/* Begins to ask; the slot, or -1 while all are busy.  Where no program can be
- * run the answer is no. */
+/* Starts to ask; returns the slot, or -1 while all are busy.  If no program can be run, the
+ * answer is no. */
 static int8_t as_start(const char *question)
 {
 	const char *program = getenv("SSH_ASKPASS"), *require = getenv("SSH_ASKPASS_REQUIRE");
@@ -6611,7 +6617,7 @@ static enum as_answer as_answer(int8_t slot)
 	return done && (!*said || strcasecmp(said, "yes") == 0) ? AS_YES : AS_NO;
 }
 
-/* Nobody waits for the answer any more. */
+/* Stops asking: the answer is no longer needed. */
 static void as_forget(int8_t *slot)
 {
 	if (*slot >= 0)
@@ -6621,10 +6627,10 @@ static void as_forget(int8_t *slot)
 
 /* ===== st_ ================================================================
  * Reports: `-O status` for people and as JSON, `-O metrics`, `-O log`, `-O
- * watch`.  A report is made in pieces, each one whole element (a session, a
- * forward, …), straight from the state: a reader that is slow costs no memory,
- * and what begins or ends between two pieces is told or is not.  The manual's
- * section REPORTS is the schema.
+ * watch`.  A report is made straight from the state, in pieces of one whole element
+ * (a session, a forward, …).  So a slow reader costs no memory; what begins or ends
+ * between two pieces may or may not appear.  The manual's section REPORTS is the
+ * schema.
  * Calls ev_, sl_, buf_, req_, ch_, fw_, in_, px_, xf_. */
 
 enum st_report { ST_NONE, ST_STATUS, ST_JSON, ST_METRICS, ST_LOG, ST_LOG_JSON, ST_WATCH,
@@ -6637,8 +6643,8 @@ enum st_result { ST_END, ST_PIECE, ST_WAIT };
 
 /* --- JSON ------------------------------------------------------------------ */
 
-/* Length of the UTF-8 sequence at p (RFC 3629), 0 if there is none.  The text
- * ends with a NUL, which no sequence contains. */
+/* Length of the UTF-8 sequence at p (RFC 3629), 0 if it is invalid.  The text ends with a
+ * NUL, which stops a sequence that is cut short. */
 static size_t st_utf8(const uint8_t *p)
 {
 	if (p[0] < 0x80)
@@ -6653,7 +6659,7 @@ static size_t st_utf8(const uint8_t *p)
 	return overlong || beyond ? 0 : n;
 }
 
-/* A string: controls escaped, what is no UTF-8 replaced. */
+/* Puts a string: escapes control characters, replaces invalid UTF-8. */
 static void st_string(struct buf *b, const char *s)
 {
 	const uint8_t *p = (const uint8_t *)s;
@@ -6673,7 +6679,7 @@ static void st_string(struct buf *b, const char *s)
 	buf_put_u8(b, '"');
 }
 
-/* What comes before a value: a comma unless it is the first, its name if it has one. */
+/* Puts a comma, unless this is the first value, and the value's name, if it has one. */
 static void st_name(struct buf *b, const char *name)
 {
 	uint8_t last = b->pos ? b->p[b->pos - 1] : '{';
@@ -6701,7 +6707,7 @@ static void st_flag(struct buf *b, const char *name, bool yes)
 	in_print(b, yes ? "true" : "false");
 }
 
-/* NULL gives null. */
+/* Puts a text; NULL becomes null. */
 static void st_text(struct buf *b, const char *name, const char *s)
 {
 	st_name(b, name);
@@ -6711,7 +6717,7 @@ static void st_text(struct buf *b, const char *name, const char *s)
 		in_print(b, "null");
 }
 
-/* Seconds since `then`; null if that never was. */
+/* Puts the seconds since `then`, or null if `then` is 0: it never happened. */
 static void st_age(struct buf *b, const char *name, int64_t then)
 {
 	if (then)
@@ -6720,7 +6726,7 @@ static void st_age(struct buf *b, const char *name, int64_t then)
 		st_text(b, name, NULL);
 }
 
-/* --- what is told, whatever the form --------------------------------------------- */
+/* --- what reports say, in any form ----------------------------------------------- */
 
 static const char *st_link(void)
 {
@@ -6728,7 +6734,7 @@ static const char *st_link(void)
 	return states[g.lk.state];
 }
 
-/* What the master does for those who come now. */
+/* What the master does with new clients. */
 static const char *st_mode(void)
 {
 	return g.rn.stop != RN_RUN ? "ending" : g.mx.held ? "held" : "serving";
@@ -6747,7 +6753,7 @@ static struct tp_traffic st_traffic(bool all)
 	return t;
 }
 
-/* A client as the kernel knows it; its program's name, as far as /proc tells. */
+/* The kernel's view of a client, and its program's name if /proc shows it. */
 struct st_peer {
 	struct os_peer id;
 	char program[32];
@@ -6765,7 +6771,7 @@ static bool st_is_waiting(const struct client *c)
 	return c->phase == MX_QUEUED;
 }
 
-/* A client that has a session, or -W's connection, or waits for one. */
+/* Whether client i has, or waits for, a session or the connection of -W. */
 static bool st_has_session(int i)
 {
 	const struct client *c = &g.mx.slot[i];
@@ -6797,7 +6803,7 @@ static const struct record *st_record(const struct client *c)
 	return at >= 0 ? &g.ch.record[at] : &none;
 }
 
-/* What it asked for; while it waits, out of its request (PROTOCOL.mux, 4). */
+/* The command that c asked for; while c waits, it comes from the request (PROTOCOL.mux, 4). */
 static const char *st_command(const struct client *c)
 {
 	static char text[COMMAND_TEXT];
@@ -6849,7 +6855,7 @@ static int st_proxied(int client)
 
 /* --- tables and their limits -------------------------------------------------------- */
 
-/* How many of n slots are in use. */
+/* Defines name(), which counts the slots in use among n. */
 #define ST_COUNT(name, n, used) \
 	static uint32_t name(void) \
 	{ \
@@ -6894,7 +6900,7 @@ static void st_json_traffic(struct buf *b, struct tp_traffic t)
 	st_number(b, "sent_packets", (int64_t)t.packets_out);
 }
 
-/* What the present connection, or the last one, has agreed upon. */
+/* Addresses, version and algorithms of the present connection, or of the last one. */
 static void st_json_peer(struct buf *b)
 {
 	const struct tp_info *i = tp_info();
@@ -7045,7 +7051,7 @@ static void st_json_table(struct buf *b, int i)
 
 /* --- for people ---------------------------------------------------------------------- */
 
-/* "17", "1.2k", "33M": at most four characters and a unit.  Four texts live at a time. */
+/* "17", "1.2k", "33M": at most four characters.  The last four results stay valid. */
 static const char *st_size(uint64_t n)
 {
 	static char text[4][12];
@@ -7064,7 +7070,7 @@ static const char *st_size(uint64_t n)
 	return to;
 }
 
-/* "7s", "5m06s", "4h05m", "3d04h" */
+/* "7s", "5m06s", "4h05m", "3d04h".  The last four results stay valid. */
 static const char *st_span(int64_t seconds)
 {
 	static char text[4][16];
@@ -7144,7 +7150,7 @@ static void st_people_proxy(struct buf *b, int i)
 		 st_size(g.mx.slot[i].moved[IN_BYTES]), st_size(g.mx.slot[i].moved[OUT_BYTES]));
 }
 
-/* Only limits that were reached. */
+/* Lists a limit only if it was reached. */
 static void st_people_table(struct buf *b, int i)
 {
 	if (g.ev.refused[i])
@@ -7161,7 +7167,7 @@ static bool st_always(int i)
 	return true;
 }
 
-/* Parts in their order; `first` and `last` stand around the elements. */
+/* The parts in order; json_first and people_first go before a part's elements. */
 static const struct st_part {
 	int size;
 	bool (*has)(int);
@@ -7193,7 +7199,7 @@ static enum st_result st_status(struct client *c, struct buf *b)
 	while (c->item < p->size && !p->has(c->item))
 		c->item++;
 	bool ends = c->item == p->size;
-	if (!c->comma && (json || !ends))	/* the first one, or an empty array */
+	if (!c->comma && (json || !ends))	/* before the first, or for an empty array */
 		buf_put_bytes(b, json ? p->json_first : p->people_first,
 			strlen(json ? p->json_first : p->people_first));
 	else if (json && !ends)
@@ -7260,7 +7266,7 @@ static uint64_t st_metric(enum st_metric_value value)
 	return 0;
 }
 
-/* The label that tells masters apart: its value is escaped as JSON is, less \u. */
+/* The labels; `host` tells masters apart, and is escaped as in JSON, but without \u. */
 static void st_labels(struct buf *b, const char *table)
 {
 	in_print(b, "{host=\"");
@@ -7281,7 +7287,7 @@ static void st_metric_head(struct buf *b, const char *name, const char *type, co
 	in_print(b, "# HELP %s %s\n", name, help);
 }
 
-/* One family a piece; the last ones have a sample for each table. */
+/* Puts family `which`, with one sample for each table. */
 static void st_metric_tables(struct buf *b, int which)
 {
 	static const char *const names[] = { "sshmux_table_in_use", "sshmux_table_peak",
@@ -7323,7 +7329,7 @@ static enum st_result st_counters(struct client *c, struct buf *b)
 
 /* --- events -------------------------------------------------------------------------------- */
 
-/* Names of an event, of its numbers, of its text; bytes are told where moved is true. */
+/* The names of an event, of its numbers and of its text; `moved` if it counts bytes too. */
 static const struct st_event {
 	const char *name;
 	const char *n[EV_NUMBERS];
@@ -7372,7 +7378,7 @@ static void st_people_event(struct buf *b, const struct event *e)
 	in_print(b, " %s %s\n", s->text, e->text);
 }
 
-/* The next event that c has not been told; how many it missed, if any. */
+/* The next event that c has not seen, or first the number of events it missed. */
 static enum st_result st_next_event(struct client *c, struct buf *b)
 {
 	uint32_t waiting = g.ev.next - c->seen;
@@ -7393,8 +7399,8 @@ static enum st_result st_next_event(struct client *c, struct buf *b)
 
 /* --- reports ------------------------------------------------------------------------------- */
 
-/* Begins a report: `since` is how many of the last events come first.  False if
- * there is none of that name. */
+/* Begins the report `what`; a watch starts with the last `since` events.  False if there is
+ * no such report. */
 static bool st_begin(struct client *c, struct str what, uint32_t since)
 {
 	uint32_t known = g.ev.next < EVENTS ? g.ev.next : EVENTS;
@@ -7411,7 +7417,7 @@ static bool st_begin(struct client *c, struct str what, uint32_t since)
 	return report != ST_NONE;
 }
 
-/* The piece made last was not taken: back to where `before` stood. */
+/* The socket did not take the last piece: goes back to where `before` was. */
 static void st_again(struct client *c, const struct client *before)
 {
 	c->part = before->part;
