@@ -22,23 +22,23 @@
 
 /* --- how many ------------------------------------------------------------ */
 
-/* Programs connected to the control socket at once.  Further ones wait in the
- * kernel's queue (LISTEN_BACKLOG) until a place is free.
+/* Programs connected to the control socket at once.  Further ones wait in the kernel's
+ * queue (LISTEN_BACKLOG) until one leaves.
  * Cost: CLIENTS * sizeof(struct client), about 384 bytes each. */
 #ifndef CLIENTS
 #define CLIENTS BY_PROFILE(64, 256)
 #endif
 
-/* SSH channels at once: sessions, forwarded connections, proxied channels.
- * Beyond it sessions wait (SESSION_WAIT_MS), forwarded connections are closed.
- * Cost: CHANNELS * (sizeof(struct channel) + WINDOW_MIN_BLOCKS *
- * WINDOW_BLOCK), about 152 + 384 bytes each. */
+/* SSH channels at once: sessions, forwarded connections, proxied channels.  Beyond that,
+ * sessions wait (SESSION_WAIT_MS) and forwarded connections are closed.
+ * Cost: CHANNELS * (sizeof(struct channel) + WINDOW_MIN_BLOCKS * WINDOW_BLOCK), about 152
+ * + 384 bytes each. */
 #ifndef CHANNELS
 #define CHANNELS BY_PROFILE(96, 512)
 #endif
 
-/* Of those, sessions at once.  Beyond it they wait, then are refused with
- * "Session open refused by peer".  Costs nothing more. */
+/* Sessions at once, out of CHANNELS.  Further ones wait, then are refused with "Session
+ * open refused by peer".  Costs nothing more. */
 #ifndef SESSIONS
 #define SESSIONS BY_PROFILE(32, 256)
 #endif
@@ -50,20 +50,20 @@
 #define FORWARDS BY_PROFILE(24, 64)
 #endif
 
-/* Longest host name or socket path of a forward, its end mark included. */
+/* Longest host name or socket path of a forward, with its NUL. */
 #ifndef FORWARD_HOST
 #define FORWARD_HOST BY_PROFILE(128, 256)
 #endif
 
-/* Names being resolved and connections being made for forwards at once.
- * Beyond it they wait their turn, up to CONNECT_MS.
+/* Forwarded connections at once that resolve a name or connect.  Further ones wait, up to
+ * CONNECT_MS.
  * Cost: about 400 bytes each. */
 #ifndef CONNECTORS
 #define CONNECTORS BY_PROFILE(8, 32)
 #endif
 
-/* X displays at once, one for each session that asks for one.  Beyond it a session
- * goes without, and is told so.
+/* X displays at once, one for each session that asks for one.  A further session runs
+ * without one, and its client gets a message.
  * Cost: 92 bytes each. */
 #ifndef DISPLAYS
 #define DISPLAYS BY_PROFILE(4, 32)
@@ -84,8 +84,8 @@
 #define REQUEST_MAX BY_PROFILE(25088, 100352)
 #endif
 
-/* Where request bodies wait until their channel is open, each in as many bytes
- * as it has.  While it is full, further requests stay unread in their sockets.
+/* Memory for request bodies until their channels are open; each takes only its own length.
+ * While it is full, further requests stay unread in their sockets.
  * Cost: REQUEST_POOL bytes. */
 #ifndef REQUEST_POOL
 #define REQUEST_POOL (2 * REQUEST_MAX)
@@ -105,35 +105,34 @@
 
 /* --- windows -------------------------------------------------------------- */
 
-/* The window pool: bytes received for readers that are not ready, and the
- * promise (advertised window) to take more.  One busy channel alone gets about
- * half of it; its throughput is at most window / round-trip time.
- * A multiple of WINDOW_BLOCK.
+/* The window pool: bytes received for readers that are not ready, and the bytes we have
+ * promised to take (advertised windows).  One busy channel alone gets about half of it;
+ * its throughput is at most window / round-trip time.  A multiple of WINDOW_BLOCK.
  * Cost: WINDOW_POOL + 2 bytes a block. */
 #ifndef WINDOW_POOL
 #define WINDOW_POOL (BY_PROFILE(88, 1280) * 1024)
 #endif
 
-/* Grain of the pool.  Smaller wastes less per channel, larger costs fewer
+/* Block size of the pool.  Smaller blocks waste less per channel, larger ones cost fewer
  * system calls. */
 #ifndef WINDOW_BLOCK
 #define WINDOW_BLOCK 128
 #endif
 
-/* Blocks that every channel can always have.  Two streams of a session may
- * each leave one block partly filled, so the smallest window is
- * WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1) = 130 bytes.
+/* Blocks reserved for every channel.  Two streams of a session may each leave one block
+ * partly filled, so the smallest window is WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 *
+ * (WINDOW_BLOCK - 1) = 130 bytes.
  * Cost: taken out of the pool, CHANNELS times. */
 #ifndef WINDOW_MIN_BLOCKS
 #define WINDOW_MIN_BLOCKS 3
 #endif
 
-/* Window that a new channel starts with: WINDOW_START while no more than
- * WINDOW_EARLY percent of the pool's free part are promised; then the WINDOW_SHAREth
- * part of what it may have, which is four times as large after each round trip that
- * its reader keeps up with.  A channel whose server is silent keeps its window, so
- * more for the first is less for those that come later.
- * Cost nothing. */
+/* First window of a new channel.  While at most WINDOW_EARLY percent of the pool's free
+ * part are promised, it is WINDOW_START.  After that, it is the WINDOW_SHAREth part of
+ * what the channel may have, and grows fourfold with each round trip that the reader keeps
+ * up with.  A channel keeps its window while its server is silent, so more for the first
+ * channels leaves less for later ones.
+ * Costs nothing. */
 #ifndef WINDOW_SHARE
 #define WINDOW_SHARE BY_PROFILE(16, 32)
 #endif
@@ -144,31 +143,31 @@
 #define WINDOW_EARLY BY_PROFILE(40, 72)
 #endif
 
-/* After so many seconds without data a window is not filled up again beyond what
- * WINDOW_SHARE gives.  Costs nothing. */
+/* Seconds without data after which a window refills only to what WINDOW_SHARE gives.
+ * Costs nothing. */
 #ifndef WINDOW_SILENCE
 #define WINDOW_SILENCE 5
 #endif
 
-/* Channel requests of the server (exit-status, exit-signal) that wait for a
- * proxy client to take the data before them.  A client for whom more must wait
- * is dropped.  Cost: CHANNELS * (PROXY_STORE + 28) bytes. */
+/* Bytes for the server's channel requests (exit-status, exit-signal) that wait until a
+ * proxy client has taken the data before them.  A client that needs more is dropped.
+ * Cost: CHANNELS * (PROXY_STORE + 28) bytes. */
 #ifndef PROXY_STORE
 #define PROXY_STORE 48
 #endif
 
 /* --- transport (port/dropbear) -------------------------------------------- */
 
-/* Everything dropbear allocates.  When it is full the connection ends with
- * "out of transport memory".  Signing with an RSA-4096 key needs 172 KB,
- * RSA-2048 or a finite-field group 65 KB.
+/* All memory that dropbear allocates.  When it is full, the connection ends with "out of
+ * transport memory".  Signing with an RSA-4096 key needs 172 KB, with RSA-2048 or a
+ * finite-field group 65 KB.
  * Cost: ARENA_SIZE. */
 #ifndef ARENA_SIZE
 #define ARENA_SIZE (BY_PROFILE(72, 480) * 1024)
 #endif
 
-/* Longest RSA key of the user's that ARENA_SIZE has room to sign with; a longer
- * one is ignored, and said to be.  Costs nothing. */
+/* Longest RSA key of the user that can sign within ARENA_SIZE; a longer one is ignored,
+ * with a message.  Costs nothing. */
 #ifndef RSA_BITS_MAX
 #define RSA_BITS_MAX BY_PROFILE(2048, 4096)
 #endif
@@ -191,35 +190,35 @@
 #define PACKET_MAX BY_PROFILE(8 * 1024, 32 * 1024 - 64)
 #endif
 
-/* Bytes of bulk data that may wait for the network's socket: the rest of
- * NET_QUEUE is kept for opens and requests.  Costs nothing. */
+/* Bytes of bulk data that may wait for the network's socket; the rest of NET_QUEUE is for
+ * opens and requests.  Costs nothing. */
 #ifndef BULK_QUEUE
 #define BULK_QUEUE (NET_QUEUE * 3 / 4)
 #endif
 
-/* Longest message of bulk data, and what may wait of it, while more than one
+/* Longest message of bulk data, and most bytes of it that may wait, while more than one
  * channel is open.
  * Costs nothing. */
 #ifndef BULK_PACKET
 #define BULK_PACKET 4096
 #endif
 
-/* Input that is short: so many bytes waiting, or less, go before bulk.
+/* Input is short, and goes before bulk, if at most this many bytes wait.
  * Costs nothing. */
 #ifndef SHORT_INPUT
 #define SHORT_INPUT 512
 #endif
 
-/* Bytes that a channel may send in its turn, before the others' turns.
+/* Bytes that a channel may send before the others get their turns.
  * Costs nothing. */
 #ifndef SEND_QUANTUM
 #define SEND_QUANTUM 8192
 #endif
 
-/* Bulk goes in large pieces while nobody else has anything to say and the
- * network takes more than BULK_QUEUE in FAST_MS milliseconds.  Then FAST_QUEUE,
- * FAST_QUANTUM stand for NET_QUEUE, SEND_QUANTUM; and so much may wait, in our
- * queue and in the kernel's, as the network takes in FAST_MS.
+/* Bulk goes in large pieces while no other channel has data to send and the network takes
+ * more than BULK_QUEUE in FAST_MS milliseconds.  Then FAST_QUEUE and FAST_QUANTUM replace
+ * NET_QUEUE and SEND_QUANTUM, and our queue and the kernel's together may hold what the
+ * network takes in FAST_MS.
  * Cost: FAST_QUEUE inside the arena. */
 #ifndef FAST_QUEUE
 #define FAST_QUEUE BY_PROFILE(NET_QUEUE, 256 * 1024)
@@ -231,13 +230,13 @@
 #define FAST_MS 5
 #endif
 
-/* RateLimit: so much as its rate moves in this time may go at once.
+/* RateLimit: the most that may go at once is what its rate moves in this time.
  * Costs nothing. */
 #ifndef RATE_MS
 #define RATE_MS 50
 #endif
 
-/* So long after short input of another channel, bulk goes in small pieces. */
+/* How long bulk goes in small pieces after short input of another channel. */
 #ifndef QUIET_MS
 #define QUIET_MS 1000
 #endif
@@ -248,13 +247,13 @@
 #define NET_UNSENT BY_PROFILE(8 * 1024, 32 * 1024)
 #endif
 
-/* The same while more than one channel is open. */
+/* NET_UNSENT while more than one channel is open. */
 #ifndef NET_UNSENT_SHARED
 #define NET_UNSENT_SHARED 2048
 #endif
 
-/* Encrypted bytes that wait for the network's socket before channels stop
- * reading their input.  Short, so that what goes next is decided late.
+/* Encrypted bytes that may wait for the network's socket; then channels stop reading their
+ * input.  A short queue lets us choose late what goes next.
  * Cost: inside the arena. */
 #ifndef NET_QUEUE
 #define NET_QUEUE BY_PROFILE(12 * 1024, 32 * 1024)
@@ -289,8 +288,8 @@
 #define LOGIN_MS 120000
 #endif
 
-/* How long a change of keys in a running connection may go on without a byte of ours
- * leaving or a message coming. */
+/* How long a key re-exchange may go on while we neither send a byte nor receive a
+ * message. */
 #ifndef EXCHANGE_MS
 #define EXCHANGE_MS 60000
 #endif
@@ -304,12 +303,12 @@
 #define SOCKS_MS 30000
 #endif
 
-/* A connection that held so long makes the next back-off start anew. */
+/* A connection that lasted this long resets the back-off. */
 #ifndef RECONNECT_HELD_MS
 #define RECONNECT_HELD_MS 60000
 #endif
 
-/* After accept() failed, or a client's descriptors did not fit: until the next try. */
+/* Time until the next try when accept() failed or a client's descriptors did not fit. */
 #ifndef ACCEPT_MS
 #define ACCEPT_MS 1000
 #endif
@@ -324,24 +323,24 @@
 #define PROBE_MS 10000
 #endif
 
-/* How long the server's limit of sessions is believed after a refusal. */
+/* How long we trust the server's limit of sessions after a refusal. */
 #ifndef SESSION_LIMIT_MS
 #define SESSION_LIMIT_MS 60000
 #endif
 
-/* How long after the end of a session a refusal may only mean that the server has
- * not noticed that end; so long, at the most, until the next try. */
+/* How long after a session's end a refusal may only mean that the server has not noticed
+ * that end; also the longest time until the next try. */
 #ifndef SESSION_FREED_MS
 #define SESSION_FREED_MS 1000
 #endif
 
-/* How often a session is opened again that the server closed before it took the
- * command.  Costs nothing. */
+/* How often we reopen a session that the server closed before it took the command.  Costs
+ * nothing. */
 #ifndef REOPENS
 #define REOPENS 4
 #endif
 
-/* How often terminals are asked for their size, besides SIGWINCH. */
+/* How often we ask terminals for their size, besides SIGWINCH. */
 #ifndef TT_RESIZE_MS
 #define TT_RESIZE_MS 1000
 #endif
@@ -352,13 +351,13 @@
 #define ASK_MS 120000
 #endif
 
-/* How long xauth may take to tell a display's cookie.  Programs at the server
- * that want the display wait for it; then they go on without a cookie. */
+/* How long xauth may take to print a display's cookie.  Programs at the server that want
+ * the display wait for it; after that they go on without a cookie. */
 #ifndef XAUTH_MS
 #define XAUTH_MS 5000
 #endif
 
-/* How long output is flushed to clients and goodbyes are said at the end. */
+/* How long we flush output to clients and say goodbye at the end. */
 #ifndef FAREWELL_MS
 #define FAREWELL_MS 2000
 #endif
@@ -370,24 +369,24 @@
 #define ASKPASS "/usr/bin/ssh-askpass"
 #endif
 
-/* Where the system's configuration file is, and what it includes. */
+/* Directory of the system's configuration file and of what that includes. */
 #ifndef CONFIG_DIRECTORY
 #define CONFIG_DIRECTORY "/etc/sshmux/"
 #endif
 
-/* Configuration files that include one another; one more is an error.
+/* Depth of configuration files that include one another; one more is an error.
  * Cost: PATH_MAX bytes of stack each, and 2 * NAME_MAX a pattern with wildcards. */
 #ifndef INCLUDE_DEPTH
 #define INCLUDE_DEPTH 16
 #endif
 
-/* Files that one pattern of an Include names; one more is an error.
- * Costs time: the directory is read once a file. */
+/* Files that one pattern of an Include may name; one more is an error.
+ * Costs time: we read the directory once for each file. */
 #ifndef INCLUDE_FILES
 #define INCLUDE_FILES 256
 #endif
 
-/* Hosts on the way to one another by ProxyJump; one more is taken for a loop.
+/* ProxyJump hosts in a row; one more is taken for a loop.
  * Costs nothing. */
 #ifndef JUMPS
 #define JUMPS 16
@@ -416,7 +415,7 @@
 #define SCRATCH BY_PROFILE(4096, 16384)
 #endif
 
-/* Option texts that are kept: users, paths with the home directory put in.
+/* Option texts that we keep: users, paths with the home directory put in.
  * Cost: OPTION_TEXT. */
 #ifndef OPTION_TEXT
 #define OPTION_TEXT 4096
@@ -432,35 +431,35 @@
 #define EVENT_MS 30000
 #endif
 
-/* EVENTS: how many of the last events -O log and -O watch --since remember
- * Costs 52 + EVENT_TEXT bytes each. */
+/* How many of the last events -O log and -O watch --since remember.
+ * Cost: 52 + EVENT_TEXT bytes each. */
 #ifndef EVENTS
 #define EVENTS BY_PROFILE(16, 64)
 #endif
 
-/* EVENT_TEXT: bytes of an event's text, its end included.  What is longer
- * is cut. */
+/* Bytes of an event's text, with its NUL.  A longer text is cut. */
 #ifndef EVENT_TEXT
 #define EVENT_TEXT BY_PROFILE(44, 124)
 #endif
 
-/* COMMAND_TEXT: bytes of a session's command that reports show, its end
- * included.  Costs 36 more a session. */
+/* Bytes of a session's command that reports show, with its NUL.
+ * Cost: COMMAND_TEXT + about 36 bytes a session. */
 #ifndef COMMAND_TEXT
 #define COMMAND_TEXT BY_PROFILE(47, 201)
 #endif
 
-/* Answer to one client that is being written.  A client that does not read
- * its answers is not read from.  Cost: CLIENTS times. */
+/* Longest answer that waits to be written to one client.  We do not read from a client
+ * that does not read its answers.
+ * Cost: CLIENTS times. */
 #ifndef REPLY_MAX
 #define REPLY_MAX 192
 #endif
 
 /* --- ranges ---------------------------------------------------------------- */
 
-/* Every number above with the least and the most that it may be.  Whatever includes
- * this file does not compile otherwise; tests/live/06-limits.sh fails when a name is
- * missing here.  The unit tests use the smallest pools. */
+/* The least and the most that every number above may be.  Outside of it, nothing that
+ * includes this file compiles.  tests/live/06-limits.sh fails when a name is missing here.
+ * The unit tests use the smallest pools. */
 #define LIMITS(LIMIT) \
 	LIMIT(CLIENTS, 2, 1024) \
 	LIMIT(CHANNELS, 2, 2048) \
@@ -537,7 +536,7 @@
 	_Static_assert((name) >= (least) && (name) <= (most), #name " is not in " #least ".." #most);
 LIMITS(LIMIT_CHECK)
 
-/* What two of them must be to each other. */
+/* What must hold between two of them. */
 _Static_assert(SESSIONS <= CHANNELS, "more SESSIONS than CHANNELS");
 _Static_assert(SESSIONS <= CLIENTS, "every session has a client: more SESSIONS than CLIENTS");
 _Static_assert(REQUEST_POOL >= REQUEST_MAX, "REQUEST_MAX does not fit in REQUEST_POOL");

@@ -1,9 +1,9 @@
 /* confine.c - see confine.h.  Linux, seccomp(2).
  *
- * The list is what a master makes, with the other names that the same calls of libc
- * have on other CPUs and in other libcs.  Builds with CHECKS, and 87-nomalloc's, are
- * killed by any other call, so that the suite finds what is missing.  Constants are the
- * kernel's; its headers are not there for every compiler that builds this.
+ * The list has the system calls of a master, and those that other CPUs and other libcs
+ * use instead.  Any other call kills builds with CHECKS and those of 87-nomalloc, so the
+ * suite finds what is missing.  Constants are the kernel's: not every compiler that
+ * builds this has its headers.
  */
 #include "confine.h"
 
@@ -30,7 +30,7 @@ pid_t confine_fork_sibling(void)
 	return (pid_t)syscall(SYS_clone, 0x8000 /* CLONE_PARENT */ | SIGCHLD, 0, 0, 0, 0);
 }
 
-/* linux/audit.h: which numbers the calls have */
+/* linux/audit.h: which system call numbers are in use */
 #if defined __x86_64__ && !defined __ILP32__
 #define CONFINE_ARCH 0xc000003eu
 #elif defined __i386__
@@ -70,7 +70,7 @@ bool confine(void)
 
 #else
 
-/* The calls, those of every turn first. */
+/* The calls; those made in every turn come first. */
 static const uint16_t allowed[] = {
 #define CALL(name) SYS_##name,
 #include "confine.list"

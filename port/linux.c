@@ -154,7 +154,7 @@ static const uint8_t *os_ip(const struct sockaddr *a)
 					: (const uint8_t *)&((const struct sockaddr_in *)(const void *)a)->sin_addr;
 }
 
-/* A datagram socket is bound, or connected, to ask. */
+/* Binds and connects datagram sockets to ask the kernel. */
 enum os_route os_route(const struct sockaddr_storage *local, const struct sockaddr_storage *peer,
 	socklen_t len)
 {
