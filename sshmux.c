@@ -5,15 +5,15 @@
  * Local programs, stock `ssh -S` or this same binary as a client, hand it
  * their stdio and get a session of their own on the shared connection.
  *
- * Map.  A section calls only sections above it; what a lower section must
- * learn (a channel opened, a session ended) it finds as a state or an event bit
- * of the slot.  The prefix of a name is its section.
+ * Map.  A section calls only sections above it.  News for a lower section (a
+ * channel opened, a session ended) waits in the slot as a state or an event bit.
+ * A name begins with the prefix of its section.
  *
  *   types      limits checked, protocol numbers, the one state struct `g`
  *   log_       messages for people
- *   rn_        the run: its clock, chance, whether a turn follows at once, how it ends
- *   ev_        what has happened: a ring of events, and which limits were reached
- *   rl_        RateLimit: how much bulk may go and come
+ *   rn_        the run: clock, random numbers, when to skip the wait, how it ends
+ *   ev_        history: a ring of events, and which limits were reached
+ *   rl_        RateLimit: how much bulk may be sent and received
  *   sl_        slots of the tables: links between them, loops over them
  *   buf_       bounds-checked cursors over messages
  *   pool_      the window pool: blocks of received bytes, and their account
@@ -21,82 +21,83 @@
  *   fd_        descriptors: flags, reading, writing, passing
  *   sp_        starting programs: by fork, or by a helper outside
  *   cn_        connecting: resolver child, addresses in turn
- *   ex_        short-lived programs that we ask something
+ *   ex_        short-lived programs that answer a question
  *   tx_        SSH messages we send
  *   ch_        channels and their flow control
  *   tt_        terminals: modes and sizes
  *   us_        the control socket
  *   fw_        forwards: listeners, connections, SOCKS
- *   in_        texts about connection, channels and forwards
- *   es_        escapes typed by a user
+ *   in_        texts about the connection, channels and forwards
+ *   es_        escape sequences that a user types
  *   px_        proxy mode: clients that speak SSH messages themselves
  *   xf_        the agent and the X display, for programs at the server
  *   rx_        SSH messages we receive, one handler each, and their table
- *   as_        asking the user whether a client may
+ *   as_        asking the user to allow a client's request
  *   st_        status, events and counters: JSON, tables, OpenMetrics
  *   mx_        mux messages of our clients, one handler each, and their table
  *   sd_        the scheduler: what is sent next, and how much
  *   lk_        the link: connect, log in, keepalive, loss
- *   hk_        who is told of the uplink's state: EventCommand, supervisors
+ *   hk_        reports of the uplink's state: to EventCommand, to supervisors
  *   lp_        the poll loop
  *   cl_        the mux client
  *   op_        options: the command line
- *   cf_        configuration files, what follows from all options, -G
+ *   cf_        configuration files, values derived from all options, -G
  *   main
  *
- * A byte goes from a client's stdin to the server: the client has lent the
+ * The way of a byte from a client's stdin to the server: the client has passed the
  * descriptor (mx_start); lp_add_channel() puts it into the poll set while the server
- * has a window for it (ch_wants_read); poll() finds it readable, sd_announce() notes
- * whose it is; sd_send() gives that channel its turn, ch_read() reads the byte
- * straight into the message that is being built, ch_send() heads and tp_send()
- * encrypts it, tp_flush() writes it.  One from the server: tp_service() reads,
- * tp_recv() hands out a message, rx_message() finds its handler; rx_data() takes it
- * off the window, ch_deliver() writes it at once, or pool_put() keeps it until
- * poll() says that the reader takes more (ch_write); ch_credit() then promises the
- * server its place again.
+ * has a window for it (ch_wants_read); poll() finds it readable and sd_announce()
+ * notes its channel; sd_send() gives that channel its turn; ch_read() reads the byte
+ * straight into the message being built; ch_send() adds the header, tp_send()
+ * encrypts the message, tp_flush() writes it.  A byte from the server: tp_service()
+ * reads it, tp_recv() returns a message, rx_message() finds the handler; rx_data()
+ * subtracts the byte from the window; ch_deliver() writes it at once, or pool_put()
+ * keeps it until poll() says that the reader takes more (ch_write); ch_credit() then
+ * reopens the window.
  *
- * A session: us_accept() takes the connection, mx_add() greets with HELLO; mx_read()
- * collects frame and descriptors, mx_dispatch() calls mx_new_session(), mx_queue()
- * makes it wait its turn; mx_admit() opens a channel (CH_OPENING); the server's
- * CONFIRMATION makes it CH_CONFIRMED, mx_confirmed() asks for terminal, environment
- * and command (CH_STARTING), mx_start() tells SESSION_OPENED (CH_OPEN).  At the end
- * come exit-status, EOF and CLOSE; ch_settle() answers, and once all is delivered
- * it is CH_ENDED; mx_session_events() tells EXIT_MESSAGE, lp_reap() frees channel
- * and client.
+ * A session: us_accept() accepts the connection, mx_add() sends HELLO; mx_read()
+ * collects frame and descriptors; mx_dispatch() calls mx_new_session(), mx_queue()
+ * puts the request into the queue; mx_admit() opens a channel (CH_OPENING); the
+ * server's CONFIRMATION makes it CH_CONFIRMED; mx_confirmed() requests terminal,
+ * environment and command (CH_STARTING); mx_start() sends SESSION_OPENED (CH_OPEN).
+ * At the end come exit-status, EOF and CLOSE; ch_settle() answers, and once all is
+ * delivered the channel is CH_ENDED; mx_session_events() sends EXIT_MESSAGE;
+ * lp_reap() frees channel and client.
  *
- * Invariants.  tests/checks.c recomputes 3, 4 and 8, all links between slots and
- * the channels' lives after each turn of a build with CHECKS.
- *  1. After start-up nothing allocates, the transport only inside its arena.  The
- *     state is in `g`.  Outside stand the options' texts (op_store), buffers of one
- *     function that hold nothing between turns, or a text until its next call, and
- *     `cl`, the client, which is another process.
- *  2. Only poll() blocks.  Our own descriptors are non-blocking.  Passed ones,
- *     whose flags their owners share, are used through a description of our own
- *     (pipes, terminals) or by MSG_DONTWAIT (sockets); where neither is possible
- *     O_NONBLOCK is set, and put back on every way out.
- *  3. Handlers mark; lp_reap() alone frees channels and clients.  A forward goes
- *     by fw_free(), when no client waits for it and no request about it is out.
+ * Invariants.  A build with CHECKS verifies 3, 4 and 8, all links between slots and
+ * the channels' states after each turn (tests/checks.c).
+ *  1. After start-up nothing allocates memory; the transport stays inside its arena.
+ *     The state is in `g`.  The exceptions: the options' texts (op_store); static
+ *     buffers that a function uses within a turn, or that keep a text until its next
+ *     call; and `cl`, because the client is another process.
+ *  2. Only poll() blocks.  Our own descriptors are non-blocking.  A passed one shares
+ *     its flags with its owner: we use it through a description of our own (pipes,
+ *     terminals) or with MSG_DONTWAIT (sockets).  Where neither is possible we set
+ *     O_NONBLOCK, and restore it on every way out.
+ *  3. Handlers only mark; lp_reap() alone frees channels and clients.  fw_free() frees
+ *     a forward once no client waits for it and no request about it is unanswered.
  *  4. The bytes buffered for readers plus the windows advertised never exceed
- *     the window pool (see pool_): a reader that stops harms nobody.
- *  5. Local input is read only when the network has a place for it.
+ *     the window pool (see pool_): a reader that stops does not harm the others.
+ *  5. Local input is read only when the network has room for it.
  *  6. A bad client loses its own connection.  A bad server loses the link.  A
  *     broken invariant aborts.
- *  7. Every loop has a bound.  Every wait has a deadline on the monotonic clock, but
- *     for what is to last: an open channel, a greeted client, and an answer of the
- *     server (MX_OPENING, FW_ASKED), which comes as long as the link stands; lk_
- *     finds out whether it does.  Our client waits as its user does (--timeout).
- *  8. Answers that SSH does not label are matched through one queue each.
+ *  7. Every loop has a bound.  Every wait has a deadline on the monotonic clock, with
+ *     three exceptions: an open channel, a greeted client, and an answer of the server
+ *     (MX_OPENING, FW_ASKED).  The answer comes as long as the link is up; lk_ detects
+ *     when it is not.  Our client waits as long as its user wants (--timeout).
+ *  8. Answers that SSH does not label are matched in order, through a queue for each
+ *     kind.
  *
- * tp_ is port/transport.h, os_ is port/linux.h: what carries the packets, and the
- * system beyond POSIX.
+ * tp_ is the SSH transport (port/transport.h), os_ the system beyond POSIX
+ * (port/linux.h).
  *
- * Sources: RFC 4254 (connection protocol), OpenSSH's PROTOCOL.mux; rules that
- * neither states are rows of tests/protocol.tsv and cited by their id.
+ * Sources: RFC 4254 (connection protocol) and OpenSSH's PROTOCOL.mux.  Rules found in
+ * neither are rows of tests/protocol.tsv; comments cite their ids.
  */
 
 /* ===== types ==============================================================
- * Owns the limits' checks, the protocols' numbers and the state.  Everybody
- * reads it; a field is written by the section named beside it. */
+ * The checks of the limits, the numbers of the protocols, and the state `g`.  Every
+ * section may read the state; only the section named beside a field writes it. */
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -139,7 +140,7 @@
 #define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
 #define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
 #define POLLFDS (5 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
-/* All but what the tables hold: signals, listener, log, link, a login's files. */
+/* Descriptors outside the tables: signals, listener, log, link, a login's files. */
 #define FD_OWN 24
 #define FD_LIMIT \
 	(FD_OWN + 40 + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS + PROGRAMS)
@@ -167,22 +168,22 @@ enum mux_type {
 	MUX_S_REMOTE_PORT = 0x80000007,
 	MUX_S_TTY_ALLOC_FAIL = 0x80000008,
 	MUX_S_EXT_INFO = 0x90000001,
-	/* Our own, only between a client and a master that said sshmux=1: */
-	MUX_X_C_RESUME = 0x20736d01,	/* 0: we were continued, read our terminal again */
-	/* seconds: instead of SessionWait (-1: as it is); then 1: tell me my place */
+	/* Our extensions, only if both HELLOs carried sshmux=1: */
+	MUX_X_C_RESUME = 0x20736d01,	/* 0: we run again after a stop, read our terminal */
+	/* seconds, instead of SessionWait (-1: keep it); uint32 1: report my place in line */
 	MUX_X_C_WAIT = 0x20736d02,
 	MUX_X_C_STATE = 0x20736d03,	/* rid, uint32 probe: how is the link? */
-	MUX_X_C_KILL = 0x20736d04,	/* 0: our time is over, TERM to the command */
-	MUX_X_C_REPORT = 0x20736d05,	/* rid, string what, uint32 since: a report, in pieces */
-	MUX_X_C_CONTROL = 0x20736d06,	/* rid, string verb, string, string: OK or FAILURE */
+	MUX_X_C_KILL = 0x20736d04,	/* 0: our time is up, send TERM to the command */
+	MUX_X_C_REPORT = 0x20736d05,	/* rid, string what, uint32 since: send a report */
+	MUX_X_C_CONTROL = 0x20736d06,	/* rid, string verb, string, string; reply OK or FAILURE */
 	MUX_X_C_SIGNAL = 0x20736d07,	/* 0, string name: our user sent us this signal */
-	MUX_X_C_WEIGHT = 0x20736d08,	/* enum sd_weight: what my session is */
+	MUX_X_C_WEIGHT = 0x20736d08,	/* enum sd_weight: the kind of my session */
 	MUX_X_S_SUSPEND = 0x90736d01,	/* session id: the user typed ~^Z */
-	/* rid, reason: not started, for want of a session in time */
+	/* rid, reason: not started, its turn did not come in time */
 	MUX_X_S_TRY_LATER = 0x90736d02,
 	MUX_X_S_STATE = 0x90736d03,	/* rid, uint32 up, string state: the answer to C_STATE */
 	MUX_X_S_REPORT = 0x90736d05,	/* rid, string: the next piece; empty at the end */
-	/* rid, uint32: how many wait before us, ourselves included */
+	/* rid, uint32: the client's place in line, from 1 */
 	MUX_X_S_PLACE = 0x90736d04,
 	MUX_S_PROXY = 0x8000000f,
 };
@@ -211,109 +212,109 @@ enum ssh_type {
 #define SSH_DATA_HEADER 9	/* type, recipient channel, length */
 
 /* A cursor over `len` bytes at `p`, for reading or for writing.  The first
- * access out of bounds sets `bad`, which sticks: reads give 0 and empty
- * strings, writes nothing, so that a message is checked once, at its end. */
+ * access out of bounds sets `bad` for good: from then on reads return 0 or an
+ * empty string, and writes do nothing.  One check at a message's end is enough. */
 struct buf {
 	uint8_t *p;
 	size_t len, pos;
 	bool bad;
 };
 
-/* Bytes inside somebody else's message, not terminated. */
+/* Bytes inside a message: not owned, not terminated. */
 struct str {
 	const uint8_t *p;
 	uint32_t len;
 };
 
-/* Bytes that wait for one descriptor: a chain of window blocks. */
+/* Bytes waiting for one descriptor: a chain of window blocks. */
 #define NO_BLOCK 0xffff
 struct queue {
 	uint32_t len;		/* bytes waiting */
 	uint16_t head, tail;	/* block numbers; meaningless while len is 0 */
-	uint16_t off;		/* bytes of the head block that are gone */
-	uint16_t end;		/* bytes of the tail block that are used */
+	uint16_t off;		/* bytes already taken from the head block */
+	uint16_t end;		/* bytes used in the tail block */
 };
 
-/* A descriptor that a client lent us.  It shares its open file description,
+/* A descriptor that a client passed to us.  It shares its open file description,
  * O_NONBLOCK included, with the client and often with the client's shell. */
 struct passed {
 	int fd;			/* -1 when closed */
-	bool socket;		/* MSG_DONTWAIT serves, whatever its flags */
-	/* not re-opened: left blocking, only touched after poll() said so */
+	bool socket;		/* MSG_DONTWAIT works, whatever its flags */
+	/* a terminal that we could not re-open: blocking, used only after poll() */
 	bool tty;
-	bool nonblock;		/* never waits */
-	bool restore;		/* we set O_NONBLOCK and owe taking it back */
-	uint32_t inode;		/* narrows the search for who shares the description */
+	bool nonblock;		/* never blocks */
+	bool restore;		/* we set O_NONBLOCK and must clear it again */
+	uint32_t inode;		/* helps to find others that share the description */
 };
 
-/* What waits for the network at a channel or a proxy client, as poll() found it:
- * until a read comes back short.  Short input goes before bulk (sd_). */
+/* The input that poll() found at a channel or a proxy client; valid until a read
+ * comes back short.  Short input goes before bulk (sd_). */
 enum sd_input { SD_NONE, SD_BULK, SD_SHORT };
 
-/* What its user says of it (--bulk, --interactive, a terminal), or what its input says. */
+/* What its user declared (--bulk, --interactive, a terminal); SD_GUESSED: look at its input. */
 enum sd_weight { SD_GUESSED, SD_IS_BULK, SD_INTERACTIVE };
 
 struct sender {
 	uint32_t quantum;		/* bytes it may still send in its turn */
 	uint8_t input;			/* enum sd_input */
 	uint8_t weight;			/* enum sd_weight */
-	/* ch_: ev_seconds() as data came the last time, its low bits */
+	/* ch_: low bits of ev_seconds() when data last came */
 	uint16_t heard;
 };
 
-/* Senders are numbered: the channels, then the clients, of which those in proxy
- * mode send, each like one channel. */
+/* Senders are numbered: first the channels, then the clients.  A client in proxy
+ * mode sends like one channel; other clients send nothing. */
 #define SENDERS (CHANNELS + CLIENTS)
 
 enum sd_mode { SD_ALONE, SD_SHARED, SD_FAST };
 
-/* What stands at our end of a channel. */
+/* What is at our end of a channel. */
 enum ch_kind {
 	CH_SESSION,		/* a client's stdin, stdout and stderr */
 	CH_STDIO,		/* a client's stdin and stdout (MUX_C_NEW_STDIO_FWD) */
 	CH_LOCAL,		/* a socket that one of our listeners accepted */
 	CH_REMOTE,		/* a socket that we connected for the server */
-	CH_X11,			/* the same, for a program that wants the display */
-	CH_PROXY,		/* a channel of a proxy client's own */
+	CH_X11,			/* like CH_REMOTE, for a program that wants the display */
+	CH_PROXY,		/* a channel that a proxy client runs itself */
 	CH_KINDS
 };
 
-/* In order of a channel's life; what may follow what stands in ch_states. */
+/* In the order of a channel's life; ch_states lists the steps allowed. */
 enum ch_state {
 	CH_FREE,
-	CH_SOCKS_LOCAL,		/* a local socket whose SOCKS request is awaited */
+	CH_SOCKS_LOCAL,		/* a local socket must send its SOCKS request */
 	/* the server opened it: its socket connects, or its proxy client decides */
 	CH_CONNECTING,
-	CH_OPENING,		/* we opened it: the server's answer is awaited */
-	/* the server, or the link's loss, refused; its client is to hear it */
+	CH_OPENING,		/* we opened it and wait for the server's answer */
+	/* the server refused, or the link was lost; its client must be told */
 	CH_REFUSED,
-	/* the server counts it as open: */
-	/* its client is to hear it, or a session's requests wait for room */
+	/* from here to CH_OPEN the server counts it as open: */
+	/* its client must be told, or a session's requests wait for room */
 	CH_CONFIRMED,
 	/* a session's requests were sent, and its client waits for the answers */
 	CH_STARTING,
-	CH_SOCKS_REMOTE,	/* the SOCKS request is awaited as its data */
-	CH_GREETING,		/* an X11 program's greeting is awaited as its data */
-	CH_OPEN,		/* data flows, or what ends it */
-	/* no more: */
-	CH_ENDED,		/* its client is to hear it */
+	CH_SOCKS_REMOTE,	/* its data must begin with a SOCKS request */
+	CH_GREETING,		/* its data must begin with an X11 greeting */
+	CH_OPEN,		/* data flows, then EOF and CLOSE */
+	/* no longer open: */
+	CH_ENDED,		/* its client must be told */
 	CH_DEAD,		/* to be reaped */
 	CH_STATES
 };
 
-/* How far either side of an open channel has come to its end: `sent` is what we
- * give to the server, `rcvd` what it gives to us.  Each goes on only.
+/* How far each direction of an open channel has ended: `sent` from us to the server,
+ * `rcvd` from the server to us.  Both only move forward.
  *
  *	what happens			sent		rcvd
  *	our input ends			CH_EOF
- *	the server reads no more (eow)	CH_EOF, unsaid
+ *	the server stops reading (eow)	CH_EOF, not sent
  *	ch_is_over()			CH_CLOSED
- *	the server's EOF				CH_EOF: what waits drains, then output ends
+ *	the server's EOF				CH_EOF: after what waits, output ends
  *	its CLOSE, hence ch_is_over()	CH_CLOSED	CH_CLOSED
- *	the link is lost		CH_CLOSED	CH_CLOSED, both unsaid
+ *	the link is lost		CH_CLOSED	CH_CLOSED, neither sent
  *	px_reopen()					CH_FLOWS: another channel
  *
- * Both closed, and all delivered: its state goes on, too. */
+ * Once both are CH_CLOSED and all is delivered, the channel's state moves on. */
 enum ch_half { CH_FLOWS, CH_EOF, CH_CLOSED };
 
 enum ch_flag {
@@ -321,14 +322,14 @@ enum ch_flag {
 	CH_STATUS = 1 << 1,	/* `status` holds the remote exit status */
 	CH_TTY = 1 << 2,	/* a pty was asked for */
 	CH_AGENT = 1 << 3,	/* xf_: a session that asked for the agent, or a connection to it */
-	CH_FAILED = 1 << 4,	/* nothing stands at its other end: close as soon as possible */
-	CH_SUSPENDED = 1 << 5,	/* its client is stopped: the terminal is not ours to read */
+	CH_FAILED = 1 << 4,	/* one of its ends could not be set up: close as soon as possible */
+	CH_SUSPENDED = 1 << 5,	/* its client is stopped: do not read its terminal */
 	CH_LINE_START = 1 << 6,	/* es_: the next byte typed may be the escape character */
 	CH_ESCAPED = 1 << 7,	/* es_: the escape character is held back */
-	CH_DISPLAY = 1 << 8,	/* the same for the display */
+	CH_DISPLAY = 1 << 8,	/* like CH_AGENT, for the display */
 };
 
-/* What has happened to a channel and its client has not seen yet. */
+/* Events of a channel that its client has not heard of yet. */
 enum ch_event {
 	CH_EV_TTY_FAILED = 1 << 0,
 	CH_EV_HANG_UP = 1 << 1,	/* the user typed ~. */
@@ -337,56 +338,55 @@ enum ch_event {
 #define NO_ESCAPE 0xffffffffu
 #define MX_KEEP_WAIT 0xffffffffu
 
-/* Channel requests of ours that want a reply, in the order sent (RFC 4254,
- * 5.4: the replies come in that order and carry no name). */
-/* from EXEC on: starts it */
+/* Our channel requests that want a reply, in the order sent (RFC 4254, 5.4:
+ * replies come in that order and carry no name).  Those from EXEC on start the
+ * program. */
 enum ch_request { CH_RQ_NONE, CH_RQ_PTY, CH_RQ_X11, CH_RQ_EXEC, CH_RQ_SHELL, CH_RQ_SUBSYSTEM };
 #define CH_REQUESTS 4
 
 enum stream { CH_OUT, CH_ERR, CH_STREAMS };
-enum ch_end { CH_IN = CH_STREAMS, CH_ENDS };	/* its descriptors: the streams and their input */
+enum ch_end { CH_IN = CH_STREAMS, CH_ENDS };	/* its descriptors: streams, then input */
 
-/* px_: what a proxy client is still to hear of its channel, besides data. */
+/* px_: what a proxy client must still be told about its channel, besides data. */
 enum px_owed {
 	PX_OPEN = 1 << 0,	/* the server's CHANNEL_OPEN, which waits in queue[CH_OUT] */
 	PX_EOF = 1 << 1,
 	PX_CLOSE = 1 << 2,
-	PX_CLOSED = 1 << 3,	/* it has heard of the server's CLOSE */
-	PX_ERR_NEXT = 1 << 4,	/* whose turn it is: stdout and stderr alternate */
-	PX_FRESH = 1 << 5,	/* a dropbear has seen nothing of this session but its open */
-	PX_REOPENED = 1 << 6,	/* it is opened again, and the client knows nothing of that */
+	PX_CLOSED = 1 << 3,	/* it knows of the server's CLOSE */
+	PX_ERR_NEXT = 1 << 4,	/* stderr is next: stdout and stderr alternate */
+	PX_FRESH = 1 << 5,	/* dropbear: it has seen only the open of this session */
+	PX_REOPENED = 1 << 6,	/* we open it again; the client does not know that */
 };
 #define PX_VERDICTS 32
 
-/* The part of a channel that only proxied ones need. */
+/* The part of a channel that only a proxied one needs. */
 struct proxied {
-	uint32_t id;			/* the client's number of it */
+	uint32_t id;			/* the client's number for it */
 	uint32_t window;		/* bytes that the client still takes */
-	uint32_t packet;		/* longest data that it takes */
-	uint32_t adjust;		/* the server's window that it has not heard of */
-	/* answers to its requests, the oldest in bit 0: 1 is success */
+	uint32_t packet;		/* longest data that the client takes */
+	uint32_t adjust;		/* window from the server, not yet told to the client */
+	/* answers to the client's requests, the oldest in bit 0: 1 is success */
 	uint32_t verdicts;
 	uint8_t n_verdicts;
-	uint8_t pending;		/* its requests that the server has not answered */
-	uint8_t asked;			/* the server's requests that it has not answered */
+	uint8_t pending;		/* client's requests that the server has not answered */
+	uint8_t asked;			/* server's requests that the client has not answered */
 	uint8_t owed;			/* enum px_owed */
-	uint8_t reopened;		/* how often it was */
-	uint8_t stored;			/* used bytes of `store` */
-	/* channel requests, each after its length; or why the open failed */
+	uint8_t reopened;		/* how often we opened it again */
+	uint8_t stored;			/* bytes used in `store` */
+	/* channel requests, each preceded by its length; or why the open failed */
 	uint8_t store[PROXY_STORE];
 };
 
-/* What is told of a session in reports; the channel's as long as it has a slot. */
+/* A session as reports show it; its channel owns the record. */
 enum counted { IN_BYTES, OUT_BYTES, ERR_BYTES, COUNTED };
 struct record {
-	uint32_t since, active;		/* seconds of ev_seconds(): opened, moved a byte last */
+	uint32_t since, active;		/* ev_seconds() when opened, when a byte last moved */
 	uint64_t bytes[COUNTED];	/* from its stdin, to its stdout and stderr */
 	bool used;
-	char command[COMMAND_TEXT];	/* the begin of it, terminated */
+	char command[COMMAND_TEXT];	/* its first bytes, terminated */
 };
 
-/* Things that happen, for -O watch and -O log.  What `n` and `text` mean stands
- * in st_events. */
+/* Events, for -O watch and -O log.  st_events says what `n` and `text` mean. */
 enum ev_kind {
 	EV_UP, EV_DOWN, EV_TRYING, EV_SESSION_OPENED, EV_SESSION_CLOSED, EV_FORWARD_UP,
 	EV_FORWARD_DOWN,
@@ -401,7 +401,7 @@ struct event {
 	char text[EVENT_TEXT];
 };
 
-/* The limits of config.h whose end people should hear of. */
+/* The limits of config.h that are reported when reached. */
 enum table {
 	TABLE_CLIENTS, TABLE_CHANNELS, TABLE_SESSIONS, TABLE_FORWARDS, TABLE_CONNECTORS,
 	TABLE_REQUESTS,
@@ -415,7 +415,7 @@ struct channel {
 	uint8_t sent : 4, rcvd : 4;	/* enum ch_half */
 	uint16_t flags;			/* enum ch_flag */
 	int16_t forward;		/* fw_: index of its forward, -1 for none */
-	int16_t client;			/* index, -1 when it left */
+	int16_t client;			/* index, -1 once it left */
 	int16_t record;			/* a session's, -1 for none */
 	uint8_t display;		/* xf_: index, plus one, of its display, 0 for none yet */
 	uint16_t charge;		/* pool_: blocks accounted to this channel */
@@ -430,7 +430,7 @@ struct channel {
 	union {				/* by kind */
 		struct proxied px;		/* CH_PROXY */
 		struct {
-			struct passed end[CH_ENDS];	/* fd_of() tells of any kind */
+			struct passed end[CH_ENDS];	/* fd_of() works for any kind */
 			union {
 				struct {		/* CH_SESSION, CH_STDIO */
 					uint32_t status;
@@ -441,7 +441,7 @@ struct channel {
 					uint8_t request[CH_REQUESTS];
 				};
 				struct {		/* CH_LOCAL, CH_REMOTE, CH_X11 */
-					/* of connecting, SOCKS request, greeting */
+					/* for connecting, SOCKS request, greeting */
 					int64_t deadline;
 					int16_t connector;	/* fw_: index, -1 for none */
 					/* version of the request, 0 for none */
@@ -457,21 +457,21 @@ struct channel {
  * order). */
 enum mx_phase {
 	MX_FREE, MX_HEADER, MX_BODY_WAIT, MX_BODY, MX_SKIP, MX_DESCRIPTORS,
-	MX_NO_DESCRIPTOR,		/* they stay in the socket until we may have as many */
-	MX_ASK_WAIT,			/* to be asked about when an askpass program is free */
+	MX_NO_DESCRIPTOR,		/* they stay in the socket until we have room for them */
+	MX_ASK_WAIT,			/* waits for a free askpass program */
 	MX_ASKING, MX_QUEUED, MX_OPENING, MX_FORWARDING, MX_PROBING,
 	MX_REPORTING,			/* st_: pieces go out whenever its socket takes one */
-	/* proxy mode, the last ones: frames of SSH messages, read by px_ */
+	/* proxy mode, must come last: frames of SSH messages, read by px_ */
 	MX_PROXY_HEAD, MX_PROXY_WAIT, MX_PROXY_BODY, MX_PROXY_DATA
 };
 
-/* px_: the one answer that a proxy client may be waiting for; until it is
- * written, nothing more is read from that client. */
+/* px_: the one answer that a proxy client may wait for.  Until the answer is written,
+ * we read nothing more from that client. */
 enum px_answer {
 	PX_NONE,
-	PX_ASKED,			/* the server's answer to a global request is awaited */
-	PX_GRANTED, PX_REFUSED,		/* and is to be told */
-	PX_NO_CHANNEL,			/* CHANNEL_OPEN_FAILURE is to be told */
+	PX_ASKED,			/* the server has not answered a global request */
+	PX_GRANTED, PX_REFUSED,		/* it has: to be sent to the client */
+	PX_NO_CHANNEL,			/* CHANNEL_OPEN_FAILURE is to be sent */
 };
 
 #define MX_HEADER_SIZE 12	/* length, type, request id (version in HELLO) */
@@ -481,7 +481,7 @@ enum px_answer {
 struct client {
 	int fd;
 	uint8_t phase;			/* enum mx_phase */
-	bool own;			/* our other half: with it our purpose ends */
+	bool own;			/* our own user's: if we do not persist, we end with it */
 	bool dead;			/* to be reaped */
 	bool closing;			/* to be dropped when its replies are written */
 	bool greeted;			/* its HELLO came */
@@ -489,18 +489,18 @@ struct client {
 	bool too_long;			/* the body did not fit and was skipped */
 	bool tell_place;		/* it wants to know its place in the queue */
 	bool probed;			/* event: the server answered its probe */
-	uint16_t place;			/* what it was told */
+	uint16_t place;			/* the place it was told last */
 	int16_t channel;		/* its session, -1 for none */
-	int16_t forward;		/* whose fate it waits for, -1 for none */
+	int16_t forward;		/* that it waits for, -1 for none */
 	int16_t request;		/* req_ slot that holds the body, -1 for none */
-	int16_t answer;			/* req_ slot with an answer that `out` is too small for */
+	int16_t answer;			/* req_ slot with an answer too long for `out` */
 	uint32_t answer_pos;
 	uint8_t report, part;		/* st_: which report, which part of it comes next */
-	bool comma;			/* st_: an element of this part was told */
-	int8_t ask;			/* as_: who asks about the present request, -1 for nobody */
+	bool comma;			/* st_: this part already has an element */
+	int8_t ask;			/* as_: program that asks about its request, -1 for none */
 	bool consent;			/* the user allowed the present request */
 	uint8_t n_fds;
-	uint8_t reopened;		/* how often its session was */
+	uint8_t reopened;		/* how often its session was opened again */
 	int fds[MX_DESCRIPTOR_MAX];
 	uint32_t ticket;		/* order of arrival of the present request */
 	uint32_t type, rid;
@@ -511,21 +511,21 @@ struct client {
 			int64_t give_up;	/* when its wait for a session ends */
 			int64_t wait;		/* ms it may wait */
 		};
-		/* px_: IN_BYTES to the server, OUT_BYTES from it, by its channels */
+		/* px_: bytes of its channels: IN_BYTES to the server, OUT_BYTES from it */
 		uint64_t moved[2];
 	};
 	uint8_t verdict;		/* px_: enum px_answer */
 	uint8_t tail_stream;
-	/* px_: how many of its channels are PX_REOPENED: so long it is not read */
+	/* px_: how many of its channels are PX_REOPENED; it is read only at 0 */
 	uint8_t reopening;
 	int16_t tail_channel;
 	union {
-		int16_t next_channel;	/* px_: which of its channels is heard next */
-		uint16_t item;		/* st_: the next one of its report's part */
+		int16_t next_channel;	/* px_: the channel served last */
+		uint16_t item;		/* st_: the next item of the report's part */
 	};
 	uint32_t tail;			/* px_: bytes of that channel's stream that follow `out` */
 	union {
-		/* px_: what `verdict` says: a port, or the channel's number */
+		/* px_: goes with `verdict`: a port, or the channel's number */
 		uint32_t word;
 		uint32_t seen;		/* st_: number of the next event to tell */
 	};
@@ -536,13 +536,13 @@ struct client {
 	uint8_t small[MX_SMALL];
 };
 
-/* Global requests of ours that want a reply, oldest first (RFC 4254, 4). */
+/* Our global requests that want a reply, oldest first (RFC 4254, 4). */
 enum global_kind { GLOBAL_KEEPALIVE, GLOBAL_FORWARD, GLOBAL_PROBE, GLOBAL_PROXY,
 	GLOBAL_PROXY_CANCEL };
 struct global_request {
 	uint8_t kind;
 	int16_t of;			/* index of the forward or the client, by kind */
-	bool reply;			/* px_: its client wants to hear the answer */
+	bool reply;			/* px_: its client wants the answer */
 };
 #define GLOBAL_REQUESTS (FORWARDS + 8)
 
@@ -550,14 +550,14 @@ struct global_request {
 enum cn_state { CN_IDLE, CN_RESOLVING, CN_RESOLVED, CN_CONNECTING, CN_DONE, CN_FAILED };
 struct connector {
 	enum cn_state state;
-	bool names_only;		/* ends in CN_RESOLVED, nothing is connected */
+	bool names_only;		/* ends in CN_RESOLVED, does not connect */
 	int fd;				/* resolver's pipe, then the socket */
 	pid_t pid;			/* resolver child, 0 for none */
 	uint16_t port;
-	uint8_t n, next;		/* addresses, the next one to try */
-	int64_t deadline;		/* of all */
-	int64_t attempt_deadline;	/* of the present address */
-	size_t got;			/* bytes of `reply` that came */
+	uint8_t n, next;		/* number of addresses, the next one to try */
+	int64_t deadline;		/* for all of it */
+	int64_t attempt_deadline;	/* for the present address */
+	size_t got;			/* bytes of `reply` received */
 	struct cn_reply {
 		int32_t error;		/* getaddrinfo's */
 		int32_t n;
@@ -570,7 +570,7 @@ struct connector {
 	char why[160];			/* last error, for people */
 };
 
-/* A program that runs for us.  Its end comes with SIGCHLD. */
+/* A program that runs for us.  SIGCHLD reports its end. */
 enum ex_state { EX_IDLE, EX_RUNNING, EX_FAILED, EX_DONE };
 struct program {
 	uint8_t state;			/* enum ex_state */
@@ -582,14 +582,14 @@ struct program {
 #define EX_EVENT 1			/* hk_'s */
 #define EX_ASKERS 2			/* as_'s begin here */
 
-#define HK_VARIABLES 6			/* that EventCommand finds in its environment */
+#define HK_VARIABLES 6			/* in EventCommand's environment */
 #define HK_VARIABLE 256			/* bytes of each */
 #define PROGRAMS (EX_ASKERS + ASKERS)
 
 #define XF_COOKIE 16			/* bytes of an MIT-MAGIC-COOKIE-1 */
-#define XF_NAME 48			/* of a display's name, its end included */
+#define XF_NAME 48			/* of a display's name, terminator included */
 
-/* A session's display, with a cookie of its own: ours, and the one that xauth tells. */
+/* A session's display: `fake` is our cookie for it, `real` the one that xauth reports. */
 enum xf_state { XF_UNKNOWN, XF_TO_ASK, XF_ASKED, XF_KNOWN };
 struct display {
 	char name[XF_NAME];
@@ -597,18 +597,18 @@ struct display {
 	uint8_t fake[XF_COOKIE], real[XF_COOKIE];
 };
 
-/* A forward, PROTOCOL.mux's MUX_C_OPEN_FWD: where to listen, where to connect.
- * A port of FW_PATH means that the host is the path of a unix socket. */
+/* A forward (MUX_C_OPEN_FWD in PROTOCOL.mux): where to listen, where to connect.
+ * With port FW_PATH the host is the path of a unix socket. */
 enum fw_type {
 	FW_LOCAL = 1, FW_REMOTE = 2, FW_DYNAMIC = 3,
-	/* a remote one that proxy client `client` asked for, -1 when it left */
+	/* a remote one that proxy client `client` requested, -1 once it left */
 	FW_PROXY,
 };
 enum fw_state {
 	FW_FREE,
 	FW_RESOLVING,		/* the name to listen on */
-	FW_WAITING,		/* remote: to be asked for when the link allows */
-	FW_ASKED,		/* remote: the server's answer is awaited */
+	FW_WAITING,		/* remote: to be requested when the link allows */
+	FW_ASKED,		/* remote: requested, the server has not answered */
 	FW_ACTIVE,
 };
 #define FW_PATH 0xfffffffeu
@@ -622,30 +622,30 @@ struct endpoint {
 struct forward {
 	uint8_t state;			/* enum fw_state */
 	uint8_t type;			/* enum fw_type */
-	bool answered;			/* event: its fate is known, its client is to hear it */
-	int16_t client;			/* who waits for it (FW_PROXY: owns it), -1 for nobody */
+	bool answered;			/* event: up or failed, its client must be told */
+	int16_t client;			/* that waits for it (FW_PROXY: owns it), -1 for none */
 	int16_t connector;		/* resolves the name to listen on, -1 for none */
 	struct endpoint listen, connect;
 	uint32_t allocated;		/* remote: the port that the server gave */
 	int socket[FW_SOCKETS];		/* local: listening, -1 for none */
 	dev_t dev;			/* of a unix socket that we created */
 	ino_t ino;
-	/* was set up once, or from an option: tried again for ever */
+	/* was set up once, or comes from an option: retried for ever */
 	bool permanent;
-	uint8_t tries;			/* failures since it last stood */
-	bool told;			/* the last connection failed, and `why` was said */
+	uint8_t tries;			/* failures since it last worked */
+	bool told;			/* the last connection failed, and `why` was logged */
 	bool cleared;			/* the server was asked to remove what is at its path */
 	uint32_t since;			/* ev_seconds() of its last change of state */
-	uint32_t connections, failed;	/* in all; of them, not made */
+	uint32_t connections, failed;	/* in all; how many of them failed */
 	uint64_t bytes[2];		/* IN_BYTES to the server, OUT_BYTES from it */
 	int64_t retry_at;
-	uid_t uid;			/* whose client asked for it; 0 for an option */
-	/* what went wrong last, with it or a connection; "" for nothing */
+	uid_t uid;			/* of the client that asked for it; 0 for an option */
+	/* the last error, its own or a connection's; "" for none */
 	char why[92];
 };
 
-/* ControlMaster: ASK asks the user about every request; AUTO becomes the one or
- * the other where there is no master yet. */
+/* ControlMaster: ASK asks the user about every request.  AUTO and AUTO_ASK become
+ * YES and ASK if there is no master yet. */
 enum op_master { OP_MASTER_NO, OP_MASTER_YES, OP_MASTER_ASK, OP_MASTER_AUTO, OP_MASTER_AUTO_ASK };
 
 enum lk_state { LK_DOWN, LK_WAITING, LK_CONNECTING, LK_LOGIN, LK_UP };
@@ -653,11 +653,11 @@ enum lk_reconnect { LK_NO, LK_YES, LK_ALWAYS };
 enum rl_way { RL_UP, RL_DOWN, RL_WAYS };
 enum rn_stop { RN_RUN, RN_WHEN_IDLE, RN_NOW };
 
-/* After the first login a process may become two: the master, and the client
- * that the user sees, or who just goes. */
+/* After the first login the process may split in two: the master, and a parent that
+ * serves the user as a client or just exits. */
 enum lp_split { LP_STAYS, LP_SERVES_ITSELF, LP_DETACHES };
 
-/* What a server or a client can make happen again and again: said once a connection. */
+/* What a server or a client can cause again and again: logged once per connection. */
 enum log_often { LOG_UNASKED, LOG_COOKIE, LOG_NOT_OPENED, LOG_STRANGER, LOG_CROWD, LOG_DENIED,
 	LOG_OFTEN = LOG_DENIED + 6 };
 
@@ -702,58 +702,58 @@ static struct {
 		int64_t notify_fd, event_delay;	/* --notify-fd; s */
 		const char *event_command;
 		int64_t weight;			/* --bulk, --interactive: enum sd_weight */
-		/* RateLimit: bits a second by enum rl_way, 0 for any */
+		/* RateLimit: bits per second by enum rl_way, 0 for no limit */
 		int64_t rate[RL_WAYS];
 		int64_t request_tty, escape;	/* enum cl_tty; a character or NO_ESCAPE */
-		int64_t forward_x11, x11_trusted;	/* no, yes; 0 not said, 1 no, 2 yes */
+		int64_t forward_x11, x11_trusted;	/* no, yes; 0 not set, 1 no, 2 yes */
 		const char *refuse;
-		const char *permit_open;	/* HOST:PORT..., one blank between them */
+		const char *permit_open;	/* HOST:PORT..., separated by one blank */
 		int64_t bind_unlink, bind_mask;
-		const char *forward_agent;	/* "yes", "no", a path, "$" and a variable's name */
+		const char *forward_agent;	/* "yes", "no", a path, or "$VARIABLE" */
 		const char *xauth;
 		const char *stdio_forward;
 		int64_t foreign_master, watch_network;
 		const char *control_group;
 		int64_t confine;
-		int64_t max_per_user;		/* 0 for as many as there is room for */
-		struct list allow;		/* ControlAllow: words, a line each */
+		int64_t max_per_user;		/* 0 for no limit but the tables */
+		struct list allow;		/* ControlAllow: words, one per line */
 		const char *user, *host_key_alias, *bind_address, *bind_interface, *tag;
-		bool final, wants_final;	/* cf_: the files are read again; are to be */
+		bool final, wants_final;	/* cf_: reading the files again; must do so */
 		struct tp_config tp;
 	} op;
 
 	struct {
-		int64_t level;		/* enum tp_level: the finest that is said */
+		int64_t level;		/* enum tp_level: the most detailed one logged */
 		uint32_t lost;		/* lines that could not be written */
-		uint16_t often[LOG_OFTEN];	/* how often on this connection */
+		uint16_t often[LOG_OFTEN];	/* counts on this connection */
 		int fd;			/* -E, 0 for stderr */
 		bool syslog;		/* -y */
 		int64_t facility;
 	} log;
 
 	struct {
-		/* descriptors that the tables may have, 0 for all they want */
+		/* descriptors that the tables may use, 0 for no limit */
 		int most;
 	} fd;
 
 	struct {
 		enum rn_stop stop;
 		int exit_code;
-		bool again;		/* run again at once: the next poll() does not wait */
+		bool again;		/* the next poll() does not wait */
 	} rn;
 
 	struct {
-		struct event slot[EVENTS];	/* number k stands in slot k % EVENTS */
+		struct event slot[EVENTS];	/* number k is in slot k % EVENTS */
 		uint32_t next;		/* number of the next event */
 		uint32_t begun;		/* ev_seconds() when the master began */
 		uint32_t peak[TABLES], refused[TABLES];
 	} ev;
 
 	struct {
-		/* by enum rl_way: thousandths of a bit that may move at once, or debt */
+		/* by enum rl_way: thousandths of a bit that may move now; negative: debt */
 		int64_t level[RL_WAYS];
-		int64_t at;		/* when they were filled up */
-		bool denied[RL_WAYS];		/* somebody waits for more */
+		int64_t at;		/* when they were last filled */
+		bool denied[RL_WAYS];		/* a sender waits for more */
 	} rl;
 
 	struct {
@@ -780,22 +780,22 @@ static struct {
 		struct channel slot[CHANNELS];
 		struct record record[SESSIONS];
 		int end;		/* all slots from here on are free */
-		int next;		/* whose turn it is to be settled first */
+		int next;		/* the channel to settle first */
 		int sessions;
 		int session_limit;	/* the server's, learned from its refusals */
-		int64_t limit_until;	/* when to doubt it */
+		int64_t limit_until;	/* when to try more again */
 		int64_t freed_at;	/* when a session's slot was freed last */
 	} ch;
 
 	struct {
-		const char *path;	/* to be served, NULL for none */
+		const char *path;	/* to serve, NULL for none */
 		int listener;
-		/* stands for it while we log in (us_claim()); -1 for none */
+		/* socket that claims the path while we log in (us_claim()); -1 for none */
 		int early;
-		int64_t accept_after;	/* accept() failed, or there was no descriptor left */
+		int64_t accept_after;	/* do not accept before: no descriptor, or an error */
 		bool bound;
-		bool missed;		/* it is not at its path, and that was said */
-		int64_t look_at;	/* when to look whether it is */
+		bool missed;		/* the socket is not at its path, and that was logged */
+		int64_t look_at;	/* when to look for it there */
 		dev_t dev;
 		ino_t ino;
 		gid_t group;		/* ControlGroup */
@@ -803,8 +803,8 @@ static struct {
 
 	struct {
 		struct forward slot[FORWARDS];
-		int64_t accept_after;	/* accept() failed */
-		/* forwards and their connections that the server, or we, have set up */
+		int64_t accept_after;	/* do not accept before: accept() failed */
+		/* forwards and connections of forwards that the server or we have set up */
 		uint32_t accepted;
 	} fw;
 
@@ -819,57 +819,57 @@ static struct {
 		uint32_t completed;	/* sessions that ended with a status */
 		uint32_t opened;	/* sessions in all */
 		bool held, draining;	/* -O hold, -O drain */
-		bool reconnect;		/* -O reconnect: lk_ is to see it */
-		/* no session is opened before; ms, doubled each time */
+		bool reconnect;		/* -O reconnect, for lk_ to see */
+		/* open no session before; the wait in ms, doubled each time */
 		int64_t open_after, open_wait;
 	} mx;
 
 	struct {
-		uint32_t ready[(SENDERS + 31) / 32];	/* who may have input, a bit each */
+		uint32_t ready[(SENDERS + 31) / 32];	/* senders that may have input, as bits */
 		int next;		/* the sender whose turn it is */
 		int fd;			/* the transport's socket; not ours to close */
 		int unsent;		/* its TCP_NOTSENT_LOWAT */
 		enum sd_mode mode;
-		/* bytes of all kinds that may wait for the network just now */
+		/* bytes of any kind that may wait for the network now */
 		uint32_t room;
-		uint32_t queue;		/* of them, bulk */
-		uint32_t packet;	/* longest message of it */
+		uint32_t queue;		/* how much of that may be bulk */
+		uint32_t packet;	/* longest bulk message */
 		uint32_t quantum;	/* bytes of one sender's turn */
-		uint32_t burst;		/* bytes that were queued since that was decided */
+		uint32_t burst;		/* bytes queued since `queue` was set */
 		bool backlogged;	/* the kernel has not sent the last burst yet */
-		bool held;		/* somebody's bulk waits for that */
+		bool held;		/* bulk waits for the kernel to do so */
 		uint32_t pace;		/* bytes that the network takes in FAST_MS */
 		int64_t pace_at;	/* when it was measured */
 		uint64_t pace_bytes;	/* sent by then */
-		int64_t short_at;	/* when short input came last, to one of several channels */
+		int64_t short_at;	/* when short input last came to one of several channels */
 	} sd;
 
 	struct {
 		enum lk_state state;
-		/* whatever Reconnect says: something went wrong that stays so */
+		/* an error that will stay: do not reconnect, whatever Reconnect says */
 		bool last_try;
 		struct connector uplink;
 		int64_t login_deadline, alive_at, connected_at, exchange_at;
 		uint64_t alive_bytes, exchange_bytes;
 		int alive_unanswered;
-		uint32_t logins, tries;	/* in all; that failed since the last one that held */
+		uint32_t logins, tries;	/* in all; failed since the last login that lasted */
 		uint32_t since;		/* ev_seconds() of the last change of state */
-		uint32_t key_exchanges;	/* that were told as events */
+		uint32_t key_exchanges;	/* that were recorded as events */
 		char last[160];		/* the last `why`, kept after a login */
-		/* of connections before */
+		/* of earlier connections */
 		struct tp_traffic { uint64_t packets_in, packets_out, bytes_in, bytes_out; } gone;
-		uint32_t failures;	/* logins that failed one after the other */
-		uint32_t used;		/* lk_uses() as the login stood */
-		bool refused;		/* the server, or its host key, was there and refused us */
-		int64_t failed_at;	/* when the connection, or the last try, failed */
+		uint32_t failures;	/* logins that failed in a row */
+		uint32_t used;		/* lk_uses() when the login succeeded */
+		bool refused;		/* the server answered, but login or host key failed */
+		int64_t failed_at;	/* when the connection or the last try failed */
 		int64_t retry_at;	/* when to try again */
 		int64_t down_at;	/* when the link was lost */
-		int64_t probe_at;	/* when a probe must have been answered */
+		int64_t probe_at;	/* deadline for the answer to a probe, 0 for none */
 		uint64_t probe_bytes;
 		pid_t proxy;		/* ProxyCommand's process, 0 for none */
-		/* netlink socket: tells that the network has changed; -1 for none */
+		/* netlink socket: reports changes of the network; -1 for none */
 		int watch;
-		int64_t look_at;	/* when to look what has become of it, 0 for never */
+		int64_t look_at;	/* when to check the link after a change, 0 for never */
 		/* the transport's socket, for its DSCP; not ours to close */
 		int net_fd;
 		int tos;		/* set on it, -1 for none yet */
@@ -879,23 +879,23 @@ static struct {
 	} lk;
 
 	struct {
-		bool told_up;		/* what EventCommand heard last */
-		bool ready, stopping;	/* a supervisor was told */
-		uint8_t state;		/* the link's that it was told, plus one */
+		bool told_up;		/* EventCommand last heard "up" */
+		bool ready, stopping;	/* the supervisor was told so */
+		uint8_t state;		/* link state that the supervisor was told, plus one */
 		uint32_t seen;		/* number of the next event to look at */
 		char *environment[HK_VARIABLES + 1];
 	} hk;
 
 	struct {
 		int signal_pipe[2];
-		int cancel_pipe[2];	/* readable when one of them ends us */
-		enum lp_split split;	/* what is to happen after the login */
+		int cancel_pipe[2];	/* readable once a signal ends us */
+		enum lp_split split;	/* what happens after the login */
 		bool has_split;		/* we are the child that stays */
-		bool confined;		/* as far as that was possible */
-		/* in the parent: its connection to that child, 0 for none */
+		bool confined;		/* as far as possible */
+		/* in the parent: its connection to the child, 0 for none */
 		int own_fd;
 		pid_t own_master;
-		int64_t resize_at;	/* when terminals are looked at next */
+		int64_t resize_at;	/* when to check terminal sizes next */
 		int64_t idle_at;	/* ControlPersist: when to end */
 		int64_t stop_deadline;
 		int n_poll;
@@ -903,10 +903,10 @@ static struct {
 		struct lp_owner { uint8_t kind; uint8_t stream; uint16_t index; } owner[POLLFDS];
 	} lp;
 
-	int64_t now;			/* ms, rn_clock() as the turn began: lp_ */
+	int64_t now;			/* lp_: rn_clock() when the turn began, ms */
 
 	/* the big ones last: their untouched pages cost nothing */
-	/* of whoever runs: holds nothing across a call into another section */
+	/* free for any function; any call into another section may overwrite it */
 	uint8_t scratch[SCRATCH];
 	struct {
 		struct req { uint32_t at, len; } slot[REQUESTS];	/* len 0: free */
@@ -914,21 +914,22 @@ static struct {
 	} req;
 	struct {
 		uint16_t next[WINDOW_BLOCKS];
-		uint16_t free, last;	/* chain of blocks that were used once */
-		uint16_t fresh;		/* blocks from here on never were */
+		uint16_t free, last;	/* chain of free blocks that were used before */
+		uint16_t fresh;		/* blocks from here on were never used */
 		uint32_t shared;	/* blocks charged beyond the channels' minimum */
 		uint8_t block[WINDOW_BLOCKS][WINDOW_BLOCK];
 	} pool;
-} g;	/* all zeros at start: main() sets what is not */
+} g;	/* all zeros at start; main() sets what must not be zero */
 
 /* ===== log_ ===============================================================
- * Messages for people on stderr or to syslogd, the clock, and the back-off's
- * chance.  Anybody may call it.
+ * Messages for people, on stderr, in a file (-E) or to syslogd (-y): one line each, its
+ * text up to LOG_TEXT bytes.  The master never waits for one: a line that cannot be
+ * written at once is lost and counted.  Any section may call it.
  * Calls nobody. */
 
-/* -y: a datagram as syslog(3) sends it (RFC 3164), but one that never waits.  It has
- * no time: the one who takes it adds that, by a clock that we do not look at.  False
- * if nobody takes it. */
+/* -y: sends a datagram as syslog(3) does (RFC 3164), but never waits.  It carries no
+ * time: syslogd adds that, because we do not read the wall clock.  False if it cannot
+ * be sent. */
 static bool log_to_syslog(enum tp_level level, const char *text)
 {
 	static const uint8_t severity[] = { LOG_ERR, LOG_NOTICE, LOG_INFO, LOG_DEBUG };
@@ -945,8 +946,8 @@ static bool log_to_syslog(enum tp_level level, const char *text)
 	return sent;
 }
 
-/* Length of the character at p, one that does nothing to a terminal (UTF-8 as of RFC
- * 3629, neither C0 nor C1 control); 0 if there is none, more than len if it is cut. */
+/* Length of the character at p if it is harmless to a terminal (UTF-8 as of RFC 3629,
+ * neither C0 nor C1 control); 0 if it is not, more than len if it is cut off. */
 static size_t log_character(const uint8_t *p, size_t len)
 {
 	static const uint32_t least[] = { 0, ' ', 0xa0, 0x800, 0x10000 };
@@ -963,7 +964,7 @@ static size_t log_character(const uint8_t *p, size_t len)
 	return c < least[n] || c == 0x7f || (c >= 0xd800 && c < 0xe000) || c > 0x10ffff ? 0 : n;
 }
 
-/* Foreign text for people, see transport.h: the one place that makes it harmless. */
+/* Makes foreign text harmless for people (transport.h).  No other function does. */
 size_t tp_clean(const char *text, size_t len, bool lines, char *to, size_t size)
 {
 	size_t at = 0, put = 0;
@@ -985,7 +986,7 @@ size_t tp_clean(const char *text, size_t len, bool lines, char *to, size_t size)
 	return at;
 }
 
-#define LOG_TEXT 512		/* longest text of a line; four times that when it is cleaned */
+#define LOG_TEXT 512		/* longest text of a line; cleaned, up to four times that */
 
 static bool log_ready(int fd)
 {
@@ -993,8 +994,8 @@ static bool log_ready(int fd)
 	return poll(&p, 1, 0) == 1 && p.revents & POLLOUT;
 }
 
-/* Writes one line, its text cleaned, in one piece.  `end`: of a client's line, which may
- * wait; NULL: one of ours, never waits.  False if nobody takes it. */
+/* Cleans the text and writes one line with one call.  `end` ends a client's line, which
+ * may wait; NULL: a line of the master, which never waits.  False if it is not written. */
 static bool log_put(enum tp_level level, bool to_syslog, const char *text, const char *end)
 {
 	char line[4 * LOG_TEXT + 64];
@@ -1010,7 +1011,7 @@ static bool log_put(enum tp_level level, bool to_syslog, const char *text, const
 	return (end || log_ready(fd)) && write(fd, line, n) == (ssize_t)n;
 }
 
-/* A line that stderr does not take at once is counted and lost. */
+/* Logs a line; one that stderr does not take at once is lost and counted. */
 static void log_line(enum tp_level level, const char *text)
 {
 	if ((int)level <= g.log.level)
@@ -1031,7 +1032,7 @@ static void log_at(enum tp_level level, const char *format, ...)
 	log_line(level, text);
 }
 
-/* The level of a line about `what`: an error the first time on a connection. */
+/* The level of a line about `what`: TP_ERROR for the first one on a connection. */
 static enum tp_level log_once(enum log_often what)
 {
 	if (g.log.often[what] < UINT16_MAX)
@@ -1039,7 +1040,7 @@ static enum tp_level log_once(enum log_often what)
 	return g.log.often[what] == 1 ? TP_ERROR : TP_DEBUG;
 }
 
-/* A connection has ended: how often it was. */
+/* A connection has ended: logs the counts of log_once(). */
 static void log_counts(void)
 {
 	static const char *const names[] = {
@@ -1056,14 +1057,14 @@ static void log_counts(void)
 	memset(g.log.often, 0, sizeof g.log.often);
 }
 
-/* The transport speaks through here (port/transport.h).  What it says about a
- * login that fails again and again is said once. */
+/* The transport logs through this (port/transport.h).  When logins fail in a row, only
+ * the first failure is logged in full. */
 void tp_log(enum tp_level level, const char *line)
 {
 	log_line(g.lk.failures > 0 && level < TP_VERBOSE ? TP_VERBOSE : level, line);
 }
 
-/* A broken invariant: nothing that this program can mend. */
+/* An invariant is broken: the program cannot go on. */
 static void log_abort(const char *what)
 {
 	log_at(TP_ERROR, "internal error: %s", what);
@@ -1072,13 +1073,13 @@ static void log_abort(const char *what)
 
 struct op_choice { const char *name; int value; };
 
-/* The finest level that is said from now on. */
+/* Logs lines up to this level from now on. */
 static void log_upto(enum tp_level level)
 {
 	g.log.level = level;
 }
 
-/* Where lines go from now on: -E, -y. */
+/* Where lines go from now on: -E; below, -y. */
 static void log_to(int fd)
 {
 	g.log.fd = fd;
@@ -1097,7 +1098,7 @@ static const struct op_choice log_levels[] = {	/* indices into log_kinds */
 static const uint8_t log_kinds[] = { TP_ERROR, TP_ERROR, TP_ERROR, TP_INFO, TP_VERBOSE, TP_DEBUG,
 	TP_DEBUG, TP_DEBUG };
 
-/* -O loglevel; false if there is none of that name. */
+/* -O loglevel; false if no level has that name. */
 static bool log_set_level(struct str name)
 {
 	for (const struct op_choice *l = log_levels; l->name; l++)
@@ -1110,8 +1111,8 @@ static bool log_set_level(struct str name)
 }
 
 /* ===== rn_ ================================================================
- * The run of the master: its clock, chance for back-off, whether the next turn
- * follows at once, and how it is to end.  Everybody may ask.
+ * The run of the master: its clock (ms), random numbers for back-off, whether the next
+ * turn follows at once, and how the run ends.  Any section may call it.
  * Calls nobody. */
 
 /* Milliseconds of the monotonic clock; never 0. */
@@ -1126,7 +1127,7 @@ static int64_t rn_clock(void)
 static uint32_t rn_random(uint32_t n)
 {
 	static uint32_t state;		/* xorshift */
-	/* equal routers boot with equal clocks and pids: ask the kernel */
+	/* identical routers boot with equal clocks and pids: ask the kernel */
 	if (state == 0) {
 		int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
 		if (fd < 0 || read(fd, &state, sizeof state) != (ssize_t)sizeof state)
@@ -1141,15 +1142,15 @@ static uint32_t rn_random(uint32_t n)
 	return state % n;
 }
 
-/* Exponential back-off with full jitter: a delay in ms, up to `least` seconds
- * doubled with each try but never above `most` seconds. */
+/* Exponential back-off with full jitter: a random delay in ms.  Its maximum is `least`
+ * seconds, doubled with each try, but not above `most` seconds. */
 static int64_t rn_backoff(uint32_t tries, int64_t least, int64_t most)
 {
 	int64_t cap = least << (tries < 16 ? tries : 16);
 	return 1 + rn_random((uint32_t)((cap < most ? cap : most) * 1000));
 }
 
-/* The next poll() does not wait: something is to be seen that no descriptor tells. */
+/* The next poll() must not wait: there is work that no descriptor announces. */
 static void rn_again(void)
 {
 	g.rn.again = true;
@@ -1160,8 +1161,7 @@ static void rn_waits(void)
 	g.rn.again = false;
 }
 
-/* Asks for the end, with this exit status; what was asked for before and ends
- * sooner stays. */
+/* Requests the end, with this exit status, unless an earlier request ends sooner. */
 static void rn_stop(enum rn_stop when, int exit_code)
 {
 	if (when < g.rn.stop)
@@ -1171,11 +1171,11 @@ static void rn_stop(enum rn_stop when, int exit_code)
 }
 
 /* ===== ev_ ================================================================
- * What has happened: the last EVENTS events, and how far the tables were used.
- * Everybody tells; st_ reads.
+ * History: the last EVENTS events, and the peak use of each table.  Any section may
+ * add to it; st_ and hk_ read it.
  * Calls nobody. */
 
-/* The clock of ages: seconds, never 0. */
+/* The time in seconds, for ages; never 0. */
 static uint32_t ev_seconds(void)
 {
 	return (uint32_t)(g.now / 1000) + 1;
@@ -1187,7 +1187,7 @@ static void ev_begin(void)
 	g.ev.begun = ev_seconds();
 }
 
-/* Remembers e; the ring forgets its oldest event.  `text` is cut to EVENT_TEXT. */
+/* Records e in place of the oldest event.  `text` is cut to EVENT_TEXT. */
 static void ev_add(struct event e, const char *text)
 {
 	struct event *to = &g.ev.slot[g.ev.next++ % EVENTS];
@@ -1196,14 +1196,14 @@ static void ev_add(struct event e, const char *text)
 	*to = e;
 }
 
-/* So much of a table is in use now. */
+/* n entries of a table are in use now. */
 static void ev_used(enum table which, uint32_t n)
 {
 	if (n > g.ev.peak[which])
 		g.ev.peak[which] = n;
 }
 
-/* A table was full.  Told when that begins; a count tells how often. */
+/* A table was full: the first time is an event, later ones are only counted. */
 static void ev_full(enum table which, const char *name)
 {
 	if (g.ev.refused[which]++ == 0)
@@ -1211,23 +1211,23 @@ static void ev_full(enum table which, const char *name)
 }
 
 /* ===== rl_ ================================================================
- * RateLimit: a bucket each for what we send and for the windows we promise, which
- * is what the server may send.  It fills with the time, up to RATE_MS of the rate;
- * whoever is interactive takes nothing from it.
+ * RateLimit: one token bucket for what we send, and one for the windows we promise,
+ * which bound what the server sends.  Each fills with time, up to RATE_MS of its rate.
+ * Interactive senders are not limited and take nothing.
  * Calls nobody. */
 
-/* A byte in the buckets' unit, which is what one bit a second moves in a ms. */
+/* A byte in the buckets' unit: what one bit per second moves in one ms. */
 #define RL_BYTE 8000
-#define RL_LEAST 512			/* bytes, less than that are not worth a message */
+#define RL_LEAST 512			/* bytes; fewer are not worth a message */
 
-/* Bytes that the rate moves in so many ms; enough for a message or two. */
+/* Bytes that the rate allows in `ms`; at least enough for a message or two. */
 static int64_t rl_bytes(enum rl_way way, int64_t ms)
 {
 	int64_t n = g.op.rate[way] * ms / RL_BYTE;
 	return n > 4 * RL_LEAST ? n : 4 * RL_LEAST;
 }
 
-/* A turn begins. */
+/* A turn begins: fills the buckets. */
 static void rl_fill(void)
 {
 	int64_t ms = g.now - g.rl.at;
@@ -1245,7 +1245,7 @@ static bool rl_is_limited(enum rl_way way, const struct sender *s)
 	return g.op.rate[way] > 0 && s->weight != SD_INTERACTIVE;
 }
 
-/* Bytes that s may move now, of n.  Short input may run into debt. */
+/* How many of n bytes s may move now.  Short input may run into debt. */
 static uint32_t rl_room(enum rl_way way, const struct sender *s, uint32_t n)
 {
 	if (!rl_is_limited(way, s))
@@ -1259,14 +1259,14 @@ static uint32_t rl_room(enum rl_way way, const struct sender *s, uint32_t n)
 	return 0;
 }
 
-/* s has moved n bytes; fewer than none give some back. */
+/* s has moved n bytes; a negative n returns some. */
 static void rl_take(enum rl_way way, const struct sender *s, int64_t n)
 {
 	if (rl_is_limited(way, s))
 		g.rl.level[way] -= n * RL_BYTE;
 }
 
-/* When who was denied may try again; 0 for nobody. */
+/* When a denied sender may try again; 0 if none was denied. */
 static int64_t rl_due(void)
 {
 	int64_t due = 0;
@@ -1281,9 +1281,9 @@ static int64_t rl_due(void)
 }
 
 /* ===== sl_ ================================================================
- * The slots of the tables.  One knows another by its index, -1 for none; here an
- * index becomes a slot, NULL if there is none in use, and back again.  Loops see
- * the slots in use alone, and may free the one they are at.
+ * The slots of the tables.  Slots refer to each other by index, -1 for none.  This
+ * section turns an index into a slot (NULL if it is not in use) and a slot into its
+ * index.  The loops visit only slots in use, and may free the one they visit.
  * Calls nobody. */
 
 #define for_each_channel(c) \
@@ -1338,7 +1338,8 @@ static struct connector *sl_connector(int i)
 }
 
 /* ===== buf_ ===============================================================
- * Cursors over messages, big-endian as SSH and mux have it.
+ * Cursors over messages, big-endian as in SSH and mux, and strings inside them.  They
+ * own no memory; an access out of bounds sets `bad` (struct buf).
  * Calls nobody. */
 
 static struct buf buf_over(void *p, size_t len)
@@ -1346,7 +1347,7 @@ static struct buf buf_over(void *p, size_t len)
 	return (struct buf){ .p = p, .len = len };
 }
 
-/* The place of the next n bytes, or NULL if there are not that many. */
+/* Takes the next n bytes; NULL if there are fewer. */
 static uint8_t *buf_take(struct buf *b, size_t n)
 {
 	if (b->bad || n > b->len - b->pos) {
@@ -1389,7 +1390,7 @@ static struct str buf_get_str(struct buf *b)
 	return p ? (struct str){ p, len } : (struct str){ (const uint8_t *)"", 0 };
 }
 
-/* A string of a mux message: an embedded NUL makes the message malformed. */
+/* Reads a string of a mux message; an embedded NUL makes the message malformed. */
 static struct str buf_get_text(struct buf *b)
 {
 	struct str s = buf_get_str(b);
@@ -1435,11 +1436,11 @@ static void buf_put_text(struct buf *b, const char *s)
 	buf_put_str(b, str_of(s));
 }
 
-/* Shell patterns of * and ?, as ssh's options have them. */
+/* Matches patterns with * and ?, as in ssh's options. */
 static bool str_matches(struct str s, const char *pattern)
 {
 	const char *star = NULL;	/* after the last '*' */
-	uint32_t at = 0, mark = 0;	/* where that '*' has matched up to */
+	uint32_t at = 0, mark = 0;	/* how far that '*' has matched */
 	while (at < s.len) {
 		if (*pattern == '*') {
 			star = ++pattern;
@@ -1462,24 +1463,23 @@ static bool str_is(struct str s, const char *t)
 }
 
 /* ===== pool_ ==============================================================
- * The window pool: WINDOW_BLOCKS blocks that hold what readers have not taken
- * yet.  SSH lets us advertise a window only if we can always keep its promise,
- * so a channel is charged in blocks for what is buffered and for what may
- * still come:
+ * The window pool: WINDOW_BLOCKS blocks of B = WINDOW_BLOCK bytes for what readers
+ * have not taken yet.  A window is a promise that we must always be able to keep.  So
+ * a channel is charged, in blocks, for what is buffered and for what may still come:
  *
- *	bytes  = buffered + gone bytes of head blocks + advertised + 2 (B - 1)
+ *	bytes  = buffered + bytes taken from head blocks + advertised + 2 (B - 1)
  *	charge = bytes / B, rounded down
  *
- * 2 (B - 1) is what two streams may waste in partly filled tail blocks.  Bytes
- * that arrive move from `advertised` to `buffered`: `bytes`, hence the charge,
- * stays as it is, and never are more than `charge` blocks in use.  So as long
- * as all charges fit into the pool, pool_put() cannot fail.
+ * 2 (B - 1) is what two streams may waste in partly filled tail blocks.  Bytes that
+ * arrive move from `advertised` to `buffered`: `bytes`, and with it the charge, does
+ * not change, and a channel never uses more than `charge` blocks.  So pool_put()
+ * cannot fail as long as all charges fit into the pool.
  *
- * Every channel may always charge WINDOW_MIN_BLOCKS.  Beyond them, of what the
- * others have left free it may charge half the part that is left free: a lone
- * channel gets half of all, beside one that has half it gets an eighth.  SSH
- * takes no window back, so many that once were busy, and many that never were
- * (see pool_start()), must leave a newcomer enough to work with.
+ * Every channel may always charge WINDOW_MIN_BLOCKS.  Beyond these it gets half of
+ * F * F / N, where the others leave F of the N shared blocks free: a lone channel gets
+ * half of them, a second one beside it an eighth.  SSH cannot take a window back.
+ * So many channels that were busy once, and many that never were (pool_start()), must
+ * leave a newcomer enough to work with.
  * Calls log_, ev_. */
 
 static uint32_t pool_bytes(const struct channel *c)
@@ -1496,7 +1496,7 @@ static uint32_t pool_extra(uint32_t charge)
 	return charge > WINDOW_MIN_BLOCKS ? charge - WINDOW_MIN_BLOCKS : 0;
 }
 
-/* Brings the account up to date after c's window or queues changed. */
+/* Updates the account after c's window or queues changed. */
 static void pool_account(struct channel *c)
 {
 	uint32_t charge = c->state == CH_FREE ? 0 : pool_bytes(c) / WINDOW_BLOCK;
@@ -1507,7 +1507,7 @@ static void pool_account(struct channel *c)
 		log_abort("window pool overdrawn");
 }
 
-/* Bytes that c may hold, buffered and advertised together, by the rule above. */
+/* Bytes that c may have buffered and advertised together, by the rule above. */
 static uint32_t pool_limit(const struct channel *c)
 {
 	uint32_t all = WINDOW_BLOCKS - WINDOW_RESERVED,
@@ -1516,7 +1516,7 @@ static uint32_t pool_limit(const struct channel *c)
 	return blocks * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1);
 }
 
-/* What a channel has to prove its speed with: a small part of what it may have. */
+/* The window in which a channel shows its speed: a small part of its limit. */
 static uint32_t pool_small(const struct channel *c)
 {
 	uint32_t small = pool_limit(c) / WINDOW_SHARE,
@@ -1524,8 +1524,8 @@ static uint32_t pool_small(const struct channel *c)
 	return small < least ? least : small < WINDOW_START ? small : WINDOW_START;
 }
 
-/* The window that c begins with, which it holds for as long as nothing comes: a large
- * one while WINDOW_EARLY percent of the pool are not taken. */
+/* The window that c begins with, and keeps until data comes: large until WINDOW_EARLY
+ * percent of the pool are taken. */
 static uint32_t pool_start(const struct channel *c)
 {
 	uint32_t early = (WINDOW_BLOCKS - WINDOW_RESERVED) * WINDOW_EARLY / 100,
@@ -1555,8 +1555,8 @@ static uint16_t pool_take_block(void)
 	return b;
 }
 
-/* To the end of the chain: what one queue had goes on to the next in its order, as
- * neighbours, which pool_iov() puts together. */
+/* Frees a block, at the end of the chain: the next queue then gets neighbours in order,
+ * which pool_iov() joins. */
 static void pool_give_block(uint16_t b)
 {
 	if (g.pool.free == NO_BLOCK)
@@ -1567,7 +1567,7 @@ static void pool_give_block(uint16_t b)
 	g.pool.next[b] = NO_BLOCK;
 }
 
-/* Appends n bytes that are accounted for. */
+/* Appends n bytes that are already charged. */
 static void pool_put(struct queue *q, const uint8_t *p, size_t n)
 {
 	while (n > 0) {
@@ -1603,7 +1603,7 @@ static int pool_iov(const struct queue *q, struct iovec *iov, int max)
 			part = left;
 		uint8_t *p = g.pool.block[b] + off;
 		if (n > 0 && (uint8_t *)iov[n - 1].iov_base + iov[n - 1].iov_len == p)
-			iov[n - 1].iov_len += part;	/* neighbours go as one */
+			iov[n - 1].iov_len += part;	/* join neighbours */
 		else
 			iov[n++] = (struct iovec){ p, part };
 		left -= part;
@@ -1613,7 +1613,7 @@ static int pool_iov(const struct queue *q, struct iovec *iov, int max)
 	return n;
 }
 
-/* Forgets the oldest n bytes. */
+/* Drops the oldest n bytes and frees their blocks. */
 static void pool_drop(struct queue *q, uint32_t n)
 {
 	while (n > 0) {
@@ -1635,8 +1635,9 @@ static void pool_drop(struct queue *q, uint32_t n)
 }
 
 /* ===== req_ ===============================================================
- * Request bodies, each in as many bytes as it has, until their channel is
- * open.  Few are long and none lives long, so first fit without moving.
+ * Request bodies, kept until their channel is open: REQUESTS slots in REQUEST_POOL
+ * bytes, each body in exactly its size.  Few are long and none lives long, so first
+ * fit, without moving, is enough.  The caller frees its slot.
  * Calls ev_. */
 
 static uint8_t *req_data(int slot)
@@ -1644,7 +1645,7 @@ static uint8_t *req_data(int slot)
 	return g.req.memory + g.req.slot[slot].at;
 }
 
-/* A slot for len bytes (1..REQUEST_MAX), or -1 while there is no room. */
+/* A slot for len bytes (1..REQUEST_MAX); -1 if there is no room now. */
 static int req_alloc(uint32_t len)
 {
 	int slot = -1;
@@ -1676,15 +1677,15 @@ static void req_free(int16_t *slot)
 }
 
 /* ===== fd_ ================================================================
- * Descriptors.  Results of reading and writing: > 0 bytes, FD_AGAIN for "not
- * now", FD_END for end of file, FD_ERROR with errno set.
+ * Descriptors: flags, reading, writing, passing.  Reading and writing return the bytes
+ * moved (> 0), FD_AGAIN for "not now", FD_END for end of file, or FD_ERROR with errno.
  * Calls log_. */
 
 enum { FD_AGAIN = -1, FD_END = 0, FD_ERROR = -2, FD_FULL = -3 };
-#define FD_INTERRUPTS 8		/* EINTR in a row before it counts as "not now" */
+#define FD_INTERRUPTS 8		/* as many EINTR in a row count as "not now" */
 #define FD_TTY_CHUNK 512	/* what a terminal takes at once after POLLOUT */
 
-/* n = call, again while a signal interrupts it: so often at most. */
+/* n = call, repeated while a signal interrupts it, at most FD_INTERRUPTS times. */
 #define FD_CALL(n, call) \
 	for (int tries_ = 0; \
 		tries_ < FD_INTERRUPTS && ((n) = (call)) < 0 && errno == EINTR; tries_++)
@@ -1730,8 +1731,8 @@ static void fd_nonblock(int fd)
 		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
-/* Clients without a session; FD_SPARE of them may always come, within FD_OWN, so
- * that a master whose sessions have all descriptors can still be asked and ended. */
+/* Counts clients without a session.  FD_SPARE of them always fit (FD_OWN): a master
+ * can still answer and be stopped when its sessions use all other descriptors. */
 #define FD_SPARE 4
 static int fd_idle(void)
 {
@@ -1741,13 +1742,13 @@ static int fd_idle(void)
 	return n;
 }
 
-/* A descriptor of channel c; -1 for one that it has not, or not any more. */
+/* A descriptor of channel c; -1 if it does not have that one, or no longer. */
 static int fd_of(const struct channel *c, int end)
 {
 	return c->state == CH_FREE || c->kind == CH_PROXY ? -1 : c->end[end].fd;
 }
 
-/* What the tables hold, and clients that have begun are still to pass. */
+/* Descriptors that the tables hold, and room for those that clients are passing. */
 static int fd_used(void)
 {
 	int idle = fd_idle(), n = idle > FD_SPARE ? -FD_SPARE : -idle;
@@ -1765,14 +1766,14 @@ static int fd_used(void)
 	return n;
 }
 
-/* Whether the tables may have n descriptors more (RLIMIT_NOFILE). */
+/* Whether the tables may hold n more descriptors (RLIMIT_NOFILE). */
 static bool fd_room(int n)
 {
 	return g.fd.most == 0 || fd_used() + n <= g.fd.most;
 }
-#define FD_SESSION (1 + MX_DESCRIPTOR_MAX)	/* a client with a session; others leave one room */
+#define FD_SESSION (1 + MX_DESCRIPTOR_MAX)	/* for a client with a session */
 
-/* At start: as many descriptors as the tables need, or as the system allows. */
+/* At start: raises the limit to what the tables need, or the system allows. */
 static void fd_raise_limit(void)
 {
 	unsigned long files = os_allow_descriptors(FD_LIMIT);
@@ -1785,8 +1786,8 @@ static void fd_raise_limit(void)
 	       (int)files, g.fd.most / FD_SESSION);
 }
 
-/* accept(); -1 if nobody is there.  An error that may last ends the trying until
- * *after: poll() would report the listener again at once. */
+/* accept(); -1 if there is no connection.  After an error that may last, *after says
+ * when to try again: poll() would report the listener again at once. */
 static int fd_accept(int listener, int64_t *after)
 {
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -1795,9 +1796,9 @@ static int fd_accept(int listener, int64_t *after)
 	return fd;
 }
 
-/* Takes over a descriptor that a client lent, in a way that never makes us wait
- * for it (FDS-nonblock): a socket by MSG_DONTWAIT, a pipe or terminal through a
- * description of our own, anything else by O_NONBLOCK, which is taken back. */
+/* Takes over a descriptor that a client passed, so that we never block on it
+ * (FDS-nonblock): we use a socket with MSG_DONTWAIT, a pipe or terminal through a
+ * description of our own, and anything else with O_NONBLOCK, cleared again later. */
 static void fd_lend(struct passed *d, int fd)
 {
 	struct stat st;
@@ -1820,7 +1821,7 @@ static void fd_lend(struct passed *d, int fd)
 		d->restore = fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
 }
 
-/* Reading and writing a descriptor that fd_lend() took, or a socket of ours. */
+/* Read and write a descriptor that fd_lend() took over, or a socket of ours. */
 static ssize_t fd_take(const struct passed *d, void *p, size_t len)
 {
 	ssize_t n = -1;
@@ -1841,8 +1842,8 @@ static ssize_t fd_give(const struct passed *d, const struct iovec *iov, int piec
 	return n == 0 ? FD_AGAIN : fd_result(n);
 }
 
-/* d has just taken O_NONBLOCK off its description.  Whoever shares that
- * description sees it gone: the first one sets it again and inherits the debt. */
+/* O_NONBLOCK was just cleared on d's description.  If another descriptor of ours shares
+ * it, the first such one sets the flag again, and must clear it in turn. */
 static void fd_inherit(const struct passed *d)
 {
 	for_each_channel(c)
@@ -1858,7 +1859,7 @@ static void fd_inherit(const struct passed *d)
 		}
 }
 
-/* Gives a lent descriptor back: its flags as they were, our copy closed. */
+/* Restores the flags of a passed descriptor and closes our copy. */
 static void fd_give_back(struct passed *d)
 {
 	if (d->fd >= 0 && d->restore) {
@@ -1887,17 +1888,17 @@ static void fd_address(const struct sockaddr_storage *a, char *to, size_t size)
 		snprintf(to, size, "local");
 }
 
-/* Closes all descriptors from 3 on but these. */
+/* Closes all descriptors from 3 on except these. */
 static void fd_close_others(int keep, int also)
 {
 	for (int fd = 3; fd < FD_LIMIT; fd++)
-		/* that one ends by exec() */
+		/* exec() closes g.us.early */
 		if (fd != keep && fd != also && fd != g.us.early)
 			close(fd);
 	os_close_from(FD_LIMIT);
 }
 
-/* On every way out of the process. */
+/* Restores all passed descriptors; called on every way out of the process. */
 static void fd_give_all_back(void)
 {
 	for_each_channel(c)
@@ -1906,10 +1907,9 @@ static void fd_give_all_back(void)
 				fd_give_back(&c->end[k]);
 }
 
-/* One message of one byte with one descriptor, as PROTOCOL.mux passes them.
- * Returns 1 with *fd, FD_AGAIN, FD_END; FD_ERROR if bytes came without exactly
- * one descriptor; FD_FULL, nothing taken, if we can have no more: the kernel
- * would drop it. */
+/* Receives one byte with one descriptor, as PROTOCOL.mux passes them.  Returns 1 with
+ * *fd, FD_AGAIN or FD_END; FD_ERROR unless exactly one descriptor came with the byte;
+ * FD_FULL, with nothing read, if we have no descriptor left: the kernel would drop it. */
 static ssize_t fd_receive(int from, int *fd)
 {
 	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
@@ -1932,14 +1932,14 @@ static ssize_t fd_receive(int from, int *fd)
 		c->cmsg_len != CMSG_LEN(sizeof(int)))
 		return FD_ERROR;
 	memcpy(fd, CMSG_DATA(c), sizeof *fd);
-	if (m.msg_flags & MSG_CTRUNC) {		/* there were more: the kernel closed those */
+	if (m.msg_flags & MSG_CTRUNC) {		/* there were more: the kernel closed them */
 		fd_close(fd);
 		return FD_ERROR;
 	}
 	return 1;
 }
 
-/* The other side of it; blocks.  Used by the client only. */
+/* Sends what fd_receive() receives; blocks.  Only the client uses it. */
 static bool fd_send(int to, int fd)
 {
 	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
@@ -1961,13 +1961,13 @@ static bool fd_send(int to, int fd)
 }
 
 /* ===== sp_ ================================================================
- * Starting the resolver and the programs that options name.  A confined master
- * (port/confine.h) can neither fork() nor exec(): a helper does it, forked before and
- * outside.  It takes from its own options what it runs, so that who has got hold of
- * the master cannot have another program run.
+ * Starts the resolver and the programs that options name.  A confined master
+ * (port/confine.h) can neither fork() nor exec(): a helper does, forked before the
+ * master is confined.  The helper runs only what its own copy of the options names, so
+ * an attacker who controls the master cannot run any other program.
  * Calls fd_. */
 
-/* What a program of the user's finds as it would have without us. */
+/* Gives a program the signal settings that it would have without us. */
 static void sp_default_signals(void)
 {
 	sigset_t none;
@@ -1979,8 +1979,8 @@ static void sp_default_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* The child: everything of ours is closed, so that a slow name server does
- * not keep clients' descriptors open. */
+/* In the child.  It closes our descriptors, so that a slow name server does not keep
+ * clients' descriptors open. */
 static void sp_resolve(const char *host, int family, int out)
 {
 	fd_close_others(out, out);
@@ -2006,7 +2006,7 @@ static void sp_resolve(const char *host, int family, int out)
 	_exit(n == (ssize_t)sizeof r ? 0 : 1);
 }
 
-/* ProxyCommand, LocalCommand: `before` and the command, by the user's shell. */
+/* ProxyCommand, LocalCommand: runs `before` and the command with the user's shell. */
 static void sp_shell(const char *before, const char *command)
 {
 	char line[PATH_MAX * 2 + 1200];
@@ -2024,7 +2024,7 @@ static void sp_proxy(int fd)
 {
 	if (dup2(fd, STDIN_FILENO) < 0 || dup2(fd, STDOUT_FILENO) < 0)
 		_exit(127);
-	/* it outlives our caller, as in ssh */
+	/* as in ssh: it outlives our caller, so it must not keep the caller's stderr */
 	if (g.op.persist >= 0 && g.log.level < TP_DEBUG) {
 		int null = open("/dev/null", O_WRONLY);
 		if (null >= 0)
@@ -2033,8 +2033,8 @@ static void sp_proxy(int fd)
 	sp_shell("exec ", g.op.proxy_command);
 }
 
-/* Nothing of ours goes along: no descriptor, no signal that we ignore.  A group
- * of its own, so that what the program starts ends with it. */
+/* The program inherits no descriptor of ours and no ignored signal.  It gets its own
+ * process group, so that what it starts ends with it. */
 static void sp_exec(const char *const argv[], const char *const variables[], int out)
 {
 	sp_default_signals();
@@ -2050,11 +2050,11 @@ static void sp_exec(const char *const argv[], const char *const variables[], int
 }
 
 enum sp_kind { SP_RESOLVE, SP_PROXY, SP_LOCAL, SP_PROGRAM };
-#define SP_TEXT 4096		/* words and variables of a program */
+#define SP_TEXT 4096		/* bytes of a program's words and variables */
 #define SP_WORDS 12		/* how many of both */
-#define SP_HELPER_MS 1000	/* the helper answers within that */
+#define SP_HELPER_MS 1000	/* deadline for the helper's answer */
 
-/* What is to be started: a host, or a program's words and then its variables. */
+/* A job to start.  `text`: a host, or a program's words and then its variables. */
 struct sp_job {
 	uint8_t kind;			/* enum sp_kind */
 	uint8_t words, variables;
@@ -2073,7 +2073,7 @@ static bool sp_put(struct sp_job *j, const char *text)
 	return true;
 }
 
-/* What the helper may run: the options' programs, with variables of ours. */
+/* Whether the helper may run it: a program from the options, with variables of ours. */
 static bool sp_is_known(const char *program, const char *const variables[])
 {
 	const char *ask = getenv("SSH_ASKPASS");
@@ -2088,7 +2088,7 @@ static bool sp_is_known(const char *program, const char *const variables[])
 	return found;
 }
 
-/* The child, or the helper's: does the job, does not return. */
+/* In our child or the helper's: does the job, does not return. */
 static void sp_run(struct sp_job *j, int fd, bool helper)
 {
 	const char *list[SP_WORDS + 2] = { NULL }, **variables = list + j->words + 1;
@@ -2106,7 +2106,7 @@ static void sp_run(struct sp_job *j, int fd, bool helper)
 	_exit(127);
 }
 
-/* The helper: it ends with its master, whose children those are that it starts. */
+/* The helper.  It ends with its master; what it starts are the master's children. */
 static void sp_help(int from)
 {
 	struct sp_job j;
@@ -2161,7 +2161,7 @@ static bool sp_begin_helper(void)
 	return pid > 0;
 }
 
-/* Has the helper start it; its process id or -1 with errno. */
+/* Has the helper start the job; returns its process id, or -1 with errno. */
 static pid_t sp_ask(const struct sp_job *j, int fd)
 {
 	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
@@ -2185,7 +2185,7 @@ static pid_t sp_ask(const struct sp_job *j, int fd)
 	return answer[0];
 }
 
-/* Starts it with fd, which stays the caller's; its process id or -1 with errno. */
+/* Starts the job with fd, which the caller still owns; its process id, or -1 with errno. */
 static pid_t sp_start(struct sp_job *j, int fd)
 {
 	if (g.sp.helper > 0)
@@ -2196,7 +2196,7 @@ static pid_t sp_start(struct sp_job *j, int fd)
 	return pid;
 }
 
-/* The same for a resolver, or a command of the options. */
+/* sp_start() for a resolver, or for a command from the options. */
 static pid_t sp_start_with(enum sp_kind kind, const char *host, int family, int fd)
 {
 	struct sp_job j = { .kind = (uint8_t)kind, .family = family };
@@ -2205,9 +2205,9 @@ static pid_t sp_start_with(enum sp_kind kind, const char *host, int family, int 
 }
 
 /* ===== cn_ ================================================================
- * Connecting to host:port without ever waiting: names are resolved in a child
- * (getaddrinfo() blocks and allocates), addresses are tried one after the
- * other.  The owner polls `fd` for cn_events() and calls cn_service().
+ * Connects to host:port and never waits: a child resolves names (getaddrinfo() blocks
+ * and allocates), and addresses are tried in turn.  The owner polls `fd` for
+ * cn_events() and calls cn_service(); cn_stop() closes what is open.  Times are in ms.
  * Calls fd_, sp_. */
 
 static void cn_fail(struct connector *c, const char *why)
@@ -2217,7 +2217,7 @@ static void cn_fail(struct connector *c, const char *why)
 	snprintf(c->why, sizeof c->why, "%s", why);
 }
 
-/* Stops whatever runs.  The child, if any, is reaped by lp_'s SIGCHLD. */
+/* Stops whatever runs.  lp_ reaps the child, if any, on SIGCHLD. */
 static void cn_stop(struct connector *c)
 {
 	if (c->state == CN_IDLE)
@@ -2275,8 +2275,8 @@ static socklen_t cn_address(const struct connector *c, int i, struct sockaddr_st
 	return sizeof *s;
 }
 
-/* The uplink may have an address (-b) and an interface (-B) to connect from;
- * false with errno. */
+/* Binds the uplink's socket to the address (-b) and interface (-B), if any; false with
+ * errno. */
 static bool cn_bind(const struct connector *c, sa_family_t family)
 {
 	const char *from = g.op.bind_address, *interface = g.op.bind_interface;
@@ -2297,8 +2297,8 @@ static bool cn_bind(const struct connector *c, sa_family_t family)
 	return false;
 }
 
-/* Begins with the next address; CN_FAILED with the last reason when there is
- * none left.  Each gets its share of the time that remains. */
+/* Tries the next address; CN_FAILED with the last error when none is left.  Each
+ * address gets an equal share of the time that remains. */
 static void cn_next(struct connector *c, int64_t now)
 {
 	fd_close(&c->fd);
@@ -2317,8 +2317,8 @@ static void cn_next(struct connector *c, int64_t now)
 	c->state = CN_FAILED;
 }
 
-/* Begins to connect; result CN_DONE with `fd` (non-blocking, the caller's from
- * then on) or CN_FAILED with `why`, not later than `deadline`. */
+/* Begins to connect.  Ends not later than `deadline`: CN_DONE with `fd` (non-blocking,
+ * from then on the caller's) or CN_FAILED with `why`. */
 static void cn_start(struct connector *c, const char *host, uint16_t port, int family,
 	int64_t deadline, int64_t now)
 {
@@ -2336,8 +2336,8 @@ static void cn_start(struct connector *c, const char *host, uint16_t port, int f
 	cn_next(c, now);
 }
 
-/* ProxyCommand: a program's stdin and stdout are the connection, at once.  Its
- * process id, which is the caller's to end. */
+/* ProxyCommand: a program's stdin and stdout are the connection, at once.  Returns its
+ * process id, 0 on failure; the caller must end the process. */
 static pid_t cn_proxy(struct connector *c)
 {
 	int sv[2];
@@ -2410,7 +2410,7 @@ static void cn_check_connect(struct connector *c, int64_t now)
 	cn_next(c, now);
 }
 
-/* After poll(): `revents` of fd, 0 if only time has passed. */
+/* After poll(): `revents` of `fd`, or 0 if only time has passed. */
 static void cn_service(struct connector *c, short revents, int64_t now)
 {
 	if (revents && c->state == CN_RESOLVING)
@@ -2427,19 +2427,20 @@ static void cn_service(struct connector *c, short revents, int64_t now)
 }
 
 /* ===== ex_ ================================================================
- * Short-lived programs that we ask something: xauth, an askpass program.  What
- * they say is read once, from a pipe, after they have ended: who says more
- * than a pipe holds, or does not end, meets the deadline.
+ * Short-lived programs that answer a question: xauth, an askpass program; and
+ * EventCommand.  We read the output once, from a pipe, after the program has ended.  One
+ * that writes more than the pipe takes, or does not end, is killed at its deadline.
+ * The user of a slot frees it with ex_read() or ex_stop().
  * Calls rn_, fd_, sp_. */
 
-/* Starts argv, with more variables in its environment unless NULL. */
+/* Starts argv.  `variables`, unless NULL, are added to its environment. */
 static void ex_start(struct program *p, const char *const argv[], char *const variables[],
 	int64_t deadline)
 {
 	int out[2];
 	struct sp_job j = { .kind = SP_PROGRAM };
 	*p = (struct program){ .state = EX_FAILED, .fd = -1, .deadline = deadline };
-	rn_again();			/* should it fail, somebody must see it */
+	rn_again();			/* so that a failure is seen at once */
 	if (pipe2(out, O_CLOEXEC) != 0)
 		return;
 	fd_nonblock(out[0]);
@@ -2455,7 +2456,7 @@ static void ex_start(struct program *p, const char *const argv[], char *const va
 		p->state = EX_RUNNING;
 }
 
-/* A child of ours has ended, perhaps a program. */
+/* One of our children has ended; it may be a program. */
 static void ex_exited(pid_t pid, int status)
 {
 	for_each_program(p)
@@ -2480,7 +2481,7 @@ static void ex_expire(void)
 			ex_kill(p);
 }
 
-/* Ends it in whatever state and frees the slot. */
+/* Ends the program, whatever its state, and frees the slot. */
 static void ex_stop(struct program *p)
 {
 	if (p->state == EX_IDLE)
@@ -2490,7 +2491,7 @@ static void ex_stop(struct program *p)
 	p->state = EX_IDLE;
 }
 
-/* What a program that is EX_DONE has said, terminated; the slot is free then. */
+/* Reads the output of a program that is EX_DONE, terminated, and frees the slot. */
 static void ex_read(struct program *p, char *to, size_t size)
 {
 	ssize_t n = p->state == EX_DONE ? fd_read(p->fd, to, size - 1) : 0;
@@ -2499,14 +2500,15 @@ static void ex_read(struct program *p, char *to, size_t size)
 }
 
 /* ===== tx_ ================================================================
- * The SSH messages we send.  Each is built in the transport's own buffer and
- * queued; callers ensure that the link is up.  RFC 4254 names the fields.
+ * The SSH messages we send.  Each is built in the transport's own buffer, then queued;
+ * without a link it is dropped.  Field names are those of RFC 4254.  Also the queue of
+ * global requests that wait for their answers.
  * Calls log_, buf_. */
 
 static struct buf *tx_begin(enum ssh_type type)
 {
 	static struct buf b;
-	bool up = tp_state() == TP_UP;	/* or the link was lost in this turn: for nobody */
+	bool up = tp_state() == TP_UP;	/* if the link was lost in this turn, drop it */
 	b = up ? buf_over(tp_payload(), tp_payload_max) : buf_over(g.scratch, sizeof g.scratch);
 	buf_put_u8(&b, (uint8_t)type);
 	return &b;
@@ -2521,20 +2523,20 @@ static void tx_end(const struct buf *b)
 	tp_send(b->pos);
 }
 
-/* Whether the server's version says so: "OpenSSH", "dropbear". */
+/* Whether the server's version names this software: "OpenSSH", "dropbear". */
 static bool tx_peer_is(const char *software)
 {
 	const char *v = tp_info()->peer_version;
 	return strncmp(v, "SSH-2.0-", 8) == 0 && strncmp(v + 8, software, strlen(software)) == 0;
 }
 
-/* The longest text in a request: a dropbear ends the connection over more. */
+/* The longest text in a request; dropbear ends the connection over a longer one. */
 static uint32_t tx_text_max(void)
 {
 	return tx_peer_is("dropbear") ? 9000 : UINT32_MAX;
 }
 
-/* Messages that are a recipient channel and nothing else. */
+/* Sends a message that consists of the recipient channel alone. */
 static void tx_channel(enum ssh_type type, const struct channel *c)
 {
 	struct buf *b = tx_begin(type);
@@ -2588,19 +2590,19 @@ static void tx_global_request(const char *name, bool want_reply)
 	tx_end(b);
 }
 
-/* Whether one more global request may wait for its answer. */
+/* Whether one more global request may wait for an answer. */
 static bool tx_may_ask(void)
 {
 	return g.tx.n_global < GLOBAL_REQUESTS;
 }
 
-/* Remembers a global request whose answer is to come.  Precondition: tx_may_ask(). */
+/* Remembers a global request that waits for its answer.  Precondition: tx_may_ask(). */
 static void tx_expect(enum global_kind kind, int of, bool reply)
 {
 	g.tx.global[g.tx.n_global++] = (struct global_request){ (uint8_t)kind, (int16_t)of, reply };
 }
 
-/* Whom the answer that came belongs to; false if nobody has asked. */
+/* An answer came: *first is the request it belongs to; false if none was waiting. */
 static bool tx_answered(struct global_request *first)
 {
 	if (g.tx.n_global == 0)
@@ -2610,7 +2612,7 @@ static bool tx_answered(struct global_request *first)
 	return true;
 }
 
-/* Client `of` does not wait for its probes any more. */
+/* Client `of` no longer waits for its probes. */
 static void tx_forget_probes(int of)
 {
 	for (int i = 0; i < g.tx.n_global; i++)
@@ -2637,7 +2639,7 @@ static bool tx_keepalive(enum global_kind kind, int16_t of)
 	return true;
 }
 
-/* Its answer came: the round trip of the oldest one that was not measured yet. */
+/* A keepalive was answered: measures the round trip of the oldest one not measured. */
 static void tx_keepalive_answered(void)
 {
 	if (!g.tx.asked_at)
@@ -2652,18 +2654,18 @@ static void tx_keepalive_answered(void)
 }
 
 /* ===== ch_ ================================================================
- * Channels: what is between one SSH channel and the descriptors of one local
- * program.  Output goes from the packet straight to the descriptor, and into
- * the window pool only when that takes no more; input is read straight into
- * the outgoing packet.
+ * Channels: each connects one SSH channel to the descriptors of one local program.
+ * Output goes from the packet straight to the descriptor; only what the descriptor does
+ * not take goes into the window pool.  Input is read straight into the outgoing packet.
+ * A channel owns its descriptors, blocks and record; ch_free() releases them.
  * Calls log_, ev_, rl_, sl_, buf_, pool_, fd_, cn_, tx_. */
 
 #define OF(what) (1u << (what))
 
-/* What a channel of each kind may be marked with. */
+/* The flags that a channel of each kind may have. */
 static const struct {
 	const char *name;		/* for people */
-	uint16_t flags;			/* enum ch_flag, besides those of every kind's end */
+	uint16_t flags;			/* enum ch_flag */
 } ch_kinds[CH_KINDS] = {
 	[CH_SESSION] = { "client-session",
 		CH_STATUS | CH_TTY | CH_AGENT | CH_DISPLAY | CH_EOW_SENT | CH_FAILED |
@@ -2675,40 +2677,40 @@ static const struct {
 	[CH_PROXY] = { "proxied", CH_TTY },
 };
 
-/* The life of a channel: which kinds are ever in a state, and what may follow it. */
+/* The life of a channel: which kinds may be in a state, and which states may follow. */
 static const struct {
 	const char *name;		/* for people */
 	uint8_t kinds;			/* OF(enum ch_kind) */
 	uint16_t next;			/* OF(enum ch_state) */
 } ch_states[CH_STATES] = {
 	[CH_FREE] = { "free", 0xff, OF(CH_SOCKS_LOCAL) | OF(CH_CONNECTING) | OF(CH_OPENING) },
-	/* the request came: OPENING; it is none, or too late: DEAD */
+	/* the request came: OPENING; it was malformed or too late: DEAD */
 	[CH_SOCKS_LOCAL] = { "socks", OF(CH_LOCAL), OF(CH_OPENING) | OF(CH_DEAD) },
-	/* connected, or the client says yes: OPEN; its target comes as data: SOCKS_REMOTE, GREETING
-	 * */
+	/* connected, or the client accepts: OPEN; data must name the target first:
+	 * SOCKS_REMOTE, GREETING; else: DEAD */
 	[CH_CONNECTING] = { "connecting", OF(CH_REMOTE) | OF(CH_X11) | OF(CH_PROXY),
 		OF(CH_SOCKS_REMOTE) | OF(CH_GREETING) | OF(CH_OPEN) | OF(CH_DEAD) },
-	/* the server says yes or no; without a client: OPEN, to be closed, or DEAD */
+	/* the server accepts or refuses; without a client: OPEN, to be closed, or DEAD */
 	[CH_OPENING] = { "opening", OF(CH_SESSION) | OF(CH_STDIO) | OF(CH_LOCAL) | OF(CH_PROXY),
 		OF(CH_CONFIRMED) | OF(CH_REFUSED) | OF(CH_OPEN) | OF(CH_DEAD) },
 	[CH_REFUSED] = { "refused", OF(CH_SESSION) | OF(CH_STDIO) | OF(CH_PROXY), OF(CH_DEAD) },
-	/* a session: STARTING; the others' ends have heard of it: OPEN; the link is lost before:
-	 * REFUSED, DEAD; a server closed it unused and is asked again (SES-stillborn): OPENING */
+	/* a session: STARTING; other kinds, once their client is told: OPEN; the link is lost:
+	 * REFUSED, DEAD; the server closed it unused, we ask again (SES-stillborn): OPENING */
 	[CH_CONFIRMED] = { "open", OF(CH_SESSION) | OF(CH_STDIO) | OF(CH_LOCAL) | OF(CH_PROXY),
 		OF(CH_STARTING) | OF(CH_OPEN) | OF(CH_REFUSED) | OF(CH_OPENING) | OF(CH_DEAD) },
-	/* the command runs, or does not; or its client leaves */
+	/* the command runs, or fails to start, or its client leaves */
 	[CH_STARTING] = { "open", OF(CH_SESSION), OF(CH_OPEN) },
 	/* connected, or refused and to be closed: OPEN; the link is lost: DEAD */
 	[CH_SOCKS_REMOTE] = { "open", OF(CH_REMOTE), OF(CH_OPEN) | OF(CH_DEAD) },
 	[CH_GREETING] = { "open", OF(CH_X11), OF(CH_OPEN) | OF(CH_DEAD) },
-	/* closed by both sides, and all was delivered: ENDED, or DEAD where no client is to hear it
-	 * */
+	/* closed by both sides, all delivered: ENDED, or DEAD if no client must be told;
+	 * px_reopen(): OPENING */
 	[CH_OPEN] = { "open", 0xff, OF(CH_ENDED) | OF(CH_DEAD) | OF(CH_OPENING) },
 	[CH_ENDED] = { "closed", OF(CH_SESSION) | OF(CH_STDIO), OF(CH_DEAD) },
 	[CH_DEAD] = { "closed", 0xff, OF(CH_FREE) | OF(CH_DEAD) },
 };
 
-/* The one way from state to state. */
+/* The only way to change a channel's state. */
 static void ch_become(struct channel *c, enum ch_state next)
 {
 	if (CHECKING && !(ch_states[c->state].next & OF(next) &&
@@ -2723,14 +2725,14 @@ static bool ch_is_open(const struct channel *c)
 	return c->state >= CH_CONFIRMED && c->state <= CH_OPEN;
 }
 
-/* The server, or our table, allows so many sessions at once; believed until `until`. */
+/* The server or our table allows `most` sessions at once; assumed until `until`. */
 static void ch_limit_sessions(int most, int64_t until)
 {
 	g.ch.session_limit = most;
 	g.ch.limit_until = until;
 }
 
-/* A record for a session's report; -1 if there is none. */
+/* Takes a record for a session's report; -1 if none is free. */
 static int16_t ch_record(void)
 {
 	for (int16_t i = 0; i < SESSIONS; i++)
@@ -2754,7 +2756,7 @@ static void ch_name(const struct channel *c, struct str command)
 	to[n] = 0;
 }
 
-/* n bytes have moved. */
+/* Counts n bytes that have moved. */
 static void ch_count(const struct channel *c, enum counted what, uint32_t n)
 {
 	if (c->record >= 0) {
@@ -2766,7 +2768,7 @@ static void ch_count(const struct channel *c, enum counted what, uint32_t n)
 		sl_client(c->client)->moved[what != IN_BYTES] += n;
 }
 
-/* A window of so many ms' worth at the most: what it is, the server may send at once. */
+/* Cuts a window to what RateLimit allows in `ms`: the server may send all of it at once. */
 static uint32_t ch_held_back(uint32_t window, int64_t ms)
 {
 	int64_t most = rl_bytes(RL_DOWN, ms);
@@ -2778,13 +2780,13 @@ static uint32_t ch_first_window(const struct channel *c)
 	return ch_held_back(pool_start(c), RATE_MS);
 }
 
-/* Both directions of a socket of ours share one descriptor. */
+/* Whether its local end is one socket, used in both directions. */
 static bool ch_is_socket(const struct channel *c)
 {
 	return c->kind == CH_LOCAL || c->kind == CH_REMOTE || c->kind == CH_X11;
 }
 
-/* A fresh slot in `state`, its window promised and accounted; NULL if all are
+/* A new channel in `state`, its first window charged to the pool; NULL if all slots are
  * taken. */
 static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 {
@@ -2816,13 +2818,13 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	return c;
 }
 
-/* A channel whose local end is a proxy client that is still there. */
+/* Whether its local end is a proxy client that is still there. */
 static bool ch_is_proxied(const struct channel *c)
 {
 	return c->kind == CH_PROXY && c->client >= 0;
 }
 
-/* Its client, or the forward that it was for, has gone: nobody waits for its end. */
+/* Whether its client or its forward has gone: nothing waits for its end. */
 static bool ch_is_abandoned(const struct channel *c)
 {
 	return c->client < 0 && c->forward < 0 && !ch_is_socket(c);
@@ -2833,8 +2835,8 @@ static bool ch_is_closing(const struct channel *c)
 	return c->sent == CH_CLOSED || c->rcvd == CH_CLOSED;
 }
 
-/* Gives one direction up: a lent descriptor is given back, a socket is shut
- * down and closed with its second direction. */
+/* Ends one direction: returns a passed descriptor, or shuts a socket down.  A socket is
+ * closed with its second direction. */
 static void ch_release(struct channel *c, int end)
 {
 	int fd = fd_of(c, end);
@@ -2848,7 +2850,7 @@ static void ch_release(struct channel *c, int end)
 	fd_give_back(&c->end[end]);
 }
 
-/* The reaper's part. */
+/* Frees a channel and all it owns; for lp_reap(). */
 static void ch_free(struct channel *c)
 {
 	if (ch_is_socket(c) && c->connector >= 0)	/* it was still connecting */
@@ -2864,7 +2866,7 @@ static void ch_free(struct channel *c)
 	}
 	if (c->record >= 0)
 		g.ch.record[c->record].used = false;
-	if (c->remote_packet > 0)	/* it was open: its first window was given for nothing */
+	if (c->remote_packet > 0)	/* was open: refund the unused window */
 		rl_take(RL_DOWN, &c->sender, (int64_t)ch_first_window(c) - c->window);
 	ch_become(c, CH_FREE);
 	pool_account(c);
@@ -2877,8 +2879,7 @@ static bool ch_empty(const struct channel *c)
 	return c->queue[CH_OUT].len == 0 && c->queue[CH_ERR].len == 0;
 }
 
-/* Ends one direction of output: what waits is dropped, what still comes is
- * taken and forgotten. */
+/* Ends one output stream: drops what waits; what still comes will be discarded. */
 static void ch_end_output(struct channel *c, enum stream s)
 {
 	pool_drop(&c->queue[s], c->queue[s].len);
@@ -2892,7 +2893,7 @@ static void ch_end_input(struct channel *c)
 	c->sender.input = SD_NONE;
 }
 
-/* Its local program is gone: nobody reads or writes any more. */
+/* Its local program is gone and no longer reads or writes. */
 static void ch_abandon(struct channel *c)
 {
 	if (c->state == CH_REFUSED || c->state == CH_ENDED)
@@ -2906,8 +2907,7 @@ static void ch_abandon(struct channel *c)
 	ch_end_output(c, CH_ERR);
 }
 
-/* The connection is lost: no message will come or go, but what has come is
- * still delivered. */
+/* The link is lost: no more messages, but data already received is still delivered. */
 static void ch_lose(struct channel *c)
 {
 	if (c->state != CH_OPEN && c->client < 0)
@@ -2929,7 +2929,7 @@ static void ch_expect(struct channel *c, enum ch_request kind)
 	log_abort("more channel requests than CH_REQUESTS");
 }
 
-/* The request that a reply belongs to; CH_RQ_NONE if there is none. */
+/* A reply came: returns its request, CH_RQ_NONE if none was waiting. */
 static enum ch_request ch_answered(struct channel *c)
 {
 	enum ch_request first = c->request[0];
@@ -2938,8 +2938,8 @@ static enum ch_request ch_answered(struct channel *c)
 	return first;
 }
 
-/* Data came.  After a silence the window is not filled up again beyond what c had to
- * begin with if it were the last of many. */
+/* Data came.  After a silence the window starts small again: the target drops to
+ * pool_small(). */
 static void ch_heard(struct channel *c)
 {
 	uint16_t now = (uint16_t)ev_seconds();
@@ -2951,7 +2951,7 @@ static void ch_heard(struct channel *c)
 	c->sender.heard = now;
 }
 
-/* Writes what waits for stream s as far as its reader takes it. */
+/* Writes what waits for stream s, as much as its reader takes. */
 static void ch_write(struct channel *c, enum stream s)
 {
 	struct iovec iov[64];
@@ -2971,13 +2971,13 @@ static void ch_write(struct channel *c, enum stream s)
 		ch_end_output(c, s);
 }
 
-/* Takes len bytes for stream s, which the caller has already subtracted from
- * the window: to the descriptor at once, the rest into the pool. */
+/* Takes len bytes for stream s: writes what it can at once, the rest goes into the pool.
+ * The caller has already subtracted them from the window. */
 static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint32_t len)
 {
 	ssize_t n = 0;
 	ch_count(c, s == CH_OUT ? OUT_BYTES : ERR_BYTES, len);
-	/* before, something else goes first, or no descriptor is lent yet */
+	/* before CH_OPEN other messages go first, or no descriptor has been passed */
 	bool open = c->state == CH_OPEN;
 	struct iovec iov = { (void *)(uintptr_t)p, len };
 	if (open && fd_of(c, s) >= 0 && c->queue[s].len == 0 && c->end[s].nonblock)
@@ -2992,8 +2992,8 @@ static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint3
 	pool_account(c);
 }
 
-/* A line of ours to the session's stderr.  What neither the descriptor takes at
- * once nor the pool has room for is dropped. */
+/* Writes a line of ours to the session's stderr.  It is dropped if the pool has no room
+ * and the descriptor does not take it at once. */
 static void ch_tell(struct channel *c, const char *text)
 {
 	struct passed *d = &c->end[CH_ERR];
@@ -3009,15 +3009,15 @@ static bool ch_wants_write(const struct channel *c, enum stream s)
 	return c->queue[s].len > 0 && fd_of(c, s) >= 0;
 }
 
-/* Bytes that may be read: the server's window, less the one that is held back. */
+/* Bytes that may be read: the server's window, less a byte held back by es_. */
 static uint32_t ch_window(const struct channel *c)
 {
 	uint32_t held = (c->flags & CH_ESCAPED) != 0;
 	return c->remote_window > held ? c->remote_window - held : 0;
 }
 
-/* Input is welcome when the network has a place for it; the transport's room
- * is asked once by the caller. */
+/* Whether to poll for input: the server has a window for it.  The caller checks the
+ * transport's room, once for all channels. */
 static bool ch_wants_read(const struct channel *c)
 {
 	return c->state == CH_OPEN && fd_of(c, CH_IN) >= 0 && ch_window(c) > 0 &&
@@ -3025,13 +3025,13 @@ static bool ch_wants_read(const struct channel *c)
 	       c->sent == CH_FLOWS && !(c->flags & CH_SUSPENDED);
 }
 
-/* Input that poll() has announced and the server has a window for. */
+/* Whether poll() has announced input and the server has a window for it. */
 static bool ch_wants_send(const struct channel *c)
 {
 	return c->state == CH_OPEN && c->sender.input != SD_NONE && ch_window(c) > 0;
 }
 
-/* Where the data of the message stands that is being built. */
+/* Where the data starts in the message being built. */
 static uint8_t *ch_data(void)
 {
 	return tp_payload() + SSH_DATA_HEADER;
@@ -3046,7 +3046,7 @@ static uint32_t ch_most(const struct channel *c, uint32_t max)
 	return c->remote_packet < most ? c->remote_packet : most;
 }
 
-/* Reads at most `max` bytes of input; 0 if there are none now, or no more. */
+/* Reads at most `max` bytes of input; 0 if there is none now, or no more. */
 static uint32_t ch_input(struct channel *c, uint8_t *to, uint32_t max)
 {
 	ssize_t n = fd_take(&c->end[CH_IN], to, max);
@@ -3054,7 +3054,7 @@ static uint32_t ch_input(struct channel *c, uint8_t *to, uint32_t max)
 		ch_end_input(c);
 	if (n == FD_ERROR && ch_is_socket(c))		/* reset: the other direction is dead too */
 		ch_end_output(c, CH_OUT);
-	/* a terminal blocks: never twice after one poll() */
+	/* a terminal blocks: read it only once after each poll() */
 	if (n < (ssize_t)max || c->end[CH_IN].tty)
 		c->sender.input = SD_NONE;
 	return n > 0 ? (uint32_t)n : 0;
@@ -3074,7 +3074,7 @@ static void ch_send(struct channel *c, uint32_t n)
 	ch_count(c, IN_BYTES, n);
 }
 
-/* Moves at most `max` bytes of input into one message; returns how many. */
+/* Sends at most `max` bytes of input in one message; returns how many. */
 static uint32_t ch_read(struct channel *c, uint32_t max)
 {
 	uint32_t n = ch_input(c, ch_data(), ch_most(c, max));
@@ -3082,7 +3082,7 @@ static uint32_t ch_read(struct channel *c, uint32_t max)
 	return n;
 }
 
-/* What more than its window c could hold: some servers count it wrongly by a little. */
+/* How far the server may exceed c's window: some servers miscount it slightly. */
 static uint32_t ch_spare(const struct channel *c)
 {
 	uint32_t room = pool_room(c),
@@ -3094,7 +3094,7 @@ static uint32_t ch_spare(const struct channel *c)
 }
 
 /* Promises the peer more once three packets, or an eighth of the target, are free.
- * The target is four times as large each time the reader has kept up with it. */
+ * Each time the reader keeps up with the target, the target grows fourfold. */
 static void ch_credit(struct channel *c)
 {
 	if (c->rcvd > CH_FLOWS || c->sent == CH_CLOSED)
@@ -3124,8 +3124,8 @@ static void ch_credit(struct channel *c)
 	tx_window_adjust(c, room);
 }
 
-/* The output's reader went away: an OpenSSH server likes to know, so that the
- * remote program gets SIGPIPE ("eow@openssh.com"). */
+/* The output's reader went away: tells an OpenSSH server, so that the remote program
+ * gets SIGPIPE ("eow@openssh.com"). */
 static void ch_tell_eow(struct channel *c)
 {
 	if (c->kind != CH_SESSION || fd_of(c, CH_OUT) >= 0 || c->rcvd > CH_FLOWS ||
@@ -3136,9 +3136,9 @@ static void ch_tell_eow(struct channel *c)
 		tx_end(tx_request(c, "eow@openssh.com", false));
 }
 
-/* Whether it is for us to send CLOSE now.  A session's end is the server's to
- * say; a forwarded connection ends when nothing can flow in either direction,
- * a stdio forward with the server's EOF (STDIO-eof). */
+/* Whether we must send CLOSE now.  The server decides when a session ends; a forwarded
+ * connection ends when nothing can flow in either direction; a stdio forward ends with
+ * the server's EOF (STDIO-eof). */
 static bool ch_is_over(const struct channel *c)
 {
 	if (c->rcvd == CH_CLOSED || c->flags & CH_FAILED || ch_is_abandoned(c))
@@ -3148,14 +3148,14 @@ static bool ch_is_over(const struct channel *c)
 	return c->kind != CH_SESSION && fd_of(c, CH_IN) < 0 && fd_of(c, CH_OUT) < 0;
 }
 
-/* Our side comes to its end, or a step nearer. */
+/* Sends EOF or CLOSE. */
 static void ch_say(struct channel *c, enum ch_half end)
 {
 	c->sent = end;
 	tx_channel(end == CH_EOF ? SSH_CHANNEL_EOF : SSH_CHANNEL_CLOSE, c);
 }
 
-/* Whatever the channel's state asks to be sent or closed now. */
+/* Sends and closes whatever the channel's state requires now. */
 static void ch_settle(struct channel *c)
 {
 	if (c->state != CH_OPEN || ch_is_proxied(c))
@@ -3176,7 +3176,7 @@ static void ch_settle(struct channel *c)
 		ch_become(c, c->client < 0 ? CH_DEAD : CH_ENDED);
 }
 
-/* All of them, in turn: the first ones may take what RateLimit has left. */
+/* Settles all channels, not always in the same order: the first may use up RateLimit. */
 static void ch_settle_all(void)
 {
 	for (int i = 0, first = g.ch.next; i < g.ch.end; i++)
@@ -3184,8 +3184,8 @@ static void ch_settle_all(void)
 }
 
 /* ===== tt_ ================================================================
- * Terminals: the modes and the size that a pty request carries (RFC 4254, 6.2
- * and 8).  Modes are never changed here; the client does that.
+ * Terminals: the modes and the size in a pty request (RFC 4254, 6.2 and 8), and changes
+ * of size.  The modes are only read; the client sets them.
  * Calls buf_, fd_, tx_, ch_. */
 
 static const struct tt_mode {
@@ -3243,7 +3243,7 @@ static uint32_t tt_value(const struct termios *t, const struct tt_mode *m)
 	return 0;
 }
 
-/* The encoded modes of terminal fd; nothing but the end mark if it has none. */
+/* Writes the encoded modes of terminal fd; only the end mark if fd is no terminal. */
 static void tt_put_modes(struct buf *to, int fd)
 {
 	uint8_t bytes[TT_MODES_MAX];
@@ -3271,7 +3271,7 @@ static void tt_put_size(struct buf *b, const struct winsize *w)
 	buf_put_u32(b, w->ws_ypixel);
 }
 
-/* Asks for a pty with the size and the modes of `tty`, which need not be a terminal. */
+/* Requests a pty with the size and modes of `tty`, which need not be a terminal. */
 static void tt_request_pty(struct channel *c, int tty, struct str term)
 {
 	memset(&c->size, 0, sizeof c->size);
@@ -3300,8 +3300,8 @@ static bool tt_any(void)
 	return false;
 }
 
-/* Tells the server where a terminal's size has changed.  Done on SIGWINCH, and
- * every TT_RESIZE_MS, because a client of another user cannot signal us. */
+/* Tells the server about terminals that changed size.  Called on SIGWINCH, and every
+ * TT_RESIZE_MS because another user's client cannot signal us. */
 static void tt_resize(void)
 {
 	for_each_channel(c) {
@@ -3317,9 +3317,9 @@ static void tt_resize(void)
 }
 
 /* ===== us_ ================================================================
- * The control socket: created under a temporary name and linked into place, so
- * that the final name never exists unlistened; removed only if still ours.  Who
- * may connect, and ask for what.
+ * The control socket, and who may connect and request what.  The socket is created
+ * under a temporary name and then linked to its path, so that a client never finds one
+ * without a listener.  us_remove() removes it only if it is still the one we created.
  * Calls log_, ev_, sl_, buf_, fd_. */
 
 #define US_SUFFIX 17			/* "." and sixteen random characters */
@@ -3357,7 +3357,7 @@ static bool us_random(char *to, size_t n)
 
 enum us_found { US_NOTHING, US_STALE, US_LIVE, US_FOREIGN };
 
-/* What stands at the control path; *st describes it. */
+/* What is at the control path; *st describes it. */
 static enum us_found us_look(const char *path, struct stat *st)
 {
 	struct sockaddr_un a;
@@ -3373,7 +3373,7 @@ static enum us_found us_look(const char *path, struct stat *st)
 
 #define US_PATH sizeof(((struct sockaddr_un *)0)->sun_path)
 
-/* The directory that `path` is in, for people and access(); overwritten by the next call. */
+/* The directory of `path`, for messages and access(); the next call overwrites it. */
 static const char *us_directory(const char *path)
 {
 	static char dir[US_PATH];
@@ -3382,8 +3382,8 @@ static const char *us_directory(const char *path)
 	return dir;
 }
 
-/* The abstract socket that stands for a path whose master logs in: named by user,
- * directory and file, it ends with its process (unix(7)). */
+/* The abstract socket that claims a path while its master logs in.  Its name has user,
+ * directory and file; it disappears with its process (unix(7)). */
 static bool us_early_address(struct sockaddr_un *a, socklen_t *len, const char *path)
 {
 	struct stat st;
@@ -3398,7 +3398,7 @@ static bool us_early_address(struct sockaddr_un *a, socklen_t *len, const char *
 	return *len > 0;
 }
 
-/* Claims the path for a login that begins; false if another one has. */
+/* Claims the path for a login that begins; false if another login has claimed it. */
 static bool us_claim(const char *path)
 {
 	struct sockaddr_un a;
@@ -3414,7 +3414,7 @@ static bool us_claim(const char *path)
 	return !taken;
 }
 
-/* Whether a master may be started at the path at all; the reason if not. */
+/* Checks whether a master may start at the path: NULL, or the reason why not. */
 static const char *us_check(const char *path)
 {
 	struct stat st;
@@ -3433,19 +3433,19 @@ static const char *us_check(const char *path)
 	return NULL;
 }
 
-/* Takes a dead master's socket away: renames it, looks again whether it is the
- * one that was found dead, and only then removes it. */
+/* Removes a dead master's socket: renames it, checks that it is the one that was found
+ * dead, and only then removes it. */
 static void us_remove_stale(const char *path, const char *aside, const struct stat *dead)
 {
 	struct stat st;
 	if (rename(path, aside) != 0 || lstat(aside, &st) != 0)
 		return;
 	if (st.st_ino != dead->st_ino || st.st_dev != dead->st_dev)
-		(void)!link(aside, path);	/* somebody was faster: give it back */
+		(void)!link(aside, path);	/* another master was faster: restore its socket */
 	unlink(aside);
 }
 
-/* Gives the listening socket at `temp` its name.  0 or errno. */
+/* Gives the listening socket at `temp` its final name.  0 or errno. */
 static int us_place(const char *temp, const char *path)
 {
 	struct stat st;
@@ -3462,32 +3462,32 @@ static int us_place(const char *temp, const char *path)
 		}
 		return link(temp, path) == 0 ? 0 : errno;
 	}
-	/* file systems without hard links: the path is proven free or dead above */
+	/* no hard links on this file system: rename, if the path is free or its socket dead */
 	if ((errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS) &&
 		us_look(path, &st) <= US_STALE)
 		return rename(temp, path) == 0 ? 0 : errno;
 	return errno;
 }
 
-/* The path to serve from now on; NULL for none. */
+/* Sets the path to serve; NULL for none. */
 static void us_serve(const char *path)
 {
 	g.us.path = path;
 }
 
-/* ControlGroup: who is in it may connect. */
+/* ControlGroup: its members may connect. */
 static void us_let_in(gid_t group)
 {
 	g.us.group = group;
 }
 
-/* Whether the master stays when those for whom it logged in have gone. */
+/* Whether the master stays after its first client has gone (ControlPersist). */
 static bool us_persists(void)
 {
 	return g.op.persist >= 0 && g.us.path;
 }
 
-/* accept() fails for want of something: nobody is accepted for a while. */
+/* accept() failed for lack of a resource: accept no connection for a while. */
 static void us_pause(void)
 {
 	g.us.accept_after = g.now + ACCEPT_MS;
@@ -3532,7 +3532,7 @@ static int us_listen(const char *path)
 	return 0;
 }
 
-/* Whether our socket, and no other, stands at the path. */
+/* Whether the socket at the path is ours. */
 static bool us_stands(void)
 {
 	struct stat st;
@@ -3540,8 +3540,8 @@ static bool us_stands(void)
 		st.st_ino == g.us.ino;
 }
 
-/* Looks after the socket: if it, or its directory, was removed, we listen again as
- * soon as the path is free. */
+/* Watches the socket: if it or its directory was removed, we listen again as soon as
+ * the path is free. */
 static void us_watch(void)
 {
 	struct stat st;
@@ -3567,21 +3567,21 @@ static void us_remove(void)
 	g.us.bound = false;
 }
 
-/* The master's own user, and root, may do everything. */
+/* Whether it is the master's own user or root, who may do everything. */
 static bool us_is_own(uid_t uid)
 {
 	return uid == 0 || uid == getuid();
 }
 
-/* What ControlAllow can allow.  "command" and "subsystem" may have a pattern. */
-#define COMMAND_PATTERN 256	/* bytes of one, its end included */
+/* What ControlAllow can allow.  "command" has a pattern, "subsystem" may have one. */
+#define COMMAND_PATTERN 256	/* bytes of a pattern, terminator included */
 enum us_right { US_SESSION, US_COMMAND, US_SUBSYSTEM, US_FORWARD, US_CONTROL, US_PROXY, US_RIGHTS };
 static const char *const us_rights[] = { "session", "command", "subsystem", "forward", "control",
 	"proxy" };
 _Static_assert(LOG_DENIED + US_RIGHTS == LOG_OFTEN, "one line for each right");
 
-/* A word of a rule: its right, US_RIGHTS for "all", -1 if it is none; *pattern is NULL
- * without one. */
+/* Parses a word of a rule: returns its right, US_RIGHTS for "all", -1 if it is invalid;
+ * *pattern is NULL if it has none. */
 static int us_right(const char *word, size_t len, const char **pattern)
 {
 	size_t n = 0;
@@ -3595,8 +3595,8 @@ static int us_right(const char *word, size_t len, const char **pattern)
 	return n == 3 && len == 3 && memcmp(word, "all", 3) == 0 ? US_RIGHTS : -1;
 }
 
-/* Whether `text` is what a pattern allows: where a pattern leaves something open, no
- * character that a shell knows may stand in the text. */
+/* Whether a pattern allows `text`.  If the pattern has wildcards, the text must contain
+ * no character that is special to a shell. */
 static bool us_fits(struct str text, const char *pattern)
 {
 	static const char shell[] = ";&|<>`$(){}\\'\"\n!#~";
@@ -3606,7 +3606,7 @@ static bool us_fits(struct str text, const char *pattern)
 	return str_matches(text, pattern);
 }
 
-/* Whether a rule's words, behind who it is about, allow it. */
+/* Whether a rule's words (those after its subject) allow the right. */
 static bool us_allows(const char *words, enum us_right right, struct str text)
 {
 	for (const char *next; *words; words = next) {
@@ -3625,7 +3625,7 @@ static bool us_allows(const char *words, enum us_right right, struct str text)
 	return false;
 }
 
-/* Whether a rule is about the peer: "1001", "@100", "*". */
+/* Whether a rule applies to the peer: its subject is "1001", "@100" or "*". */
 static bool us_is_about(const char *who, int fd)
 {
 	if (*who == '*')
@@ -3634,7 +3634,7 @@ static bool us_is_about(const char *who, int fd)
 		os_peer(fd).uid == strtoul(who, NULL, 10);
 }
 
-/* Whether the peer may; who may not is heard of once for each right. */
+/* Whether the peer has the right.  A refusal is reported once for each right. */
 static bool us_may(int fd, enum us_right right, struct str text)
 {
 	struct os_peer peer = os_peer(fd);
@@ -3654,8 +3654,8 @@ static bool us_may(int fd, enum us_right right, struct str text)
 	return false;
 }
 
-/* Whether one more is too many for a user: clients, channels of proxy mode, forwards
- * and their connections count. */
+/* Whether a user has reached MaxPerUser.  Clients, channels of proxy mode, forwards and
+ * connections of forwards count. */
 static bool us_is_crowded(uid_t uid)
 {
 	int64_t n = 0;
@@ -3677,8 +3677,8 @@ static bool us_is_crowded(uid_t uid)
 	return n >= g.op.max_per_user;
 }
 
-/* A connection of somebody who may use the master, or -1.  (Whom ControlGroup lets in
- * the kernel decides: by the socket's mode.) */
+/* Accepts a connection from a user who may use the master; -1 if there is none.  (The
+ * kernel enforces ControlGroup, by the socket's mode.) */
 static int us_accept(int listener)
 {
 	int fd = fd_accept(listener, &g.us.accept_after);
