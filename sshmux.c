@@ -1057,8 +1057,8 @@ static void log_counts(void)
 	memset(g.log.often, 0, sizeof g.log.often);
 }
 
-/* The transport logs through this (port/transport.h).  When logins fail in a row, only
- * the first failure is logged in full. */
+/* The transport logs through this (port/transport.h).  When logins fail in a row, the
+ * later failures are logged at TP_VERBOSE. */
 void tp_log(enum tp_level level, const char *line)
 {
 	log_line(g.lk.failures > 0 && level < TP_VERBOSE ? TP_VERBOSE : level, line);
@@ -1079,7 +1079,7 @@ static void log_upto(enum tp_level level)
 	g.log.level = level;
 }
 
-/* Where lines go from now on: -E; below, -y. */
+/* -E: lines go to fd from now on. */
 static void log_to(int fd)
 {
 	g.log.fd = fd;
@@ -1771,7 +1771,7 @@ static bool fd_room(int n)
 {
 	return g.fd.most == 0 || fd_used() + n <= g.fd.most;
 }
-#define FD_SESSION (1 + MX_DESCRIPTOR_MAX)	/* for a client with a session */
+#define FD_SESSION (1 + MX_DESCRIPTOR_MAX)	/* a client with a session; others keep room for one */
 
 /* At start: raises the limit to what the tables need, or the system allows. */
 static void fd_raise_limit(void)
