@@ -1771,7 +1771,7 @@ static bool fd_room(int n)
 {
 	return g.fd.most == 0 || fd_used() + n <= g.fd.most;
 }
-#define FD_SESSION (1 + MX_DESCRIPTOR_MAX)	/* a client with a session; others keep room for one */
+#define FD_SESSION (1 + MX_DESCRIPTOR_MAX)	/* a client with a session: others leave room */
 
 /* At start: raises the limit to what the tables need, or the system allows. */
 static void fd_raise_limit(void)
