@@ -1,12 +1,12 @@
 /* agent.c - asks an ssh-agent without ever waiting for it.
  *
  * Speaks the agent protocol of draft-ietf-sshm-ssh-agent:
- * uint32 length, byte type, contents.  One request at a time; the answer, or
- * that there will be none, comes out of agent_service().  An agent that is
- * stopped, gone or talks nonsense costs at most the deadline and one log line
- * naming it.  Signing may take longer: the agent may ask its user to confirm.
- * The socket is opened for the first request of a login and closed by
- * agent_end(); answers longer than ANSWER_MAX are refused.
+ * uint32 length, byte type, contents.  One request at a time; agent_service()
+ * reports the answer or a failure.  An agent that is stopped, gone or talks
+ * nonsense costs at most the deadline and one log line that names it.  Signing
+ * may take longer: the agent may ask its user to confirm.  The first request of
+ * a login opens the socket, agent_end() closes it.  Answers longer than
+ * ANSWER_MAX are refused.
  */
 #include "port.h"
 #include <poll.h>
@@ -20,12 +20,12 @@
 
 static struct {
 	int fd;
-	bool busy;		/* a request is out */
-	const char *broken;	/* why it can only fail */
+	bool busy;		/* a request is running */
+	const char *broken;	/* why every request fails */
 	int64_t deadline;
-	buffer *out;		/* what is still to be written, from its pos on */
+	buffer *out;		/* the request; its pos counts up as it is written */
 	buffer *in;		/* the answer; len counts up to size */
-	unsigned char head[4];	/* its length */
+	unsigned char head[4];	/* the answer's length */
 	unsigned head_len;
 } agent = { .fd = -1 };
 
@@ -35,7 +35,7 @@ void agent_begin(void)
 	agent.fd = -1;
 }
 
-/* Closes the socket.  Buffers die with the arena. */
+/* Closes the socket.  The arena frees the buffers. */
 void agent_end(void)
 {
 	if (agent.fd >= 0)
@@ -44,7 +44,7 @@ void agent_end(void)
 	agent.busy = false;
 }
 
-/* A failure shows when agent_service() is called: one place for all of them. */
+/* Leaves errors to agent_service(), which handles all of them. */
 static void agent_connect(void)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -55,7 +55,7 @@ static void agent_connect(void)
 	}
 	strcpy(a.sun_path, port.config->agent);
 	agent.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	/* A full queue is EAGAIN at once: an agent that is not there for us. */
+	/* EAGAIN means that the agent's queue is full: it is not there for us. */
 	if (agent.fd < 0 || connect(agent.fd, (struct sockaddr *)&a, sizeof(a)) != 0)
 		agent.broken = strerror(errno);
 }
@@ -78,14 +78,14 @@ static void start_request(unsigned char type, unsigned len, int64_t limit_ms)
 		agent_connect();
 }
 
-/* Answered by SSH_AGENT_IDENTITIES_ANSWER. */
+/* The answer is SSH_AGENT_IDENTITIES_ANSWER. */
 void agent_ask_keys(void)
 {
 	start_request(REQUEST_IDENTITIES, 0, LIST_MS);
 	buf_setpos(agent.out, 0);
 }
 
-/* Answered by SSH_AGENT_SIGN_RESPONSE. */
+/* The answer is SSH_AGENT_SIGN_RESPONSE. */
 void agent_ask_signature(const buffer *blob, const buffer *data, uint32_t flags)
 {
 	start_request(SIGN_REQUEST, 4 + blob->len + 4 + data->len + 4, SIGN_MS);
@@ -95,7 +95,7 @@ void agent_ask_signature(const buffer *blob, const buffer *data, uint32_t flags)
 	buf_setpos(agent.out, 0);
 }
 
-/* Adds the agent's socket to the caller's poll(), while a request is out. */
+/* Adds the agent's socket to the caller's poll() while a request is running. */
 size_t agent_poll(struct pollfd *p, int *timeout)
 {
 	int64_t left = agent.deadline - port.now;
@@ -116,7 +116,7 @@ size_t agent_poll(struct pollfd *p, int *timeout)
 	return 1;
 }
 
-/* Try again later, as opposed to: it is over. */
+/* Whether to try again later, rather than give up. */
 static bool transient(ssize_t n)
 {
 	return n < 0 && (errno == EAGAIN || errno == EINTR);
@@ -136,7 +136,7 @@ static void write_some(void)
 		agent.broken = "closed the connection";
 }
 
-/* The first four bytes: how long the answer is. */
+/* Reads the first four bytes: the answer's length. */
 static void read_head(void)
 {
 	uint32_t len;
@@ -156,7 +156,7 @@ static void read_head(void)
 		agent.in = buf_new(len);
 }
 
-/* The rest of the answer, into a buffer of exactly its length. */
+/* Reads the rest of the answer into a buffer of exactly its length. */
 static void read_some(void)
 {
 	ssize_t n;
@@ -172,8 +172,8 @@ static void read_some(void)
 		agent.broken = "closed the connection";
 }
 
-/* Moves bytes.  AGENT_ANSWER: agent_answer() has it.  AGENT_FAILED: logged, and
- * further requests of this login fail as well. */
+/* Moves bytes.  AGENT_ANSWER: agent_answer() returns the answer.  AGENT_FAILED: the
+ * failure is logged, and later requests of this login fail, too. */
 enum agent_event agent_service(short revents)
 {
 	if (!agent.busy)

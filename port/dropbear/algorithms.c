@@ -1,16 +1,16 @@
-/* algorithms.c - which algorithms are offered, in which order, and what the
- * lists of ssh_config(5) come to here.
+/* algorithms.c - which algorithms we offer, in which order, and how we read the
+ * lists of ssh_config(5).
  *
- * Dropbear's own tables (common-algo.c, compiled under the names dropbear_…) are
- * what there is to choose from, with the rows of `more_…` below.  The tables
- * that its negotiation reads (sshkex, sigalgs, sshciphers, sshhashes) are ours
- * and filled afresh for every login, so that nothing carries over.  Entries of
- * sshkex without code behind them are protocol markers (ext-info-c, RFC 8308;
- * kex-strict-c) and always stay.
+ * The choice is dropbear's own tables (common-algo.c, compiled under the names
+ * dropbear_…) and the rows of `more_…` below.  We own the tables that its
+ * negotiation reads (sshkex, sigalgs, sshciphers, sshhashes) and fill them
+ * afresh for every login, so that nothing carries over.  Entries of sshkex
+ * without code are protocol markers (ext-info-c, RFC 8308; kex-strict-c) and
+ * always stay.
  *
  * Encrypt-then-MAC is dropbear's AES-CTR and HMAC in OpenSSH's order (PROTOCOL,
- * 1.5 there): the length travels in the clear, the MAC covers what is sent.
- * Dropbear's hooks for ciphers that authenticate by themselves have that shape.
+ * 1.5 there): the length travels in the clear, the MAC covers the bytes as sent.
+ * It uses dropbear's hooks for ciphers that authenticate by themselves.
  */
 #include "port.h"
 #include "session.h"
@@ -22,7 +22,7 @@
 extern algo_type dropbear_kex[], dropbear_keys[], dropbear_ciphers[], dropbear_hashes[];
 extern const struct dropbear_cipher_mode dropbear_mode_ctr;
 
-#define LIST_SIZE 1024		/* the longest list, its end included */
+#define LIST_SIZE 1024		/* the longest list, with its NUL */
 
 algo_type sshkex[24], sigalgs[12], sshciphers[16], sshhashes[16];
 
@@ -36,7 +36,7 @@ static const struct dropbear_hash etm_sha256 = { &sha256_desc, 32, 32 };
 static const struct dropbear_hash etm_sha512 = { &sha512_desc, 64, 64 };
 
 static const algo_type none[] = { { NULL, 0, NULL, 0, NULL } };
-/* To dropbear the same as rsa-sha2-256; see signature.c. */
+/* Dropbear takes it for rsa-sha2-256; see signature.c. */
 static const algo_type more_keys[] = {
 	{ "rsa-sha2-512", DROPBEAR_SIGNATURE_RSA_SHA256, NULL, 1, NULL },
 	{ NULL, 0, NULL, 0, NULL }
@@ -56,9 +56,9 @@ static const algo_type more_hashes[] = {
 	{ NULL, 0, NULL, 0, NULL }
 };
 
-/* OpenSSH's names.  `usual` is its default, in its order; `rest` is offered only
- * when it is asked for; `gone` are patterns of names that a list may have and no
- * build has.  Of the first two a build may lack some. */
+/* OpenSSH's names.  `usual` is its default, in its order; `rest` is offered only on
+ * request; `gone` are patterns of names that a list may contain but no build has.  A build
+ * may lack some of `usual` and `rest`. */
 static const char kex_usual[] = "mlkem768x25519-sha256,sntrup761x25519-sha512,"
 	"sntrup761x25519-sha512@openssh.com,curve25519-sha256,curve25519-sha256@libssh.org,"
 	"ecdh-sha2-nistp256,ecdh-sha2-nistp384,ecdh-sha2-nistp521,"
@@ -93,19 +93,19 @@ static const char mac_gone[] = "hmac-sha1-96,hmac-md5,hmac-md5-96,hmac-sha1-96-e
 	"hmac-sha2-512-96";
 
 #ifdef CIPHERS
-/* The default where the CPU has instructions for AES, and where it has none: there
- * GCM is slow, and only for servers that have nothing else. */
+/* The default where the CPU has instructions for AES, and where it has none.  There GCM is
+ * slow and comes last, for servers that have nothing else. */
 static const char cipher_aes_first[] = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,"
 	"chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr";
 static const char cipher_aes256_first[] = "aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,"
 	"aes128-ctr,aes192-ctr,aes256-ctr,aes128-gcm@openssh.com";
 #endif
 
-/* By enum tp_algorithms.  Without a live table the agent decides what there is. */
+/* By enum tp_algorithms.  No live table: the agent decides which there are. */
 static const struct table {
 	const char *what;		/* for messages */
 	algo_type *live;
-	size_t room;			/* entries of `live`, its end included */
+	size_t room;			/* entries of `live`, with its end mark */
 	const algo_type *compiled, *more;
 	const char *usual, *rest, *gone;
 } tables[] = {
@@ -120,12 +120,12 @@ static const struct table {
 	[TP_USER_KEYS] = { "key algorithm", NULL, 0, NULL, NULL, key_usual, key_rest, key_gone },
 };
 
-static const char *host_key;	/* the algorithm that was agreed on */
+static const char *host_key;	/* the algorithm agreed on */
 
 /* --- names ---------------------------------------------------------------- */
 
-/* Calls for each name of a list: for (n = 0; next_name(&list, &n);).  The name
- * is `n` bytes at `list`. */
+/* Steps through the names of a list: for (n = 0; next_name(&list, &n);).  The name is `n`
+ * bytes at `list`. */
 static bool next_name(const char **list, size_t *n)
 {
 	*list += *n;
@@ -144,7 +144,7 @@ static bool listed(const char *list, const char *name, size_t len)
 	return false;
 }
 
-/* The row of that name, NULL if this build has none. */
+/* The row with that name, NULL if this build has none. */
 static const algo_type *find(const struct table *t, const char *name, size_t len)
 {
 	const algo_type *both[2] = { t->compiled, t->more }, *a;
@@ -157,7 +157,7 @@ static const algo_type *find(const struct table *t, const char *name, size_t len
 	return NULL;
 }
 
-/* The names that are offered by default, best first. */
+/* The names that we offer by default, best first. */
 static const char *usual(const struct table *t)
 {
 #ifdef CIPHERS
@@ -178,7 +178,7 @@ static bool have(const struct table *t, const char *name, size_t len)
 
 /* --- ssh_config's lists --------------------------------------------------- */
 
-/* A list being put together; `full` once something did not fit. */
+/* A list that we are building; `full` once something did not fit. */
 struct list {
 	char *text;
 	size_t size, len;
@@ -197,7 +197,7 @@ static void add(struct list *l, const char *name, size_t n)
 		l->len > 0 ? "," : "", (int)n, name);
 }
 
-/* Does any of the patterns fit?  NULL fits nothing. */
+/* Whether one of the patterns matches; NULL matches nothing. */
 static bool fits(const char *patterns, const char *name, size_t len)
 {
 	char text[64];
@@ -210,8 +210,8 @@ static bool fits(const char *patterns, const char *name, size_t len)
 	return false;
 }
 
-/* Adds what this build has of `names`: what fits `only` if that is given, and
- * does not fit `without`. */
+/* Adds the `names` that this build has: only those that match `only`, if given, and do not
+ * match `without`. */
 static void add_names(struct list *l, const struct table *t, const char *names,
 	const char *only, const char *without)
 {
@@ -223,8 +223,8 @@ static void add_names(struct list *l, const struct table *t, const char *names,
 			add(l, names, n);
 }
 
-/* Adds one word of a list: a name, or a pattern.  Returns false if nobody has
- * ever heard of it. */
+/* Adds one word of a list: a name or a pattern.  Returns false if no version of ssh knows
+ * it. */
 static bool add_word(struct list *l, const struct table *t, const char *word, size_t n)
 {
 	char text[100];
@@ -280,7 +280,7 @@ bool tp_algorithms(enum tp_algorithms kind, const char *spec, char *text, size_t
 
 /* --- a login -------------------------------------------------------------- */
 
-/* What the user has configured, or NULL. */
+/* The user's list, or NULL. */
 static const char *configured(const struct tp_config *c, enum tp_algorithms kind)
 {
 	switch (kind) {
@@ -293,7 +293,7 @@ static const char *configured(const struct tp_config *c, enum tp_algorithms kind
 	return NULL;
 }
 
-/* Once, before any connection.  Returns false with the reason in port.error. */
+/* Called once, before any connection.  Returns false with the reason in port.error. */
 bool algorithms_init(const struct tp_config *c)
 {
 	char list[LIST_SIZE];
@@ -323,8 +323,8 @@ static bool is_live(const struct table *t, size_t n, const algo_type *a)
 	return false;
 }
 
-/* Puts the names of `list` that are not there yet at live[*n]: all, or those of
- * the given key types. */
+/* Appends the names of `list` to live[*n] unless they are there: all, or those of the
+ * given key types. */
 static void enter(const struct table *t, const char *list, const char *types, size_t *n)
 {
 	const algo_type *a;
@@ -338,7 +338,7 @@ static void enter(const struct table *t, const char *list, const char *types, si
 	}
 }
 
-/* RFC 8308 2.1 and strict key exchange; the server's half is not ours. */
+/* RFC 8308 2.1 and strict key exchange; leaves out the server's half. */
 static void enter_markers(size_t *n)
 {
 	const algo_type *a;
@@ -349,8 +349,8 @@ static void enter_markers(size_t *n)
 			sshkex[(*n)++] = *a;
 }
 
-/* Does the order of host keys follow the files, as with ssh?  Not where the
- * user has put one down. */
+/* Whether the order of host keys follows the known_hosts files, as in ssh: unless the user
+ * has set one. */
 bool algorithms_follow_files(void)
 {
 	const char *spec = port.config->host_key_algorithms;
@@ -358,7 +358,7 @@ bool algorithms_follow_files(void)
 	return spec == NULL || *spec == '+' || *spec == '-';
 }
 
-/* Is a key of that type asked for in this login? */
+/* Whether this login asks for a host key of that type. */
 bool algorithms_offer_key(const char *type)
 {
 	const algo_type *a;
@@ -395,7 +395,7 @@ void algorithms_begin(const struct tp_config *c)
 	}
 }
 
-/* May the user's keys be used with that algorithm? */
+/* Whether the user's keys may be used with that algorithm. */
 bool algorithms_allow_user_key(const char *name)
 {
 	char list[LIST_SIZE];
@@ -412,7 +412,7 @@ static int etm_start(int cipher, const unsigned char *iv, const unsigned char *k
 	return dropbear_mode_ctr.start(cipher, iv, key, key_len, rounds, state);
 }
 
-/* The MAC of a packet as it travels. */
+/* The MAC of a packet as sent. */
 static bool etm_mac(const struct key_context_directional *k, uint32_t seq,
 	const unsigned char *packet, unsigned long len, unsigned char mac[MAX_MAC_LEN])
 {
@@ -463,7 +463,7 @@ static const struct dropbear_cipher_mode mode_etm = {
 	.start = etm_start, .aead_crypt = etm_crypt, .aead_getlength = etm_length,
 };
 
-/* The MAC decides how the cipher is used; dropbear chose one without the other. */
+/* The MAC decides how the cipher works; dropbear has chosen them separately. */
 static void settle_etm(struct key_context_directional *d)
 {
 	const struct dropbear_hash *m = d->algo_mac;
@@ -473,10 +473,10 @@ static void settle_etm(struct key_context_directional *d)
 		d->crypt_mode = &mode_etm;
 }
 
-/* --- what was agreed on --------------------------------------------------- */
+/* --- the agreed algorithms ------------------------------------------------ */
 
-/* The server's list number `i` of SSH_MSG_KEXINIT, RFC 4253 7.1, at ses.payload;
- * a false return leaves nothing. */
+/* The server's list number `i` of SSH_MSG_KEXINIT, RFC 4253 7.1, at ses.payload; false: *p
+ * and *n are not set. */
 static bool their_list(unsigned i, unsigned char **p, size_t *n)
 {
 	buffer *b = ses.payload;
@@ -490,7 +490,7 @@ static bool their_list(unsigned i, unsigned char **p, size_t *n)
 	return ok;
 }
 
-/* The first host key algorithm of ours that the server has too. */
+/* Notes the first of our host key algorithms that the server has, too. */
 static void note_host_key(void)
 {
 	char theirs[LIST_SIZE];
@@ -507,7 +507,7 @@ static void note_host_key(void)
 	host_key = a->name != NULL ? a->name : "";
 }
 
-/* After dropbear has read the server's KEXINIT and chosen. */
+/* Called when dropbear has read the server's KEXINIT and chosen. */
 void algorithms_agreed(void)
 {
 	note_host_key();
@@ -515,14 +515,14 @@ void algorithms_agreed(void)
 	settle_etm(&ses.newkeys->trans);
 }
 
-/* Is the host to sign with SHA-512?  Dropbear has no name for that. */
+/* Whether the host must sign with SHA-512.  Dropbear has no name for that. */
 bool algorithms_host_key_is_sha512(void)
 {
 	return strcmp(host_key, "rsa-sha2-512") == 0;
 }
 
-/* Of a failed negotiation: what the server has instead of what was missed,
- * which dropbear names `what`. */
+/* After a failed negotiation: what the server offers of the kind that dropbear calls
+ * `what`. */
 void algorithms_their_offer(const char *what, char *text, size_t size)
 {
 	static const char *const names[] = {

@@ -2,16 +2,16 @@
  *
  * Owns one static array of ARENA_SIZE bytes.  First fit, neighbours merge when
  * freed.  Blocks lie back to back; each begins with a head that knows its own
- * size and that of the block before, so both neighbours are found without a
- * list.  Sizes are bytes, heads included, multiples of GRAIN.
+ * size and that of the block before, so both neighbours can be found without a
+ * list.  Sizes are bytes, with the head, multiples of GRAIN.
  *
  * Exhaustion ends the connection (TP_CAUSE_LIMIT), never the process.
- * arena_reset() drops everything at once; that is how a connection that was
- * left by longjmp is cleaned up.  Bytes beyond the high-water mark are never
- * touched, so an idle arena costs no resident memory.
+ * arena_reset() drops everything at once; so longjmp may leave a connection at
+ * any point.  Bytes beyond the high-water mark are never touched, so an idle
+ * arena costs no resident memory.
  *
- * In builds with the address sanitizer each block is malloc()'s own, counted
- * against the same ARENA_SIZE: so its ends and its life are seen.
+ * In builds with the address sanitizer, malloc() makes each block, counted
+ * against the same ARENA_SIZE, so that the sanitizer sees its ends and its life.
  */
 #include "port.h"
 
@@ -24,9 +24,9 @@
 #define ARENA_MALLOC
 #endif
 
-/* Enough for every type the libraries store: they have no long double. */
+/* Enough for every type that the libraries store: they have no long double. */
 #define GRAIN 8u
-#define CUT_MIN 512u	/* less than this is left to a block that is too long */
+#define CUT_MIN 512u	/* a block keeps a surplus smaller than this */
 
 struct head {
 	uint32_t size;		/* of this block; the lowest bit is set while in use */
@@ -35,14 +35,14 @@ struct head {
 
 _Static_assert(sizeof(struct head) % GRAIN == 0, "heads keep blocks aligned");
 
-static uint32_t used, peak;	/* bytes in use now, and most since the last reset */
+static uint32_t used, peak;	/* bytes in use now, and the most since the last reset */
 
 size_t arena_peak(void)
 {
 	return peak;
 }
 
-/* Bytes of a block for `n` bytes of contents, 0 if that cannot be. */
+/* Size of a block for `n` bytes of contents, 0 if impossible. */
 static uint32_t block_size(size_t n)
 {
 	if (n == 0 || n > ARENA_SIZE - sizeof(struct head))
@@ -50,7 +50,7 @@ static uint32_t block_size(size_t n)
 	return (uint32_t)((n + GRAIN - 1) / GRAIN * GRAIN + sizeof(struct head));
 }
 
-/* The reason that users see; the figures tell what ARENA_SIZE would do. */
+/* The reason that users see; the figures show how much ARENA_SIZE lacks. */
 static void exhausted(size_t n)
 {
 	port_fail(TP_CAUSE_LIMIT, "out of transport memory (%u of %u bytes in use, %zu wanted)",
@@ -59,7 +59,7 @@ static void exhausted(size_t n)
 
 #ifdef ARENA_MALLOC
 
-/* In front of the contents. */
+/* The head before the contents. */
 struct block {
 	_Alignas(16) struct block *next;
 	struct block **link;	/* what points to this one */
@@ -104,7 +104,7 @@ void m_free_direct(void *p)
 	free(b);
 }
 
-/* Always moves: who kept the old pointer is found. */
+/* Always moves, to expose who kept the old pointer. */
 void *m_realloc(void *p, size_t n)
 {
 	void *q = m_malloc(n);
@@ -123,7 +123,7 @@ void arena_reset(void)
 	peak = 0;
 }
 
-/* Nothing to do: what is free is no memory of ours. */
+/* Nothing to do: free memory is not ours. */
 void arena_wipe(void)
 {
 }
@@ -132,7 +132,7 @@ void arena_wipe(void)
 
 static _Alignas(GRAIN) unsigned char arena[ARENA_SIZE];
 static uint32_t first_free;	/* no block below this offset is free */
-static uint32_t touched;	/* everything above has never been written */
+static uint32_t touched;	/* never written from here on */
 static bool ready;
 
 static struct head *at(uint32_t offset)
@@ -146,7 +146,7 @@ static uint32_t offset_of(const struct head *h)
 	return (uint32_t)((const unsigned char *)h - arena);
 }
 
-/* The size without the mark of use. */
+/* The size without the in-use bit. */
 static uint32_t size_of(const struct head *h)
 {
 	return h->size & ~1u;
@@ -171,7 +171,7 @@ static void set_size(struct head *h, uint32_t size, uint32_t in_use)
 		next->before = size;
 }
 
-/* Empties the arena and wipes what was used: keys and passwords were there. */
+/* Empties the arena and wipes the used part: it held keys and passwords. */
 void arena_reset(void)
 {
 	explicit_bzero(arena, touched);
@@ -184,7 +184,7 @@ void arena_reset(void)
 	set_size(at(0), ARENA_SIZE, 0);
 }
 
-/* Wipes what is free: keys that were freed, and what was computed with them. */
+/* Wipes free memory: freed keys, and numbers computed with them. */
 void arena_wipe(void)
 {
 	uint32_t offset, size;
@@ -198,8 +198,8 @@ void arena_wipe(void)
 	}
 }
 
-/* Cuts `h`, a block at least `size` long, to `size` and marks it used; the
- * rest becomes a free block if it can hold anything. */
+/* Cuts `h`, a block of at least `size`, to `size` and marks it used; the rest becomes a
+ * free block if it is large enough. */
 static void take(struct head *h, uint32_t size)
 {
 	uint32_t whole = size_of(h), rest = whole - size, end;
@@ -249,8 +249,8 @@ void *arena_alloc(size_t n)
 	return h + 1;
 }
 
-/* The head of an allocated block; a pointer that is none is a broken invariant
- * and the connection cannot go on. */
+/* The head of an allocated block.  For any other pointer an invariant is broken: the
+ * connection cannot go on. */
 static struct head *head_of(void *p)
 {
 	struct head *h = (struct head *)p - 1;
@@ -285,8 +285,8 @@ void m_free_direct(void *p)
 		first_free = offset_of(h);
 }
 
-/* In place when the right neighbour is free and large enough: dropbear enlarges
- * its read buffer that way for every long packet.  What is much too long is cut. */
+/* In place when the right neighbour is free and large enough: dropbear enlarges its read
+ * buffer that way for every long packet.  Cuts a block that is much too long. */
 void *m_realloc(void *p, size_t n)
 {
 	uint32_t size = block_size(n), old, room;

@@ -2,12 +2,12 @@
  *
  * A state machine without a loop of its own: every message of the server and
  * every answer of the agent moves it one step.  Order of methods: public keys
- * (files, then the agent's), keyboard-interactive, password; a password that
- * was given beforehand goes to "password" first.  Each attempt uses up a key or
- * one of NumberOfPasswordPrompts tries, so a login ends whatever the server says.
+ * (files, then the agent's), keyboard-interactive, password; a password from the
+ * environment goes to "password" first.  Each attempt uses up a key or one of
+ * NumberOfPasswordPrompts tries, so a login ends whatever the server says.
  *
- * Keys of the agent are opaque here: blob in, signature out.  So certificates
- * and hardware keys work as far as agent and server know them.
+ * The agent's keys are opaque here: blob in, signature out.  So certificates and
+ * hardware keys work if agent and server know them.
  */
 #include "port.h"
 #include "session.h"
@@ -20,23 +20,23 @@
 #define QUESTIONS 32		/* in one of them */
 #define BANNERS 20		/* banner messages shown in a login */
 #define AGENT_BLOB_MAX 4096	/* longer keys and signatures are skipped */
-#define TRIED_MAX (2 * OPTION_LIST)	/* keys that are not offered twice */
+#define TRIED_MAX (2 * OPTION_LIST)	/* keys that we remember, to offer each once */
 
 #define IDENTITIES_ANSWER 12	/* draft-ietf-sshm-ssh-agent */
 #define SIGN_RESPONSE 14
 #define SIGN_RSA_SHA2_256 2
 #define SIGN_RSA_SHA2_512 4
 
-/* What is outstanding. */
+/* What we are waiting for. */
 enum step {
 	STEP_NONE,		/* "none", to learn the methods */
-	STEP_QUERY,		/* would this key do? */
-	STEP_SIGNED,		/* here is the signature */
+	STEP_QUERY,		/* whether this key would do */
+	STEP_SIGNED,		/* the request with its signature */
 	STEP_KEYBOARD,		/* keyboard-interactive */
 	STEP_PASSWORD,
-	STEP_AGENT_LIST,	/* the agent's keys; nothing asked of the server */
+	STEP_AGENT_LIST,	/* the agent's list of keys; the server waits */
 	STEP_AGENT_SIGN,	/* the agent's signature; likewise */
-	STEP_SERVICE,		/* authentication at all */
+	STEP_SERVICE,		/* the service of authentication */
 	STEP_DONE
 };
 
@@ -49,18 +49,19 @@ static struct {
 
 	size_t next_identity;		/* index into the files */
 	bool agent_asked, agent_lost;
-	buffer *agent_keys;		/* its list, pos at the next key */
-	uint32_t agent_left;		/* keys from there on */
+	buffer *agent_keys;		/* the agent's list, pos at the next key */
+	uint32_t agent_left;		/* keys left in the list */
 	unsigned n_tried;
 	unsigned char tried[TRIED_MAX][HASH_SIZE];
 
-	sign_key *key;			/* on trial, if from a file */
+	sign_key *key;			/* on trial; NULL if it is the agent's */
 	buffer *blob;			/* its public part */
 	char algorithm[64];		/* of the signature, RFC 8332 */
 	buffer *signed_data;
 
 	unsigned keyboard_tries, password_tries, rounds, banners;
-	/* The password in advance: its methods are over; a question had it. */
+	/* The given password: tried as "password"; tried in questions; answered one in
+	 * this round. */
 	bool given_to_password, given_to_keyboard, given_now;
 } auth;
 
@@ -70,7 +71,7 @@ static const struct { const char *name; unsigned bit; } methods[] = {
 	{ "password", METHOD_PASSWORD },
 };
 
-static bool seen_banner;	/* in a login that succeeded: said once */
+static bool seen_banner;	/* shown in a login that succeeded: not again */
 
 static void next(void);
 
@@ -100,7 +101,7 @@ static void put_key_request(buffer *b, bool with_signature)
 	buf_putbufstring(b, auth.blob);
 }
 
-/* Asks for the methods; it may even be enough. */
+/* Asks for the methods; "none" may even succeed. */
 static void send_none(void)
 {
 	put_request(ses.writepayload, "none");
@@ -109,8 +110,8 @@ static void send_none(void)
 	auth.step = STEP_NONE;
 }
 
-/* Servers that are known to take a request before they have accepted the service,
- * which saves a round trip; some drop it. */
+/* Whether the server takes a request before it has accepted the service, which saves a
+ * round trip.  Only for servers that we know: some others drop the request. */
 static bool is_hasty(void)
 {
 	return strncmp(ses.remoteident, "SSH-2.0-OpenSSH", 15) == 0 ||
@@ -138,7 +139,7 @@ void auth_rx_accept(void)
 
 /* --- public keys ---------------------------------------------------------- */
 
-/* Ends the trial of a key, however it went; its private part is freed. */
+/* Ends the trial of a key, whatever the result; frees its private part. */
 static void drop_key(void)
 {
 	if (auth.key != NULL)
@@ -152,7 +153,7 @@ static void drop_key(void)
 	auth.signed_data = NULL;
 }
 
-/* Returns true if this key had its chance already; notes it otherwise. */
+/* Returns true if we tried this key before; notes it otherwise. */
 static bool tried_before(void)
 {
 	unsigned char hash[HASH_SIZE];
@@ -169,17 +170,17 @@ static bool tried_before(void)
 
 #define CERT "-cert-v01@openssh.com"
 
-/* If the server listed its algorithms (RFC 8308), others are not worth an
- * attempt: servers count them.  Certificates are never listed. */
+/* Whether the server may take an algorithm.  If it listed its own (RFC 8308), others are
+ * not worth an attempt, since servers count attempts.  Certificates are never listed. */
 static bool server_takes(const char *algorithm)
 {
 	return cli_ses.server_sig_algs == NULL || strstr(algorithm, CERT) != NULL ||
 		buf_has_algo(cli_ses.server_sig_algs, algorithm) == DROPBEAR_SUCCESS;
 }
 
-/* The algorithm for an RSA key (RFC 8332), `cert` with its certificate: what the
- * server lists, the user's choice allows, and is not SHA-1 if there is another.
- * A server without a list that needs SHA-1 is an old one. */
+/* Chooses the algorithm for an RSA key (RFC 8332), `cert` for its certificate: one that
+ * the server lists and the user allows, SHA-1 only as the last choice.  A server that
+ * sends no list and needs SHA-1 is an old one. */
 static void name_rsa_algorithm(bool cert)
 {
 	static const char *const listed[] = { "rsa-sha2-512", "rsa-sha2-256", "ssh-rsa" };
@@ -195,7 +196,7 @@ static void name_rsa_algorithm(bool cert)
 	}
 }
 
-/* Asks whether the key on trial would do, before anything is signed. */
+/* Asks whether the key on trial would do, before we sign anything. */
 static bool offer_key(const char *where)
 {
 	if (tried_before() || !server_takes(auth.algorithm) ||
@@ -211,7 +212,7 @@ static bool offer_key(const char *where)
 	return true;
 }
 
-/* Returns false if there is nothing to offer in that file. */
+/* Offers the key in a file.  Returns false if there is none. */
 static bool offer_file(const char *path)
 {
 	auth.key = identity_load(path, !port.config->identity_default, &auth.blob);
@@ -225,7 +226,7 @@ static bool offer_file(const char *path)
 	return offer_key(path);
 }
 
-/* IdentitiesOnly: is the blob the public part of one of the files? */
+/* IdentitiesOnly: whether the blob is the public part of one of the files. */
 static bool is_identity(const buffer *blob)
 {
 	unsigned char want[HASH_SIZE], have[HASH_SIZE];
@@ -239,7 +240,7 @@ static bool is_identity(const buffer *blob)
 	return false;
 }
 
-/* The signature algorithm for an agent's key: its type, but see RSA.  Returns
+/* Sets the signature algorithm for an agent's key: its type, except for RSA.  Returns
  * false for blobs that make no sense. */
 static bool name_agent_algorithm(void)
 {
@@ -255,7 +256,7 @@ static bool name_agent_algorithm(void)
 	return true;
 }
 
-/* Takes the next key out of the agent's list and offers it if it may be. */
+/* Takes the next key from the agent's list and offers it if allowed. */
 static bool offer_next_of_agent(void)
 {
 	unsigned char *blob, *comment;
@@ -304,7 +305,7 @@ static bool try_publickey(void)
 	return false;
 }
 
-/* RFC 4252 7: what is signed is the session's name and the request. */
+/* RFC 4252 7: we sign the session's name and the request. */
 static buffer *data_to_sign(void)
 {
 	buffer *data = buf_new(4 + ses.session_id->len + 64 +
@@ -315,7 +316,7 @@ static buffer *data_to_sign(void)
 	return data;
 }
 
-/* SIGN_RSA_… of an algorithm, 0 where the key alone decides. */
+/* SIGN_RSA_… for an algorithm, 0 where the key alone decides. */
 static uint32_t agent_flags(void)
 {
 	if (strncmp(auth.algorithm, "rsa-sha2-512", 12) == 0)
@@ -364,7 +365,7 @@ static void agent_keys(void)
 	auth.agent_left = buf_getint(auth.agent_keys);
 }
 
-/* Sends the agent's signature on.  Returns false if it is none of ours. */
+/* Passes the agent's signature on.  Returns false if we cannot use it. */
 static bool send_agent_signature(void)
 {
 	buffer *b = agent_answer();
@@ -375,7 +376,7 @@ static bool send_agent_signature(void)
 	if (b->len < 1 || buf_getbyte(b) != SIGN_RESPONSE ||
 	    !port_take_string(b, &signature, &len) || len < 8 || len > AGENT_BLOB_MAX)
 		return false;
-	/* An old agent that ignores the flag signs with SHA-1: no use. */
+	/* An old agent ignores the flag and signs with SHA-1: no use. */
 	buf_setpos(b, 1 + 4);
 	if (!port_take_string(b, &type, &type_len) || (agent_flags() != 0 &&
 	    (type_len != 12 || memcmp(type, auth.algorithm, 12) != 0)))
@@ -388,8 +389,7 @@ static bool send_agent_signature(void)
 	return true;
 }
 
-/* Continues a login that was waiting for the agent.  Whatever the agent did,
- * there is a next attempt or an end. */
+/* Continues a login that was waiting for the agent: with the next attempt, or its end. */
 void auth_agent_event(enum agent_event event)
 {
 	if (event == AGENT_NOTHING)
@@ -408,14 +408,13 @@ void auth_agent_event(enum agent_event event)
 
 /* --- passwords ------------------------------------------------------------ */
 
-/* A prompt needs an interactive login; whether there is a terminal is seen when
- * it is opened. */
+/* Whether we may ask the user.  prompt() finds out whether there is a terminal. */
 static bool can_ask(void)
 {
 	return port.interactive && !port.config->batch;
 }
 
-/* Asks at the terminal.  Returns false if there is nobody to answer. */
+/* Asks the user.  Returns false if nobody answers. */
 static bool ask(const char *intro, const char *text, size_t len, bool echo,
 	char answer[SECRET_SIZE])
 {
@@ -440,7 +439,7 @@ static void send_password(const char *password)
 	port.info.auth_method = "password";
 }
 
-/* The password from the environment, once a login. */
+/* Tries the password from the environment, once in a login. */
 static bool try_given_password(void)
 {
 	if (port.config->password == NULL || auth.given_to_password)
@@ -450,7 +449,7 @@ static bool try_given_password(void)
 	return true;
 }
 
-/* Returns false when nobody can or wants to type one. */
+/* Asks for a password and sends it.  Returns false without one. */
 static bool try_password(void)
 {
 	char text[300], answer[SECRET_SIZE];
@@ -472,7 +471,7 @@ static bool try_password(void)
 	return true;
 }
 
-/* RFC 4256 3.1.  Begun only if somebody or something can answer. */
+/* RFC 4256 3.1.  Starts only if the user or a given password can answer. */
 static bool try_keyboard(void)
 {
 	bool given = port.config->password != NULL && !auth.given_to_keyboard;
@@ -491,9 +490,9 @@ static bool try_keyboard(void)
 	return true;
 }
 
-/* Answers one question into writepayload: the given password to a hidden one that
- * is `alone`, or the first of several; everything else by the user.  Returns false
- * if nobody can. */
+/* Answers one question into writepayload.  The given password answers a hidden question
+ * that is `alone`, or the first hidden one of several; the user answers all others.
+ * Returns false without an answer. */
 static bool answer_question(bool alone)
 {
 	unsigned char *question;
@@ -541,7 +540,7 @@ static void rx_questions(void)
 	for (i = 0; i < n; i++) {
 		if (answer_question(n == 1))
 			continue;
-		/* Nobody answers: give this method up for another one. */
+		/* No answer: try another method. */
 		buf_setpos(ses.writepayload, 0);
 		buf_setlen(ses.writepayload, 0);
 		auth.keyboard_tries = port.config->prompts;
@@ -554,7 +553,7 @@ static void rx_questions(void)
 
 /* --- the course of a login ------------------------------------------------ */
 
-/* Starts the next attempt, or ends the login: nothing is left. */
+/* Starts the next attempt, or ends the login if there is none. */
 static void next(void)
 {
 	unsigned passwords = port.passwords_barred ? 0 : auth.offered;
@@ -576,14 +575,14 @@ static void next(void)
 		port.config->user, port.config->host, auth.offered_names);
 }
 
-/* Is the server to answer? */
+/* Whether the server must answer now. */
 static bool awaiting(void)
 {
 	return auth.step <= STEP_PASSWORD;
 }
 
-/* Keeps what the server says can continue: as bits and, for the final error, as
- * the user knows the names. */
+/* Keeps the methods that the server says can continue: as bits and, for the final error,
+ * as names. */
 static void note_methods(const char *names, size_t len)
 {
 	size_t i, n, m;
@@ -598,7 +597,7 @@ static void note_methods(const char *names, size_t len)
 			    memcmp(methods[m].name, names + i, n) == 0)
 				auth.offered |= methods[m].bit;
 	}
-	/* A server that names nothing takes keys all the same, or it does not. */
+	/* A server that names no method may still take keys. */
 	if (len == 0)
 		auth.offered = METHOD_PUBLICKEY;
 	snprintf(auth.offered_names, sizeof(auth.offered_names), "%.*s", (int)len, names);
@@ -622,7 +621,7 @@ void auth_rx_failure(void)
 			port.info.auth_method);
 	else if (auth.step == STEP_SIGNED)
 		port_log(TP_VERBOSE, "The server refused the signature.");
-	/* A server that did not ask anything will not do so next time either. */
+	/* A server that asked nothing this time will not ask next time. */
 	if (auth.step == STEP_KEYBOARD)
 		auth.given_to_keyboard = true;
 	next();
@@ -659,7 +658,7 @@ void auth_rx_banner(void)
 		port_log_lines(seen_banner ? TP_VERBOSE : TP_INFO, (char *)text, len);
 }
 
-/* SSH_MSG_USERAUTH_PASSWD_CHANGEREQ, RFC 4252 8: not done here. */
+/* SSH_MSG_USERAUTH_PASSWD_CHANGEREQ, RFC 4252 8: we do not change passwords. */
 static void rx_password_expired(void)
 {
 	unsigned char *text;
@@ -672,7 +671,7 @@ static void rx_password_expired(void)
 	next();
 }
 
-/* Message 60 means what the method makes of it. */
+/* The meaning of message 60 depends on the method. */
 void auth_rx_60(void)
 {
 	if (port.state == TP_UP)

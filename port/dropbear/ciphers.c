@@ -2,17 +2,17 @@
  *
  * chacha20-poly1305@openssh.com (PROTOCOL.chacha20poly1305): two keys of 256 bits,
  * the second for the packet's length; the nonce is the sequence number.  AES-GCM
- * (RFC 5647, with the length as additional data): nonce of 12 bytes, of which the
- * last eight count the packets.
+ * (RFC 5647, with the length as additional data): a nonce of 12 bytes; the last
+ * eight count the packets.
  *
- * Which library for which CPU, by measuring (README.md):
+ * The library for each CPU, chosen by measuring (README.md):
  *   x86_64   libsodium, AVX2 or SSSE3; GCM: BearSSL with AES-NI, PCLMUL
  *   aarch64  aes256-gcm: libsodium, with the AES instructions of ARMv8
  *   others   BearSSL's chacha20 and GCM in constant time, libsodium's Poly1305
  *
- * Dropbear copies the states, so that they hold no pointer into themselves.  Both
- * libraries are called with what dropbear_cipher_mode's contract guarantees: `in`
- * and `out` are the same bytes or do not overlap, the tag follows the packet.
+ * Dropbear copies the states, so they must not point into themselves.  Both libraries
+ * rely on the contract of dropbear_cipher_mode: `in` and `out` are the same bytes or
+ * do not overlap, the tag follows the packet.
  */
 #include "port.h"
 #include "algo.h"
@@ -33,7 +33,7 @@
 
 #define TAG 16
 #define NONCE 12	/* of GCM */
-#define KEY 32		/* of chacha20; two of them are needed */
+#define KEY 32		/* of chacha20, which needs two of them */
 
 #if defined(__x86_64__) && !defined(CIPHERS_SMALL)
 #define WITH_X86 1
@@ -45,7 +45,7 @@ int _sodium_runtime_get_cpu_features(void);
 
 const char *ciphers_only;
 
-/* What libsodium wants of its own other files. */
+/* What libsodium needs from its other files. */
 void sodium_memzero(void *p, size_t len)
 {
 	m_burn(p, (unsigned int)len);
@@ -61,7 +61,7 @@ int crypto_verify_16(const unsigned char *a, const unsigned char *b)
 	return constant_time_memcmp(a, b, 16) == 0 ? 0 : -1;
 }
 
-/* May that way be gone?  Asks the CPU once. */
+/* Whether we may use that way.  Asks the CPU once. */
 static bool allowed(const char *name, int (*has)(void))
 {
 	static bool asked;
@@ -98,7 +98,7 @@ static const struct crypto_stream_chacha20_implementation chacha_ct = {
 #define CHACHA_PLAIN crypto_stream_chacha20_ref_implementation
 #endif
 
-/* The best one first; the last one always goes. */
+/* The best one first; the last one always works. */
 static const struct chacha_way {
 	const char *name;
 	int (*has)(void);
@@ -203,8 +203,8 @@ struct gcm_keys {
 _Static_assert(sizeof(struct gcm_keys) <= sizeof(ses.keys->trans.cipher_state) &&
 	sizeof(struct chacha_keys) <= sizeof(ses.keys->trans.cipher_state), "dropbear has room");
 
-/* `crypt` works on a packet of `len` bytes at `p`, in place: the first four are not
- * encrypted, the tag follows.  Returns false if the tag is wrong. */
+/* `crypt` works in place on a packet of `len` bytes at `p`: it does not encrypt the first
+ * four, and the tag follows.  Returns false if the tag is wrong. */
 struct gcm_way {
 	const char *name;
 	int (*has)(void);
@@ -229,7 +229,7 @@ static bool bearssl_crypt(struct gcm_keys *k, br_ghash ghash, unsigned char *p, 
 	return true;
 }
 
-/* Words of the CPU's size: 64-bit code is slow elsewhere. */
+/* Words of the CPU's size: 64-bit code is slow on a 32-bit CPU. */
 #if UINTPTR_MAX > 0xffffffff
 #define aes_plain_init br_aes_ct64_ctr_init
 #define ghash_plain br_ghash_ctmul64
@@ -267,7 +267,7 @@ static bool aesni_crypt(struct gcm_keys *k, unsigned char *p, size_t len, bool e
 #endif
 
 #ifdef WITH_ARM
-/* libsodium's state has to be aligned, which a copy made by dropbear is not. */
+/* libsodium's state must be aligned; dropbear's copy is not. */
 static crypto_aead_aes256gcm_state aligned;
 
 static void sodium_start(struct gcm_keys *k, const unsigned char *key, size_t len)
@@ -288,7 +288,7 @@ static bool sodium_crypt(struct gcm_keys *k, unsigned char *p, size_t len, bool 
 }
 #endif
 
-/* The best one first; the last one always goes. */
+/* The best one first; the last one always works. */
 static const struct gcm_way gcm_ways[] = {
 #ifdef WITH_X86
 	{ "aesni", has_aesni, 0, aesni_start, aesni_crypt },

@@ -1,16 +1,15 @@
-/* config.h - what dropbear's configure would have found out, written by hand.
+/* config.h - the results of dropbear's configure, written by hand.
  *
  * Every Linux libc of the last ten years (glibc, musl) has all of this, on
- * every CPU and in either byte order, so nothing is probed and a cross build
- * needs no configure run.  Facilities that only the server or the programs of
- * dropbear use (utmp, PAM, shadow, pty) are left out: their code is not
- * compiled.
+ * every CPU and in either byte order, so we probe nothing and a cross build
+ * needs no configure run.  We leave out what only dropbear's server or programs
+ * use (utmp, PAM, shadow, pty): we do not compile their code.
  */
 #ifndef SSHMUX_DROPBEAR_CONFIG_H
 #define SSHMUX_DROPBEAR_CONFIG_H
 
 #define BUNDLED_LIBTOM 1	/* the libtomcrypt and libtommath beside src/ */
-#define DISABLE_ZLIB 1		/* no compression: memory, and nothing gained by rsync or gzip */
+#define DISABLE_ZLIB 1		/* no compression: costs memory, and rsync and gzip gain nothing */
 #define DISABLE_SYSLOG 1	/* messages go to tp_log() */
 #define DISABLE_PAM 1
 #define DISABLE_LASTLOG 1

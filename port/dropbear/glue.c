@@ -1,8 +1,8 @@
-/* glue.c - where dropbear's loose ends meet sshmux: its global variables, its
- * fatal errors and log, its file reading; and the small helpers of this port.
+/* glue.c - connects dropbear to sshmux: its global variables, its fatal errors and
+ * log, its file reading; and the small helpers of this port.
  *
  * A fatal error below port_run() is recorded in `port` and jumps back there;
- * the first one of a connection counts.
+ * only the first one of a connection counts.
  */
 #include "port.h"
 #include <stdarg.h>
@@ -12,11 +12,11 @@
 #include "runopts.h"
 #include "keyimport.h"
 
-#define LOG_LINE 512	/* longest line given to tp_log(), NUL included */
+#define LOG_LINE 512	/* longest line for tp_log(), with its NUL */
 
 struct port port = { .fd = -1 };
 
-/* Dropbear's globals, whose own files are not compiled. */
+/* Dropbear's globals; we do not compile their own files. */
 struct sshsession ses;
 struct clientsession cli_ses;
 cli_runopts cli_opts;
@@ -24,10 +24,10 @@ runopts opts;
 
 static jmp_buf escape;
 static bool guarded;	/* `escape` is valid */
-static bool trying;	/* below port_try(): not about the peer */
+static bool trying;	/* below port_try(): an error does not concern the peer */
 
-/* libtomcrypt's table of arithmetic names a primality test, which a client that
- * makes no keys of that kind never calls; the real one is 5 KB. */
+/* libtomcrypt's table of arithmetic needs a primality test.  A client that makes no such
+ * keys never calls it; the real one is 5 KB. */
 mp_err mp_prime_is_prime(const mp_int *a, int t, mp_bool *result)
 {
 	(void)a;
@@ -42,9 +42,9 @@ int mp_prime_rabin_miller_trials(int size)
 	return 0;
 }
 
-/* Powers and inverses modulo an even number, or by another way than Montgomery's:
- * no key and no group needs them (RFC 8017 3.1, RFC 4419 6.1), and who sends an even
- * modulus gets the error that libtommath itself has for it. */
+/* Powers and inverses modulo an even number, or by other ways than Montgomery's: no key
+ * and no group needs them (RFC 8017 3.1, RFC 4419 6.1).  A peer that sends an even modulus
+ * gets libtommath's own error for it. */
 mp_err s_mp_exptmod(const mp_int *g, const mp_int *x, const mp_int *p, mp_int *y, int mode);
 mp_err s_mp_exptmod(const mp_int *g, const mp_int *x, const mp_int *p, mp_int *y, int mode)
 {
@@ -90,8 +90,8 @@ void port_log(enum tp_level level, const char *format, ...)
 	va_end(args);
 }
 
-/* The length of the piece of `text` that goes into one line of the log: up to a
- * newline, LOG_LINE, or the last whole character of UTF-8 before that. */
+/* The length of the piece of `text` that fits in one line of the log: up to a newline,
+ * LOG_LINE, or the last whole UTF-8 character before that. */
 static size_t piece(const char *text, size_t len)
 {
 	size_t n = 0;
@@ -104,8 +104,8 @@ static size_t piece(const char *text, size_t len)
 	return n;
 }
 
-/* Logs what a server wants the user to read, line by line, long ones in pieces.
- * Empty lines at the end are left out. */
+/* Logs a server's text for the user line by line, long lines in pieces.  Leaves out empty
+ * lines at the end. */
 void port_log_lines(enum tp_level level, const char *text, size_t len)
 {
 	size_t i, n;
@@ -119,8 +119,8 @@ void port_log_lines(enum tp_level level, const char *text, size_t len)
 	}
 }
 
-/* `*` and `?` as in ssh_config(5) PATTERNS, without regard to case.  Works
- * without recursion: only the last `*` can still grow. */
+/* Matches `*` and `?` as in ssh_config(5) PATTERNS; ignores case.  Needs no recursion:
+ * only the last `*` can still grow. */
 bool port_glob(const char *pattern, size_t len, const char *name)
 {
 	const char *end = pattern + len, *star = NULL, *resume = NULL;
@@ -147,9 +147,8 @@ bool port_glob(const char *pattern, size_t len, const char *name)
 
 /* --- failure -------------------------------------------------------------- */
 
-/* Runs `step` with port_fail() and dropbear's fatal errors caught.  Returns
- * false if it failed; the connection is then TP_FAILED.  Only transport.c
- * and port_try() call it. */
+/* Runs `step` and catches port_fail() and dropbear's fatal errors.  Returns false if it
+ * failed; the connection is then TP_FAILED.  Only transport.c and port_try() call it. */
 bool port_run(void (*step)(void))
 {
 	if (setjmp(escape) != 0) {
@@ -162,9 +161,9 @@ bool port_run(void (*step)(void))
 	return true;
 }
 
-/* Runs `step` below port_run() so that its failure is only its own: `reason`
- * gets the text and the connection goes on.  For parsing what a user's file
- * holds.  Memory that `step` had allocated stays taken until tp_stop(). */
+/* Runs `step` below port_run() so that its failure does not end the connection: `reason`
+ * gets the text.  For parsing a user's files.  Memory that `step` has allocated stays
+ * allocated until tp_stop(). */
 bool port_try(void (*step)(void), char *reason, size_t size)
 {
 	jmp_buf outer;
@@ -191,7 +190,7 @@ static void leave(void) __attribute__((noreturn));
 static void leave(void)
 {
 	if (!guarded)
-		abort();	/* a broken invariant: nobody to return to */
+		abort();	/* a broken invariant: nowhere to return to */
 	port.state = TP_FAILED;
 	longjmp(escape, 1);
 }
@@ -207,7 +206,7 @@ void port_fail(enum tp_cause cause, const char *format, ...)
 	leave();
 }
 
-/* Dropbear's words for failed negotiations, and those ssh's users know. */
+/* Dropbear's words for failed negotiations, and the words that ssh's users know. */
 static const struct { const char *dropbear, *ours; } known_errors[] = {
 	{ "No matching algo kex", "no matching key exchange method found" },
 	{ "No matching algo hostkey", "no matching host key type found" },
@@ -245,15 +244,15 @@ static void fatal(int exitcode, const char *format, va_list args)
 	port_fail(TP_CAUSE_LOST, "%s: %s%s", port.config->host, reason, offer);
 }
 
-/* What dropbear logs is detail to sshmux's users. */
+/* Dropbear's messages are details to sshmux's users. */
 static void note(int priority, const char *format, va_list args)
 {
-	/* Said for every connection, as the check is ours (hostkey.c). */
+	/* Dropbear says this for every connection, because hostkey.c does the check. */
 	if (strncmp(format, "Caution, skipping hostkey check", 31) != 0)
 		log_v(priority <= LOG_ERR ? TP_INFO : TP_VERBOSE, format, args);
 }
 
-/* What a library would print; see guard.h. */
+/* Takes what a library would print; see guard.h. */
 void port_complain(const char *format, ...)
 {
 	va_list args;
@@ -271,8 +270,8 @@ void crypt_argchk(const char *v, const char *s, int d)
 		port.config->host, v, d);
 }
 
-/* Stands for genrandom() in packet.c, which fills a packet's padding: a few bytes for
- * which that hashes at least one block, so they are made 32 at a time. */
+/* Replaces genrandom() in packet.c, which needs a few bytes to pad each packet.  Each call
+ * of genrandom() hashes at least one block, so we make 32 bytes at a time. */
 void port_padding(unsigned char *p, unsigned len)
 {
 	static unsigned char made[HASH_SIZE];
@@ -285,7 +284,7 @@ void port_padding(unsigned char *p, unsigned len)
 	}
 }
 
-/* Points dropbear's hooks here.  First thing of tp_init(). */
+/* Points dropbear's hooks here.  tp_init() calls it first. */
 void port_install(void)
 {
 	_dropbear_exit = fatal;
@@ -294,8 +293,8 @@ void port_install(void)
 
 /* --- files ---------------------------------------------------------------- */
 
-/* Opens a regular file for reading or appending without ever waiting for it (a
- * FIFO under that name would).  Returns -1 with errno, EINVAL if it is none
+/* Opens a regular file for reading or appending and never waits for it (a FIFO of that
+ * name could make us wait).  Returns -1 with errno; EINVAL if it is not a regular file
  * (EISDIR for a directory). */
 int port_open(const char *path, int flags)
 {
@@ -310,13 +309,13 @@ int port_open(const char *path, int flags)
 	return fd;
 }
 
-/* The key that keyimport.c reads as if from a file. */
+/* The key that keyimport.c reads as a file. */
 static const char *import_text;
 static size_t import_left;
 
 FILE *port_fopen(const char *name)
 {
-	static char key_file;	/* its address stands for the open file */
+	static char key_file;	/* its address represents the open file */
 
 	(void)name;
 	return import_text != NULL ? (FILE *)(void *)&key_file : NULL;
@@ -337,8 +336,8 @@ char *port_fgets(char *line, int size)
 	return n > 0 ? line : NULL;
 }
 
-/* Parses a private key in one of OpenSSH's text formats, unencrypted.  Returns
- * NULL if it is damaged or of a type we do not have (logged by keyimport.c). */
+/* Parses an unencrypted private key in one of OpenSSH's text formats.  Returns NULL if it
+ * is damaged or of a type that we do not have (keyimport.c logs that). */
 sign_key *port_import_key(const char *text, size_t len)
 {
 	sign_key *key;
@@ -350,8 +349,8 @@ sign_key *port_import_key(const char *text, size_t len)
 	return key;
 }
 
-/* Takes an SSH string (RFC 4251 5) out of `b`: unlike dropbear's buf_get*, bad
- * data of an agent or a file is no reason to end the connection. */
+/* Takes an SSH string (RFC 4251 5) from `b`.  Unlike dropbear's buf_get*, it does not end
+ * the connection for bad data of an agent or a file. */
 bool port_take_string(buffer *b, unsigned char **p, size_t *n)
 {
 	uint32_t len;

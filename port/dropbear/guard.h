@@ -1,9 +1,9 @@
 /* guard.h - included before every file of dropbear, libtomcrypt, libtommath.
  *
- * Three things of theirs must not reach libc in a process that lives for
- * months and allocates nothing:
+ * The process lives for months and allocates nothing, so three things of theirs
+ * must not reach libc:
  *  - m_free() is libc's free() in dbmalloc.h; here the allocator is arena.c,
- *    so this file stands in for dbmalloc.h.
+ *    so this file replaces dbmalloc.h.
  *  - stdio: FILE allocates, and messages belong to tp_log().  The one reader
  *    that matters is keyimport.c, which gets its key from memory (glue.c).
  *  - assert() would abort; shim/assert.h ends the connection instead.

@@ -2,13 +2,13 @@
  * and known_hosts, ssh_config(5) and sshd(8) "SSH_KNOWN_HOSTS FILE FORMAT".
  *
  * Owns one line buffer of KNOWN_HOSTS_LINE bytes; longer lines are skipped.
- * Files are read afresh at every login, so that edits count at the next one.
+ * Every login reads the files afresh, so that edits count at the next one.
  * hostkey_check() returns if the key is acceptable and ends the connection
- * (TP_CAUSE_HOSTKEY) otherwise.  New keys are written by hostkey_remember(),
- * which session.c calls after the server has proved that it owns the key.
+ * (TP_CAUSE_HOSTKEY) otherwise.  hostkey_remember() writes new keys; session.c
+ * calls it after the server has proved that it owns the key.
  *
- * Keys are compared as their base64 text: what a file holds was made by the
- * same encoding (RFC 4648) of the same blob (RFC 4253 6.6).
+ * Keys are compared as base64 text: the text in a file is the same encoding
+ * (RFC 4648) of the same blob (RFC 4253 6.6).
  */
 #include "port.h"
 
@@ -16,10 +16,10 @@
 #define KEY_TEXT_SIZE (BLOB_MAX / 3 * 4 + 8)
 #define NAME_SIZE 300		/* "[name]:port" */
 
-/* What the known_hosts files say about one key under one name. */
+/* The known_hosts files' answer for one key under one name. */
 enum verdict { HOST_NEW, HOST_OK, HOST_CHANGED, HOST_REVOKED };
 
-/* One line, taken apart; the strings point into the line buffer. */
+/* One line, split into fields; the strings point into the line buffer. */
 struct entry {
 	const char *marker;	/* "@revoked", "@cert-authority" or "" */
 	char *hosts;
@@ -37,19 +37,19 @@ static char line[KNOWN_HOSTS_LINE];
 static char key_text[KEY_TEXT_SIZE];	/* the server's key in base64 */
 static char key_type[64];		/* "ssh-ed25519" */
 static char fingerprint[FINGERPRINT_SIZE];
-static unsigned char first_key[HASH_SIZE];	/* of the first key exchange */
+static unsigned char first_key[HASH_SIZE];	/* the key of the first key exchange */
 static bool have_first_key;
-static unsigned char shown_key[HASH_SIZE];	/* that is being judged */
-static unsigned char login_key[HASH_SIZE];	/* of the first login of all */
+static unsigned char shown_key[HASH_SIZE];	/* the key being checked */
+static unsigned char login_key[HASH_SIZE];	/* the key of the very first login */
 static bool have_login_key;
-static bool must_remember;		/* accepted, not yet in the file */
-static const char *found_file;		/* the line that decided, for messages */
+static bool must_remember;		/* accepted, but not in the file yet */
+static const char *found_file;		/* place of the line that decided, for messages */
 static unsigned found_line;
-static bool other_types;		/* the host is known by a key of another type */
+static bool other_types;		/* we know the host by a key of another type */
 
 /* --- reading lines -------------------------------------------------------- */
 
-/* Next byte of the file or -1 at its end (or on an error, which ends it). */
+/* The next byte of the file, or -1 at its end (or on an error, which ends it). */
 static int next_byte(struct lines *f)
 {
 	ssize_t n;
@@ -100,7 +100,7 @@ static char *word(char **rest)
 	return start;
 }
 
-/* Takes `line` apart.  Returns false for comments and what is no entry. */
+/* Splits `line` into fields.  Returns false for comments and lines that are no entry. */
 static bool parse(struct entry *e)
 {
 	char *rest = line;
@@ -178,7 +178,7 @@ static bool hash_matches(const char *hashed, const char *name)
 	return memcmp(want, got, sizeof(got)) == 0;
 }
 
-/* Does the entry's first field name the host, plain, by pattern or hashed? */
+/* Whether the entry's first field names the host, plainly, by pattern or hashed. */
 static bool host_matches(const struct entry *e, const char *name)
 {
 	if (strncmp(e->hosts, "|1|", 3) == 0)
@@ -200,16 +200,16 @@ static void lookup_name(char name[NAME_SIZE], bool with_port)
 		name[i] = (char)tolower((unsigned char)name[i]);
 }
 
-/* --- the files' verdict --------------------------------------------------- */
+/* --- searching the files -------------------------------------------------- */
 
-/* Did we ask the server for that type of key before the others? */
+/* Whether we asked the server for that type of key before the others. */
 static bool was_preferred(const char *type)
 {
 	return algorithms_follow_files() && algorithms_offer_key(type);
 }
 
-/* Judges one entry that names the host.  A revocation outweighs everything, an
- * equal key a different one. */
+/* Weighs one entry that names the host.  A revocation outweighs everything; an equal key
+ * outweighs a different one. */
 static enum verdict weigh(const struct entry *e, enum verdict so_far)
 {
 	bool same_type = strcmp(e->type, key_type) == 0;
@@ -226,7 +226,7 @@ static enum verdict weigh(const struct entry *e, enum verdict so_far)
 	return same_type && so_far == HOST_NEW ? HOST_CHANGED : so_far;
 }
 
-/* "none" and /dev/null stand for no file at all, as people write them. */
+/* Users write "none" or /dev/null for no file. */
 static bool is_nowhere(const char *path)
 {
 	return strcmp(path, "none") == 0 || strcmp(path, "/dev/null") == 0;
@@ -240,8 +240,8 @@ static int open_known_hosts(const char *path)
 	return -1;
 }
 
-/* Continues a search in one more file.  A file that is not there is no
- * error; one that cannot be read is worth a line. */
+/* Continues a search in one more file.  A missing file is no error; an unreadable one gets
+ * a line in the log. */
 static enum verdict search_file(const char *path, const char *name, enum verdict verdict)
 {
 	struct lines f = { .fd = open_known_hosts(path) };
@@ -267,7 +267,7 @@ static enum verdict search_file(const char *path, const char *name, enum verdict
 	return verdict;
 }
 
-/* All files in order, under one name.  The first line that decides is kept for
+/* Searches all files in order, under one name.  Keeps the first line that decides, for
  * messages. */
 static enum verdict search(const char *name)
 {
@@ -280,8 +280,8 @@ static enum verdict search(const char *name)
 	return verdict;
 }
 
-/* As ssh does, a host on an unusual port that is unknown there may show the key
- * it is known by without a port.  That can only accept, never complain. */
+/* As in ssh, a host that is unknown on an unusual port may show the key that we know for
+ * it without a port.  A different key there does not count; a revoked one does. */
 static enum verdict search_all(void)
 {
 	char with_port[NAME_SIZE], plain[NAME_SIZE];
@@ -299,9 +299,9 @@ static enum verdict search_all(void)
 	return second == HOST_OK || second == HOST_REVOKED ? second : HOST_NEW;
 }
 
-/* Collects the types of the host's known keys into a comma-separated list, so
- * that they are asked for first and a second key type of a server is no
- * surprise.  Types that do not fit are left out. */
+/* Collects the types of the host's known keys into a comma-separated list, so that we ask
+ * for them first and a server's second key type is no surprise.  Leaves out types that do
+ * not fit. */
 static void collect_types(const char *path, const char *name, char *list, size_t size)
 {
 	struct lines f = { .fd = open_known_hosts(path) };
@@ -319,7 +319,7 @@ static void collect_types(const char *path, const char *name, char *list, size_t
 		close(f.fd);
 }
 
-/* See collect_types(); every file counts. */
+/* See collect_types(); uses every file. */
 void hostkey_known_types(char *list, size_t size)
 {
 	char name[NAME_SIZE];
@@ -333,7 +333,7 @@ void hostkey_known_types(char *list, size_t size)
 
 /* --- the decision --------------------------------------------------------- */
 
-/* Ends the connection in ssh's words, and says why. */
+/* Ends the connection with ssh's messages and the reason. */
 static void refuse(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 static void refuse(const char *format, ...)
 {
@@ -346,7 +346,7 @@ static void refuse(const char *format, ...)
 	port_fail(TP_CAUSE_HOSTKEY, "Host key verification failed: %s", why);
 }
 
-/* "ED25519" for people, as ssh names types. */
+/* "ED25519": a type as ssh names it to users. */
 static const char *type_for_people(void)
 {
 	if (strcmp(key_type, "ssh-ed25519") == 0)
@@ -357,7 +357,7 @@ static const char *type_for_people(void)
 }
 
 /* RFC 4253 6.6: a blob begins with the name of its type. */
-/* Leaves its type, text and fingerprint in the statics above. */
+/* Puts the key's type, text and fingerprint in the statics above. */
 static void describe_key(const unsigned char *blob, size_t len)
 {
 	unsigned char hash[HASH_SIZE];
@@ -385,7 +385,7 @@ static void describe_key(const unsigned char *blob, size_t len)
 	base64_encode(blob, len, (unsigned char *)key_text, &n);
 }
 
-/* Is it one of the keys that the user insists on? */
+/* Whether it is one of the user's pins. */
 static bool pinned(void)
 {
 	size_t i;
@@ -396,8 +396,8 @@ static bool pinned(void)
 	return false;
 }
 
-/* Asks until the answer is yes, no or the fingerprint itself.  Returns false
- * for no, and without a terminal. */
+/* Asks until the answer is yes, no or the fingerprint itself.  Returns false for no or
+ * without a terminal. */
 static bool confirmed(void)
 {
 	char text[512], answer[SECRET_SIZE];
@@ -428,9 +428,9 @@ static void unknown(void)
 	const struct tp_config *c = port.config;
 	bool ask = c->strict == TP_STRICT_ASK && port.interactive;
 
-	/* The server chose a type we do not have although it was asked for the
-	 * ones we do: for a policy that accepts first contacts only, the host
-	 * has changed.  (Stricter than ssh, which lets a stranger choose.) */
+	/* The server chose a type that we do not know, although we asked first for those
+	 * that we know.  For a policy that accepts only first contacts, the host has
+	 * changed.  (Stricter than ssh, which lets a stranger choose.) */
 	if (c->strict == TP_STRICT_NO || (c->strict == TP_STRICT_ACCEPT_NEW && !other_types) ||
 	    (ask && confirmed())) {
 		must_remember = true;
@@ -441,8 +441,8 @@ static void unknown(void)
 		other_types ? " (but one of another type is)" : "", fingerprint);
 }
 
-/* A key of the same type is known and it is another one: somebody may be in
- * between.  Only "no" goes on, and then without secrets. */
+/* We know a different key of the same type: somebody may be in between.  Only "no" goes
+ * on, and then without secrets. */
 static void changed(void)
 {
 	const struct tp_config *c = port.config;
@@ -452,14 +452,14 @@ static void changed(void)
 			type_for_people(), c->host, fingerprint, found_file, found_line);
 	port_log(TP_ERROR, "The %s host key of %s has changed to %s; offending key in %s:%u.",
 		type_for_people(), c->host, fingerprint, found_file, found_line);
-	/* Whoever this is must not learn a password. */
+	/* This server must not learn a password. */
 	port.passwords_barred = true;
 	port_log(TP_INFO, "Password and keyboard-interactive authentication are disabled"
 		" to avoid man-in-the-middle attacks.");
 }
 
-/* A server that no file vouches for, at a later login: it must show the key of
- * the first one, whatever StrictHostKeyChecking says. */
+/* At a later login, a server that is in no file must show the key of the first login,
+ * whatever StrictHostKeyChecking says. */
 static void must_be_familiar(void)
 {
 	if (!have_login_key || memcmp(shown_key, login_key, HASH_SIZE) == 0)
@@ -468,7 +468,7 @@ static void must_be_familiar(void)
 		type_for_people(), fingerprint, port.config->host);
 }
 
-/* Pins outrank the files: with pins these are not even read. */
+/* Pins outrank the files: with pins we do not even read them. */
 static void decide(void)
 {
 	const struct tp_config *c = port.config;
@@ -505,8 +505,8 @@ void hostkey_begin(void)
 	fingerprint[0] = '\0';
 }
 
-/* Returns if the server's key is acceptable.  In a re-exchange it must be the
- * key of the first exchange, without asking anybody again. */
+/* Returns if the server's key is acceptable.  In a re-exchange it must be the key of the
+ * first exchange; the user is not asked again. */
 void hostkey_check(const unsigned char *blob, size_t len)
 {
 	unsigned char hash[HASH_SIZE];
@@ -525,7 +525,7 @@ void hostkey_check(const unsigned char *blob, size_t len)
 	have_first_key = true;
 }
 
-/* The user is logged in: later logins are held to this server's key. */
+/* The user is logged in: later logins must show this server's key. */
 void hostkey_logged_in(void)
 {
 	if (!have_login_key)
@@ -540,7 +540,7 @@ const char *hostkey_fingerprint(void)
 
 /* --- remembering ---------------------------------------------------------- */
 
-/* Creates the directory of `path` if only that is missing: ~/.ssh. */
+/* Creates the directory of `path` (~/.ssh) if nothing else is missing. */
 static void make_directory(const char *path)
 {
 	char directory[PATH_SIZE];
@@ -554,7 +554,7 @@ static void make_directory(const char *path)
 		port_log(TP_VERBOSE, "Created %s", directory);
 }
 
-/* One write() of one line, after a newline if the file lacks its last one. */
+/* Writes one line with one write(), after a newline if the file's last line has none. */
 static bool append(int fd, const char *name)
 {
 	char last = '\n';
@@ -572,8 +572,8 @@ static bool append(int fd, const char *name)
 	return write(fd, line, (size_t)n) == n;
 }
 
-/* Adds the key that hostkey_check() accepted as new, now that the server has
- * proved to own it.  Failure is a warning: the connection is as good. */
+/* Adds the key that hostkey_check() accepted as new, now that the server has proved that
+ * it owns the key.  A failure is only a warning: it does not affect the connection. */
 void hostkey_remember(void)
 {
 	const char *path;

@@ -1,10 +1,10 @@
 /* identity.c - the user's private keys, from files.
  *
- * A key is read when its turn comes in a login and freed right after, so at
- * most one is in memory.  Formats: dropbear's own, OpenSSH's openssh-key-v1 and
- * its older PEM ones; told apart by how the file begins.  Encrypted keys are
- * named and skipped: that is what agents are for.  A damaged file costs one
- * log line, never the login.  Files are at most FILE_MAX bytes.
+ * A login reads a key when its turn comes and frees it right after, so at most
+ * one is in memory.  Formats: dropbear's own, OpenSSH's openssh-key-v1 and its
+ * older PEM ones; the start of the file tells which.  Encrypted keys get a message
+ * and are skipped: agents are for them.  A damaged file costs one log line, never
+ * the login.  Files are at most FILE_MAX bytes.
  */
 #include "port.h"
 #include "dbutil.h"
@@ -30,8 +30,8 @@ static bool contains(const buffer *b, const char *text)
 	return memmem(b->data, b->len, text, strlen(text)) != NULL;
 }
 
-/* Opens `path` and reads all of it into a new buffer.  The buffer comes first:
- * no descriptor may be open when an allocation fails.  Returns NULL with errno. */
+/* Opens `path` and reads all of it into a new buffer.  Makes the buffer first: no
+ * descriptor may be open when an allocation fails.  Returns NULL with errno. */
 static buffer *read_file(const char *path, struct stat *st)
 {
 	buffer *b = buf_new(FILE_MAX);
@@ -56,7 +56,7 @@ static buffer *read_file(const char *path, struct stat *st)
 	return b;
 }
 
-/* As ssh: a key of ours that others can read is no secret. */
+/* As in ssh: a key of ours that others can read is not secret. */
 static bool too_open(const struct stat *st, const char *path)
 {
 	if (st->st_uid != getuid() || (st->st_mode & 077) == 0)
@@ -66,21 +66,21 @@ static bool too_open(const struct stat *st, const char *path)
 	return true;
 }
 
-/* OpenSSH's format begins with its name (15 bytes are 20 characters) and the
- * cipher, which is "none" for a key in the clear. */
+/* OpenSSH's format begins with its name (15 bytes are 20 characters) and the cipher, which
+ * is "none" for an unencrypted key. */
 static bool is_encrypted(const buffer *b)
 {
 	return contains(b, "ENCRYPTED") || (contains(b, "b3BlbnNzaC1rZXktdjEA") &&
 		!contains(b, "b3BlbnNzaC1rZXktdjEAAAAABG5vbmU"));
 }
 
-/* ssh takes `-i key.pub` for "that key of the agent". */
+/* ssh reads `-i key.pub` as "that key of the agent". */
 static bool is_public(const buffer *b)
 {
 	return begins(b, "ssh-") || begins(b, "ecdsa-") || begins(b, "sk-");
 }
 
-/* Private key and public blob out of `contents`.  Fails below port_try(). */
+/* Reads private key and public blob from `contents`.  Fails below port_try(). */
 static void parse(void)
 {
 	enum signkey_type type = DROPBEAR_SIGNKEY_ANY;
@@ -110,7 +110,7 @@ static void parse(void)
 	buf_free(tagged);
 }
 
-/* Makes a key of a file's contents. */
+/* Makes a key from a file's contents. */
 static sign_key *load(buffer *b, const char *path, bool complain, buffer **blob)
 {
 	char reason[200];
@@ -132,8 +132,8 @@ static sign_key *load(buffer *b, const char *path, bool complain, buffer **blob)
 	return parsed;
 }
 
-/* Reads the private key at `path`.  `complain`: the user named the file, so
- * its absence is worth an error.  On success the caller frees key and blob. */
+/* Reads the private key at `path`.  `complain`: the user named the file, so it is an error
+ * if it is missing.  On success the caller frees key and blob. */
 sign_key *identity_load(const char *path, bool complain, buffer **blob)
 {
 	struct stat st;
@@ -145,7 +145,7 @@ sign_key *identity_load(const char *path, bool complain, buffer **blob)
 			"Identity file %s not accessible: %s.", path, strerror(errno));
 		return NULL;
 	}
-	/* A public key names one that an agent holds: nothing to load. */
+	/* A public key names a key of the agent: nothing to load. */
 	if (!is_public(b) && !too_open(&st, path))
 		key = load(b, path, complain, blob);
 	buf_burn_free(b);
@@ -154,7 +154,7 @@ sign_key *identity_load(const char *path, bool complain, buffer **blob)
 
 /* --- public parts --------------------------------------------------------- */
 
-/* "TYPE BASE64 COMMENT" to the hash of its blob. */
+/* Turns "TYPE BASE64 COMMENT" into the hash of its blob. */
 static bool hash_public_line(const buffer *b, unsigned char hash[HASH_SIZE])
 {
 	const unsigned char *text = memchr(b->data, ' ', b->len), *end;
@@ -175,8 +175,8 @@ static bool hash_public_line(const buffer *b, unsigned char hash[HASH_SIZE])
 	return ok;
 }
 
-/* openssh-key-v1 keeps the public key in the clear even when the private one is
- * encrypted: magic, cipher, kdf, kdf options, count, public key, … */
+/* openssh-key-v1 leaves the public key unencrypted even when the private one is encrypted:
+ * magic, cipher, kdf, kdf options, count, public key, … */
 static bool hash_openssh_private(const buffer *b, unsigned char hash[HASH_SIZE])
 {
 	const unsigned char *text = memmem(b->data, b->len, "b3BlbnNzaC1rZXktdjEA", 20);
@@ -210,7 +210,7 @@ static bool hash_openssh_private(const buffer *b, unsigned char hash[HASH_SIZE])
 	return ok;
 }
 
-/* From a public key file or a private one in OpenSSH's format. */
+/* Hashes a public key file, or a private one in OpenSSH's format. */
 static bool hash_of_file(const char *path, unsigned char hash[HASH_SIZE])
 {
 	struct stat st;
@@ -224,8 +224,8 @@ static bool hash_of_file(const char *path, unsigned char hash[HASH_SIZE])
 	return ok;
 }
 
-/* SHA-256 of the public part that belongs to identity file `path`: from
- * PATH.pub or from the file itself.  Returns false if neither tells. */
+/* SHA-256 of the public part of identity file `path`: from PATH.pub or from the file
+ * itself.  Returns false if neither has it. */
 bool identity_public_hash(const char *path, unsigned char hash[HASH_SIZE])
 {
 	char public[PATH_SIZE];

@@ -1,10 +1,10 @@
 /* localoptions.h - the parts of dropbear that sshmux is built from.
  *
- * Included by dropbear's options.h before its defaults.  What is switched off
- * here is either sshmux's own job (forwarding, sessions, the agent, prompts) or
- * too slow or too weak to offer.  The router profile also drops algorithms
- * whose arithmetic does not fit its arena; any name may be set on the
- * compiler's command line instead.
+ * Dropbear's options.h includes this before its defaults.  We switch off what is
+ * sshmux's own job (forwarding, sessions, the agent, prompts) and what is too slow
+ * or too weak to offer.  The router profile also drops algorithms that need more
+ * than its arena to compute.  Any name may be set on the compiler's command line
+ * instead.
  */
 #ifndef SSHMUX_DROPBEAR_LOCALOPTIONS_H
 #define SSHMUX_DROPBEAR_LOCALOPTIONS_H
@@ -14,11 +14,11 @@
 /* Longest message sent; ses.writepayload is that long (RFC 4253 6.1 asks
  * every peer to take 32768). */
 #define TRANS_MAX_PAYLOAD_LEN PAYLOAD_MAX
-/* Longest one taken: longer banners than 32 KB exist, and a small arena has no
- * room for them. */
+/* Longest message received: banners longer than 32 KB exist, and a small arena has no room
+ * for them. */
 #define RECV_MAX_PAYLOAD_LEN BY_PROFILE(32768, 66560)
 
-/* A client only; its server options just have to be consistent. */
+/* We build only a client; the server's options just have to be consistent. */
 #define DROPBEAR_SVR_PASSWORD_AUTH 0
 #define DROPBEAR_SVR_PUBKEY_AUTH 1
 #define DROPBEAR_SVR_LOCALTCPFWD 0
@@ -37,8 +37,8 @@
 #define DROPBEAR_SK_KEYS 0
 #define DROPBEAR_USER_ALGO_LIST 0
 
-/* No guessed key exchange packet: host keys decide the order of algorithms
- * per host, so that a guess is worth nothing. */
+/* No guessed key exchange packet: the order of algorithms depends on each host's keys, so
+ * a guess is worth nothing. */
 #define DROPBEAR_KEX_FIRST_FOLLOWS 0
 #define DROPBEAR_KEXGUESS2 0
 
@@ -55,7 +55,7 @@
 #ifndef DROPBEAR_SHA2_512_HMAC
 #define DROPBEAR_SHA2_512_HMAC 1
 #endif
-/* What SHA-1 is still good for: MACs; and old servers, where it is asked for. */
+/* SHA-1 is still good for MACs; and for old servers, if the user asks for it. */
 #define DROPBEAR_SHA1_HMAC 1
 #define DROPBEAR_RSA_SHA1 1
 #ifndef DROPBEAR_DH_GROUP14_SHA1

@@ -1,15 +1,15 @@
-/* port.h - what the files of port/dropbear share; nobody else includes it.
+/* port.h - what the files of port/dropbear share; no other file includes it.
  *
- * One connection at a time, all of its state in `port` and in dropbear's own
- * `ses` and `cli_ses`.  The files: arena, glue, prompt, hostkey, algorithms,
- * signature, identity, agent, auth, session, transport.
+ * One connection at a time; its state is in `port` and in dropbear's own `ses`
+ * and `cli_ses`.  The files: arena, glue, prompt, hostkey, algorithms, signature,
+ * identity, agent, auth, session, transport.
  *
- * How errors travel: code that runs below transport.c's run() may call
- * port_fail(), which does not return; it records cause and reason and jumps
- * back to the entry point.  Dropbear's fatal errors end there too.  Nothing
- * below run() may therefore hold a descriptor in a local variable across a call
- * that can fail: memory is the arena's and dies with the connection, the
- * descriptors of a connection are in `port` and in agent.c.
+ * How errors travel: code below port_run() may call port_fail(), which does not
+ * return; it records cause and reason and jumps back to the entry point.
+ * Dropbear's fatal errors end there, too.  So nothing below port_run() may hold a
+ * descriptor in a local variable across a call that can fail.  Memory is the
+ * arena's and dies with the connection; a connection's descriptors are in `port`
+ * and in agent.c.
  */
 #ifndef SSHMUX_PORT_H
 #define SSHMUX_PORT_H
@@ -22,9 +22,9 @@
 
 #define HASH_SIZE 32			/* SHA-256 */
 #define FINGERPRINT_SIZE (7 + 43 + 1)	/* "SHA256:", base64 without "=", NUL */
-#define PATH_SIZE 1024			/* longest path that is put together here */
+#define PATH_SIZE 1024			/* longest path that we build */
 #define PORT_ERROR BY_PROFILE(320, 720)	/* an offer of algorithms is long */
-#define SECRET_SIZE 512			/* longest password or answer, NUL included */
+#define SECRET_SIZE 512			/* longest password or answer, with its NUL */
 
 struct port {
 	const struct tp_config *config;
@@ -94,7 +94,7 @@ void signature_put(buffer *to, sign_key *key, const char *algorithm, buffer *dat
 sign_key *identity_load(const char *path, bool complain, buffer **blob);
 bool identity_public_hash(const char *path, unsigned char hash[HASH_SIZE]);
 
-/* agent.c: at most one request at a time, answered through agent_service(). */
+/* agent.c: at most one request at a time; agent_service() gets the answer. */
 enum agent_event { AGENT_NOTHING, AGENT_ANSWER, AGENT_FAILED };
 void agent_begin(void);
 void agent_end(void);

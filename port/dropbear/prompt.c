@@ -1,9 +1,9 @@
 /* prompt.c - asks the user a question, during a login: at the terminal, or
  * through an askpass program where there is none.
  *
- * Owns /dev/tty while a prompt is shown.  The one place of the transport that
- * waits: for the terminal or the program, or for `cancel_fd`, whichever comes
- * first.  The terminal's modes are restored on every path.
+ * Owns /dev/tty while it shows a prompt.  Only this file of the transport waits:
+ * for the terminal or the program, or for `cancel_fd`, whichever comes first.
+ * Every path restores the terminal's modes.
  */
 #include "port.h"
 #include <poll.h>
@@ -11,8 +11,8 @@
 static int tty = -1;
 static struct termios before;
 
-/* SIGTTOU must not stop us while modes are set: a shell could take the terminal
- * away between our check and the call. */
+/* SIGTTOU must not stop us while we set modes: a shell could take the terminal away
+ * between our check and the call. */
 static void set_modes(const struct termios *modes)
 {
 	sigset_t ttou, old;
@@ -25,7 +25,7 @@ static void set_modes(const struct termios *modes)
 	sigprocmask(SIG_SETMASK, &old, NULL);
 }
 
-/* Returns false without a terminal, or when it is another job's. */
+/* Returns false if there is no terminal or it belongs to another job. */
 static bool tty_open(bool echo)
 {
 	struct termios modes;
@@ -43,13 +43,13 @@ static bool tty_open(bool echo)
 	modes.c_iflag |= ICRNL;
 	if (!echo)
 		modes.c_lflag &= ~(tcflag_t)(ECHO | ECHOE | ECHOK | ECHONL);
-	/* No suspending with echo off. */
+	/* The user must not suspend us with echo off. */
 	modes.c_cc[VSUSP] = _POSIX_VDISABLE;
 	set_modes(&modes);
 	return true;
 }
 
-/* Every path of prompt() that opened the terminal ends here. */
+/* Every path of prompt() that has opened the terminal ends here. */
 static void tty_close(void)
 {
 	set_modes(&before);
@@ -57,7 +57,7 @@ static void tty_close(void)
 	tty = -1;
 }
 
-/* Writes bytes; a terminal that takes nothing for a second loses the rest. */
+/* Writes bytes; drops the rest if the terminal takes nothing for a second. */
 static void tty_write(const char *p, size_t len)
 {
 	struct pollfd room = { .fd = tty, .events = POLLOUT };
@@ -76,7 +76,7 @@ static void tty_write(const char *p, size_t len)
 	}
 }
 
-/* Shows text that a server may have chosen. */
+/* Shows text, which a server may have chosen. */
 static void tty_say(const char *text, size_t len)
 {
 	char clean[256];
@@ -102,8 +102,8 @@ static bool input_wait(int fd, int cancel_fd)
 	return p[1].revents == 0;
 }
 
-/* Reads one line into answer[size], without its newline, which a program may
- * leave out; what does not fit is dropped. */
+/* Reads one line into answer[size], without its newline, which a program may leave out;
+ * drops what does not fit. */
 static enum prompt_result read_line(int fd, int cancel_fd, char *answer, size_t size)
 {
 	size_t used = 0;
@@ -138,7 +138,7 @@ static bool is_set(const char *name)
 	return value != NULL && *value != '\0';
 }
 
-/* Where to ask: at the terminal, by the program, or nowhere. */
+/* Where to ask: at the terminal, with the program, or nowhere. */
 static enum { AT_TERMINAL, BY_PROGRAM, NOWHERE } where_to_ask(void)
 {
 	const char *require = getenv("SSH_ASKPASS_REQUIRE");
@@ -160,7 +160,7 @@ static enum { AT_TERMINAL, BY_PROGRAM, NOWHERE } where_to_ask(void)
 	return AT_TERMINAL;
 }
 
-/* In the child: nothing of ours goes along but the pipe. */
+/* In the child: passes on nothing of ours but the pipe. */
 static void become_askpass(const char *intro, const char *text, size_t len, int out)
 	__attribute__((noreturn));
 static void become_askpass(const char *intro, const char *text, size_t len, int out)
@@ -181,7 +181,7 @@ static void become_askpass(const char *intro, const char *text, size_t len, int 
 	_exit(127);
 }
 
-/* The first line that the program says, if it ends well. */
+/* The first line that the program prints, if it succeeds. */
 static enum prompt_result ask_program(const char *intro, const char *text, size_t len,
 	int cancel_fd, char *answer, size_t size)
 {

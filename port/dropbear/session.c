@@ -1,9 +1,9 @@
 /* session.c - the life of one SSH connection on dropbear's packet layer.
  *
  * Owns dropbear's session state (`ses`, `cli_ses`) and the read buffer between
- * socket and packet.c.  Identification (RFC 4253 4.2), key exchange and its
- * order, the table of handlers, what goes to the caller.  Everything here runs
- * below port_run().  Nothing blocks: port_read() returns EAGAIN like the
+ * socket and packet.c.  Does identification (RFC 4253 4.2) and key exchange, has
+ * the table of handlers, and decides which messages go to the caller.  Everything
+ * here runs below port_run().  Nothing blocks: port_read() returns EAGAIN like the
  * socket, and a call of session_pump() handles at most PACKETS packets.
  */
 #include "port.h"
@@ -16,25 +16,25 @@
 #include "runopts.h"
 
 #define PACKETS 32		/* per call; the caller has other work too */
-#define IDENT_MAX 255		/* RFC 4253 4.2, line end included */
+#define IDENT_MAX 255		/* RFC 4253 4.2, with the line end */
 #define PREAMBLE_MAX 16384	/* bytes of other lines before it */
 #define PACKET_EXTRA 256	/* length, padding, MAC */
 #define DISCONNECT_BY_APPLICATION 11
 #define DISCONNECT_NO_MORE_AUTH_METHODS 14
 
-static unsigned char net[NET_READ_SIZE];	/* read, not yet taken by packet.c */
+static unsigned char net[NET_READ_SIZE];	/* bytes read that packet.c has not taken yet */
 static size_t net_pos, net_len;
-static bool net_dry;		/* the last port_read() gave nothing: there was no more */
-static bool drained;		/* the socket is empty, as far as we know */
-static int failure;		/* errno of a read(), to be told by the next port_read() */
-static bool more;		/* session_pump() stopped before it was */
-static bool handed_out;		/* ses.payload is in the caller's hands */
+static bool net_dry;		/* the last port_read() returned nothing: there was no more */
+static bool drained;		/* as far as we know, the socket is empty */
+static int failure;		/* errno of a read(), for the next port_read() */
+static bool more;		/* session_pump() stopped before the socket was empty */
+static bool handed_out;		/* the caller has ses.payload */
 static char ident[IDENT_MAX + 1];
 static size_t ident_len;
 static size_t preamble;		/* bytes of lines before the identification */
 static size_t written;		/* by the last port_writev() */
-static buffer *prepared;	/* the packet that ses.writepayload's bytes belong to */
-static uint64_t sent_before;	/* packets before ses.transseq began at 0 again */
+static buffer *prepared;	/* the packet that holds ses.writepayload's bytes */
+static uint64_t sent_before;	/* packets sent before ses.transseq restarted at 0 */
 
 buffer *port_packet(unsigned size);
 void *port_copy(void *to, const void *from, size_t n);
@@ -43,9 +43,9 @@ ssize_t port_writev(int fd, const struct iovec *iov, int n);
 
 /* --- bytes ---------------------------------------------------------------- */
 
-/* Reads `size` bytes to `data` and what follows into `net`, which is empty: one
- * call of the kernel for as much as there is.  A socket that gave less has no more
- * until poll() says so. */
+/* Reads `size` bytes into `data` and further bytes into `net`, which is empty: one system
+ * call for as much as there is.  A socket that gave less has no more until poll() reports
+ * it. */
 static ssize_t read_socket(void *data, size_t size)
 {
 	struct iovec iov[] = { { data, size }, { net, sizeof(net) } };
@@ -66,8 +66,8 @@ static ssize_t read_socket(void *data, size_t size)
 	return n - (ssize_t)net_len;
 }
 
-/* packet.c's read(), which dropbear calls twice a packet: from `net` first, the
- * rest of a long packet straight to its place. */
+/* packet.c's read(), which dropbear calls twice for each packet: first takes bytes from
+ * `net`, then reads the rest of a long packet straight into it. */
 ssize_t port_read(int fd, void *data, size_t size)
 {
 	size_t n = net_len - net_pos;
@@ -87,7 +87,7 @@ ssize_t port_read(int fd, void *data, size_t size)
 	return (ssize_t)n + (rest > 0 ? rest : 0);
 }
 
-/* packet.c's writev(), without SIGPIPE where the descriptor is a socket. */
+/* packet.c's writev(), without SIGPIPE if the descriptor is a socket. */
 ssize_t port_writev(int fd, const struct iovec *iov, int n)
 {
 	struct msghdr m = { .msg_iov = (struct iovec *)(uintptr_t)iov };
@@ -102,7 +102,7 @@ ssize_t port_writev(int fd, const struct iovec *iov, int n)
 	return done;
 }
 
-/* The peer is gone; dropbear calls it where read() or writev() returns 0. */
+/* The peer is gone; dropbear calls this when read() or writev() returns 0. */
 static void closed_by_peer(void)
 {
 	if (port.state == TP_UP)
@@ -112,7 +112,7 @@ static void closed_by_peer(void)
 		(unsigned)port.config->port);
 }
 
-/* Writes what the socket takes; stops when it took less than it was given. */
+/* Writes what the socket takes; stops when it takes less than offered. */
 void session_flush(void)
 {
 	int rounds;
@@ -127,7 +127,7 @@ void session_flush(void)
 
 /* --- packets -------------------------------------------------------------- */
 
-/* Memory of a packet, not cleared: who takes it writes all of it. */
+/* Memory for a packet, not cleared: the caller writes all of it. */
 static buffer *new_packet(unsigned size)
 {
 	buffer *b = arena_alloc(sizeof(*b) + size);
@@ -136,15 +136,15 @@ static buffer *new_packet(unsigned size)
 	return b;
 }
 
-/* The next long message is built where it will be encrypted. */
+/* Builds the next long message where it will be encrypted. */
 static void new_payload(void)
 {
 	prepared = new_packet(TRANS_MAX_PAYLOAD_LEN + PACKET_EXTRA);
 	ses.writepayload->data = prepared->data + PACKET_PAYLOAD_OFF;
 }
 
-/* packet.c's buf_new().  For a long message it is the packet whose payload stands
- * there already, without what is left over. */
+/* packet.c's buf_new().  For a long message, returns the packet that already has the
+ * payload, cut to size. */
 buffer *port_packet(unsigned size)
 {
 	buffer *b = prepared;
@@ -155,7 +155,7 @@ buffer *port_packet(unsigned size)
 	return m_realloc(b, sizeof(*b) + size);
 }
 
-/* packet.c's memcpy(): of the payload into the packet. */
+/* packet.c's memcpy(), which copies the payload into the packet. */
 void *port_copy(void *to, const void *from, size_t n)
 {
 	if (to != from)
@@ -183,8 +183,8 @@ static void take_ident(void)
 	port.info.peer_version = ident;
 }
 
-/* Reads up to the end of the identification line, as far as bytes have come.
- * Returns true when it is complete. */
+/* Reads the bytes that have come, up to the end of the identification line.  Returns true
+ * when it is complete. */
 static bool read_ident(void)
 {
 	char c;
@@ -225,8 +225,8 @@ static void rx_kexinit(void)
 	algorithms_agreed();
 }
 
-/* SSH_MSG_KEXDH_REPLY and its relatives begin with the host key's blob: judged
- * here, then dropbear verifies that the server owns it. */
+/* SSH_MSG_KEXDH_REPLY and its relatives begin with the host key's blob.  We check the key
+ * here; then dropbear verifies that the server owns it. */
 static void rx_kexdh_reply(void)
 {
 	unsigned pos = ses.payload->pos, sent;
@@ -242,7 +242,7 @@ static void rx_kexdh_reply(void)
 	buf_setpos(ses.payload, pos);
 	sent = ses.transseq;
 	signature_from_host();
-	if (ses.transseq < sent)	/* strict kex: counts afresh after NEWKEYS */
+	if (ses.transseq < sent)	/* strict kex: restarts after NEWKEYS */
 		sent_before += sent + 1;
 	hostkey_remember();
 }
@@ -255,7 +255,7 @@ static void rx_newkeys(void)
 	algorithms_describe(&port.info);
 }
 
-/* RFC 4253 11.1.  Dropbear would only say that it happened. */
+/* RFC 4253 11.1.  Dropbear would only report that it happened. */
 static void rx_disconnect(void)
 {
 	unsigned char *text = NULL;
@@ -276,7 +276,7 @@ static void rx_disconnect(void)
 		(int)(len < 120 ? len : 120), text != NULL ? (char *)text : "");
 }
 
-/* RFC 4253 11.3: for whoever looks for a fault. */
+/* RFC 4253 11.3: helps to find faults. */
 static void rx_debug(void)
 {
 	unsigned pos = ses.payload->pos;
@@ -306,8 +306,8 @@ static const packettype handlers[] = {
 
 /* --- the course of a connection ------------------------------------------- */
 
-/* Dropbear's own start values, then the first things said: both sides send
- * their identification and KEXINIT without waiting for the other's. */
+/* Sets dropbear's start values and sends the first messages: both sides send their
+ * identification and KEXINIT without waiting for the other's. */
 void session_begin(void)
 {
 	static const char line[] = LOCAL_IDENT "\r\n";
@@ -343,8 +343,8 @@ void session_begin(void)
 	session_flush();
 }
 
-/* What has to follow the packet that was just handled (dropbear's client does
- * the same in its loop; it keys off ses.lastpacket). */
+/* Does what must follow the packet just handled (dropbear's client does so in its loop,
+ * depending on ses.lastpacket). */
 static void progress(void)
 {
 	if (ses.lastpacket == SSH_MSG_KEXINIT && cli_ses.kex_state == KEX_NOTHING) {
@@ -361,10 +361,10 @@ static void progress(void)
 	}
 }
 
-/* Messages of the connection protocol are the caller's, unless a login makes
- * them wrong now: then dropbear's checks end the connection.  RFC 4253 7.1 wants
- * none between the server's KEXINIT and NEWKEYS, but there are servers that have
- * some under way, and ssh takes them (KEX-late). */
+/* Messages of the connection protocol are the caller's, except when a login makes them
+ * wrong: then dropbear's checks end the connection.  RFC 4253 7.1 forbids them between the
+ * server's KEXINIT and NEWKEYS, but some servers have a few under way, and ssh takes them
+ * (KEX-late). */
 static bool is_for_caller(unsigned char type)
 {
 	return type >= 80 && type <= 127 && port.state == TP_UP && !ses.ignorenext;
@@ -427,26 +427,26 @@ uint8_t *session_message(size_t *len)
 	return ses.payload->data + ses.payload->pos;
 }
 
-/* Packets sent, taken from the sequence numbers that dropbear keeps. */
+/* Packets sent, from the sequence numbers that dropbear keeps. */
 uint64_t session_sent(void)
 {
 	return sent_before + ses.transseq;
 }
 
-/* poll() says that there may be more in the socket. */
+/* poll() reports that the socket may have more. */
 void session_readable(void)
 {
 	drained = false;
 }
 
-/* Is there work although the socket may stay silent? */
+/* Whether there is work even if the socket stays silent. */
 bool session_pending(void)
 {
 	return more || net_pos < net_len;
 }
 
-/* SSH_MSG_DISCONNECT, RFC 4253 11.1, one attempt.  It is allowed in a key
- * exchange; dropbear's queue of deferred messages is passed by. */
+/* SSH_MSG_DISCONNECT, RFC 4253 11.1, one attempt.  It is allowed during a key exchange, so
+ * it does not use dropbear's queue of deferred messages. */
 void session_goodbye(void)
 {
 	buf_setpos(ses.writepayload, 0);
@@ -459,7 +459,7 @@ void session_goodbye(void)
 	session_flush();
 }
 
-/* Forgets the connection: everything in the arena is gone after this. */
+/* Forgets the connection and everything in the arena. */
 void session_end(void)
 {
 	explicit_bzero(&ses, sizeof(ses));

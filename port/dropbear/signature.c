@@ -1,8 +1,8 @@
 /* signature.c - rsa-sha2-512 (RFC 8332) with dropbear's RSA, which knows SHA-256.
  *
- * The two differ in their name and in the message that is signed, RFC 8017 9.2.
- * So dropbear does the arithmetic as for rsa-sha2-256, the message is exchanged
- * where rsa.c has just made it, and the name, which is as long, in the packet.
+ * The two differ in name and in the message to sign, RFC 8017 9.2.  So dropbear
+ * computes as for rsa-sha2-256; we replace the message when rsa.c has just made it,
+ * and the name, which has the same length, in the packet.
  */
 #include "port.h"
 #include "session.h"
@@ -13,13 +13,13 @@
 #define NAME_LEN 12	/* of both names */
 static const char sha256_name[] = "rsa-sha2-256", sha512_name[] = "rsa-sha2-512";
 
-/* RFC 8017 9.2, note 1: what stands before a SHA-512 hash. */
+/* RFC 8017 9.2, note 1: the bytes before a SHA-512 hash. */
 static const unsigned char sha512_info[] = {
 	0x30, 0x51, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01,
 	0x65, 0x03, 0x04, 0x02, 0x03, 0x05, 0x00, 0x04, 0x40
 };
 
-static buffer *const *sha512_data;	/* what is signed or verified now, or NULL */
+static buffer *const *sha512_data;	/* the data to sign or verify now, or NULL */
 
 void port_rsa_message(mp_int *number, const unsigned char *bytes, unsigned len);
 
@@ -41,8 +41,8 @@ static void make_message(unsigned char *m, size_t len)
 	sha512_done(&h, m + len - 64);
 }
 
-/* rsa.c's bytes_to_mp(): it is called for the message alone, which is in a
- * buffer of rsa.c's own. */
+/* rsa.c's bytes_to_mp(): rsa.c calls it only for the message, which is in a buffer of its
+ * own. */
 void port_rsa_message(mp_int *number, const unsigned char *bytes, unsigned len)
 {
 	if (sha512_data != NULL)
@@ -50,9 +50,9 @@ void port_rsa_message(mp_int *number, const unsigned char *bytes, unsigned len)
 	bytes_to_mp(number, bytes, len);
 }
 
-/* The name of the signature in SSH_MSG_KEXDH_REPLY (RFC 4253 8), whose pos is
- * after its type byte: host key, the server's public value, signature.  NULL if
- * there is none of that length. */
+/* The name of the signature in SSH_MSG_KEXDH_REPLY (RFC 4253 8); its pos is after the type
+ * byte: host key, the server's public value, signature.  NULL if there is no name of that
+ * length. */
 static unsigned char *host_signature_name(void)
 {
 	buffer *b = ses.payload;

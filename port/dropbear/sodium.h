@@ -1,8 +1,8 @@
-/* sodium.h - included before every file of libsodium: what its configure would
- * have found out, from what the compiler says of itself.
+/* sodium.h - included before every file of libsodium: the results of its
+ * configure, taken from the compiler's own macros.
  *
- * Only 64-bit x86 and ARM get code for their vector and AES instructions, which
- * is chosen at run time; the router profile leaves it out where it has it.
+ * Only 64-bit x86 and ARM get code for their vector and AES instructions, chosen
+ * at run time; the router profile leaves that code out.
  */
 #ifndef SSHMUX_DROPBEAR_SODIUM_H
 #define SSHMUX_DROPBEAR_SODIUM_H

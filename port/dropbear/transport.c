@@ -1,8 +1,8 @@
 /* transport.c - port/transport.h on dropbear: the entry points.
  *
- * What runs dropbear's code runs below port_run(), so that its fatal errors
- * come back as TP_FAILED.  The work is in session.c (packets), auth.c (login)
- * and hostkey.c; memory is arena.c's.
+ * All of dropbear's code runs below port_run(), which turns its fatal errors
+ * into TP_FAILED.  The work is in session.c (packets), auth.c (login) and
+ * hostkey.c; memory is arena.c's.
  */
 #include "port.h"
 #include "session.h"
@@ -15,27 +15,27 @@
 #include <poll.h>
 #include <sys/random.h>
 
-/* Re-key at the latest after this much (RFC 4253 9 recommends it); more would
- * overflow dropbear's counters.  Below the minimum nothing else would happen. */
+/* Re-key at the latest after this many bytes (RFC 4253 9 recommends it); more would
+ * overflow dropbear's counters.  Below the minimum, we would do nothing but re-key. */
 #define REKEY_BYTES_MAX ((uint64_t)KEX_REKEY_DATA)
 #define REKEY_BYTES_MIN 16384
 
 #define ENTROPY_SECONDS 60
-#define STACK_WIPE 32768	/* deeper than signatures go */
+#define STACK_WIPE 32768	/* more stack than a signature uses */
 
 const size_t tp_payload_max = PAYLOAD_MAX;
 const char tp_version[] = "dropbear " DROPBEAR_VERSION;
 
-static int64_t exchanged;	/* when the last key exchange was seen to end */
-static uint32_t exchanges;	/* how many were seen */
+static int64_t exchanged;	/* when we saw the last key exchange end */
+static uint32_t exchanges;	/* how many we have seen */
 static enum agent_event event;	/* argument of agent_step() */
 static size_t send_len;		/* argument of send_step() */
 static size_t enough;		/* bytes in the queue when tp_room() is 0 */
 
 /* --- preparation ---------------------------------------------------------- */
 
-/* Waits for the kernel's random numbers (early at boot) but says so, and not
- * for ever.  Kernels without getrandom() have them or are beyond help. */
+/* Waits for the kernel's random numbers (early at boot), with a message and a time limit.
+ * Kernels without getrandom() have them or are beyond help. */
 static bool have_entropy(void)
 {
 	char byte;
@@ -51,14 +51,14 @@ static bool have_entropy(void)
 	return false;
 }
 
-/* Below port_run(): dropbear gives up without a random source. */
+/* Runs below port_run(): dropbear gives up without a random source. */
 static void seed(void)
 {
 	crypto_init();
 	seedrandom();
 }
 
-/* A mistyped pin would refuse every server: better to say so at once. */
+/* A mistyped pin would refuse every server: reports it at once. */
 static bool check_pins(const struct tp_config *c)
 {
 	size_t i;
@@ -184,7 +184,7 @@ const struct tp_info *tp_info(void)
 
 /* --- re-keying ------------------------------------------------------------ */
 
-/* RekeyLimit's bytes, both directions together, within our bounds. */
+/* RekeyLimit's bytes, for both directions together, within our bounds. */
 static uint64_t rekey_bytes(void)
 {
 	uint64_t n = port.config->rekey_bytes;
@@ -194,7 +194,7 @@ static uint64_t rekey_bytes(void)
 	return n < REKEY_BYTES_MIN ? REKEY_BYTES_MIN : n;
 }
 
-/* RekeyLimit's time; dropbear's eight hours are the longest. */
+/* RekeyLimit's time; at most dropbear's eight hours. */
 static int64_t rekey_deadline(void)
 {
 	uint32_t seconds = port.config->rekey_seconds;
@@ -244,7 +244,8 @@ size_t tp_poll(struct pollfd *p, int64_t now, int *timeout)
 	size_t n = 1;
 
 	if (!active()) {
-		/* It may have failed outside of tp_service(): somebody must look. */
+		/* It may have failed outside tp_service(): the caller must look at
+		 * once. */
 		if (port.state == TP_FAILED)
 			*timeout = 0;
 		return 0;
@@ -268,7 +269,7 @@ size_t tp_poll(struct pollfd *p, int64_t now, int *timeout)
 	return n;
 }
 
-/* What a signature had on the stack, below whoever serves the transport. */
+/* Wipes what a signature has left on the stack. */
 static void __attribute__((noinline)) wipe_stack(void)
 {
 	char below[STACK_WIPE];
@@ -298,7 +299,7 @@ static void service(const struct pollfd *p, size_t n, int64_t now)
 	tp_flush();
 }
 
-/* When a login has ended, well or badly, nothing of the user's keys stays. */
+/* When a login has ended, successful or not, none of the user's keys stay in memory. */
 void tp_service(const struct pollfd *p, size_t n, int64_t now)
 {
 	bool login = port.state == TP_LOGIN;
@@ -327,7 +328,7 @@ uint8_t *tp_payload(void)
 	return ses.writepayload->data;
 }
 
-/* The caller has written into writepayload's memory; only its length is news. */
+/* The caller has written into writepayload's memory; we set only its length. */
 static void send_step(void)
 {
 	buf_setlen(ses.writepayload, (unsigned)send_len);
