@@ -116,6 +116,16 @@ void *m_realloc(void *p, size_t n)
 	return q;
 }
 
+/* Never moves: who called it has pointers into the block. */
+void arena_cut(void *p, size_t n)
+{
+	struct block *b = (struct block *)p - 1;
+
+	used -= block_size(b->n);
+	b->n = n;
+	used += block_size(n);
+}
+
 void arena_reset(void)
 {
 	while (blocks != NULL)
@@ -315,6 +325,12 @@ void *m_realloc(void *p, size_t n)
 	if (first_free > offset_of(h))
 		first_free = offset_of(h);
 	return p;
+}
+
+/* Never moves: a smaller size has room where the block is. */
+void arena_cut(void *p, size_t n)
+{
+	m_realloc(p, n);
 }
 
 #endif

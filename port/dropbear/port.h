@@ -57,6 +57,7 @@ bool port_take_string(buffer *b, unsigned char **p, size_t *n);
 
 /* arena.c */
 void *arena_alloc(size_t n);
+void arena_cut(void *p, size_t n);	/* n is no more than the block's size */
 void arena_reset(void);
 void arena_wipe(void);
 size_t arena_peak(void);

@@ -152,7 +152,8 @@ buffer *port_packet(unsigned size)
 	if (size < PAYLOAD_MAX / 2 || size > b->size)
 		return new_packet(size);
 	b->size = size;
-	return m_realloc(b, sizeof(*b) + size);
+	arena_cut(b, sizeof(*b) + size);
+	return b;
 }
 
 /* packet.c's memcpy(), which copies the payload into the packet. */
