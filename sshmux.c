@@ -137,6 +137,7 @@
 #include "port/linux.h"
 #include "port/transport.h"
 
+#define EXIT_SSH 255		/* the exit status of ssh's own failures */
 #define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
 #define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
 #define POLLFDS (5 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
@@ -481,11 +482,11 @@ enum px_answer {
 struct client {
 	int fd;
 	uint8_t phase;			/* enum mx_phase */
-	bool own;			/* our own user's: if we do not persist, we end with it */
+	bool split;			/* of the call that this master split from */
 	bool dead;			/* to be reaped */
 	bool closing;			/* to be dropped when its replies are written */
 	bool greeted;			/* its HELLO came */
-	bool ours;			/* its HELLO carried sshmux=1 */
+	bool sshmux;			/* its HELLO carried sshmux=1 */
 	bool too_long;			/* the body did not fit and was skipped */
 	bool tell_place;		/* it wants to know its place in the queue */
 	bool probed;			/* event: the server answered its probe */
@@ -893,8 +894,8 @@ static struct {
 		bool has_split;		/* we are the child that stays */
 		bool confined;		/* as far as possible */
 		/* in the parent: its connection to the child, 0 for none */
-		int own_fd;
-		pid_t own_master;
+		int split_fd;
+		pid_t split_master;
 		int64_t resize_at;	/* when to check terminal sizes next */
 		int64_t idle_at;	/* ControlPersist: when to end */
 		int64_t stop_deadline;
@@ -1799,7 +1800,7 @@ static int fd_accept(int listener, int64_t *after)
 /* Takes over a descriptor that a client passed, so that we never block on it
  * (FDS-nonblock): we use a socket with MSG_DONTWAIT, a pipe or terminal through a
  * description of our own, and anything else with O_NONBLOCK, cleared again later. */
-static void fd_lend(struct passed *d, int fd)
+static void fd_borrow(struct passed *d, int fd)
 {
 	struct stat st;
 	int flags = fcntl(fd, F_GETFL), own = -1;
@@ -1821,8 +1822,8 @@ static void fd_lend(struct passed *d, int fd)
 		d->restore = fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
 }
 
-/* Read and write a descriptor that fd_lend() took over, or a socket of ours. */
-static ssize_t fd_take(const struct passed *d, void *p, size_t len)
+/* Read and write a descriptor that fd_borrow() took over, or a socket of ours. */
+static ssize_t fd_read_passed(const struct passed *d, void *p, size_t len)
 {
 	ssize_t n = -1;
 	if (!d->socket)
@@ -1831,7 +1832,7 @@ static ssize_t fd_take(const struct passed *d, void *p, size_t len)
 	return fd_result(n);
 }
 
-static ssize_t fd_give(const struct passed *d, const struct iovec *iov, int pieces)
+static ssize_t fd_write_passed(const struct passed *d, const struct iovec *iov, int pieces)
 {
 	struct msghdr m = { .msg_iov = (struct iovec *)(uintptr_t)iov,
 		.msg_iovlen = (size_t)pieces };
@@ -1860,7 +1861,7 @@ static void fd_inherit(const struct passed *d)
 }
 
 /* Restores the flags of a passed descriptor and closes our copy. */
-static void fd_give_back(struct passed *d)
+static void fd_return(struct passed *d)
 {
 	if (d->fd >= 0 && d->restore) {
 		int flags = fcntl(d->fd, F_GETFL);
@@ -1899,12 +1900,12 @@ static void fd_close_others(int keep, int also)
 }
 
 /* Restores all passed descriptors; called on every way out of the process. */
-static void fd_give_all_back(void)
+static void fd_return_all(void)
 {
 	for_each_channel(c)
 		for (int k = 0; k < CH_ENDS; k++)
 			if (fd_of(c, k) >= 0)
-				fd_give_back(&c->end[k]);
+				fd_return(&c->end[k]);
 }
 
 /* Receives one byte with one descriptor, as PROTOCOL.mux passes them.  Returns 1 with
@@ -2847,7 +2848,7 @@ static void ch_release(struct channel *c, int end)
 		if (fd_of(c, end == CH_IN ? CH_OUT : CH_IN) >= 0)
 			c->end[end].fd = -1;
 	}
-	fd_give_back(&c->end[end]);
+	fd_return(&c->end[end]);
 }
 
 /* Frees a channel and all it owns; for lp_reap(). */
@@ -2962,7 +2963,7 @@ static void ch_write(struct channel *c, enum stream s)
 		if (iov[0].iov_len > FD_TTY_CHUNK)
 			iov[0].iov_len = FD_TTY_CHUNK;
 	}
-	ssize_t n = fd_give(d, iov, pieces);
+	ssize_t n = fd_write_passed(d, iov, pieces);
 	if (n > 0) {
 		pool_drop(&c->queue[s], (uint32_t)n);
 		c->consumed += (uint32_t)n;
@@ -2981,7 +2982,7 @@ static void ch_deliver(struct channel *c, enum stream s, const uint8_t *p, uint3
 	bool open = c->state == CH_OPEN;
 	struct iovec iov = { (void *)(uintptr_t)p, len };
 	if (open && fd_of(c, s) >= 0 && c->queue[s].len == 0 && c->end[s].nonblock)
-		n = fd_give(&c->end[s], &iov, 1);
+		n = fd_write_passed(&c->end[s], &iov, 1);
 	if (n == FD_ERROR)
 		ch_end_output(c, s);
 	bool nobody = open && fd_of(c, s) < 0 && !ch_is_proxied(c);
@@ -3001,7 +3002,7 @@ static void ch_tell(struct channel *c, const char *text)
 	if ((d->fd >= 0 || c->state != CH_OPEN) && pool_room(c) >= len)
 		ch_deliver(c, CH_ERR, (const uint8_t *)text, len);
 	else if (d->fd >= 0 && d->nonblock && c->queue[CH_ERR].len == 0)
-		(void)fd_give(d, &(struct iovec){ (void *)(uintptr_t)text, len }, 1);
+		(void)fd_write_passed(d, &(struct iovec){ (void *)(uintptr_t)text, len }, 1);
 }
 
 static bool ch_wants_write(const struct channel *c, enum stream s)
@@ -3049,7 +3050,7 @@ static uint32_t ch_most(const struct channel *c, uint32_t max)
 /* Reads at most `max` bytes of input; 0 if there is none now, or no more. */
 static uint32_t ch_input(struct channel *c, uint8_t *to, uint32_t max)
 {
-	ssize_t n = fd_take(&c->end[CH_IN], to, max);
+	ssize_t n = fd_read_passed(&c->end[CH_IN], to, max);
 	if (n == FD_END || n == FD_ERROR)
 		ch_end_input(c);
 	if (n == FD_ERROR && ch_is_socket(c))		/* reset: the other direction is dead too */
@@ -4847,7 +4848,7 @@ static void es_break(struct channel *c)
 static bool es_command(struct channel *c, uint8_t byte)
 {
 	char echo[64] = "";
-	bool ours = c->client >= 0 && sl_client(c->client)->ours;
+	bool sshmux = c->client >= 0 && sl_client(c->client)->sshmux;
 	switch (byte) {
 	case '.':	c->events |= CH_EV_HANG_UP; return true;
 	case 'B':	es_break(c); break;
@@ -4856,7 +4857,7 @@ static bool es_command(struct channel *c, uint8_t byte)
 	case '#':	ch_tell(c, "~#\r\n"); es_text(c, in_channels); return true;
 	case 'I':	ch_tell(c, "~I\r\n"); es_text(c, in_connection); return true;
 	case CONTROL('Z'):
-		if (ours) {
+		if (sshmux) {
 			c->events |= CH_EV_SUSPEND;
 			c->flags |= CH_SUSPENDED;
 			return true;
@@ -6312,7 +6313,7 @@ static void rx_channel_open_failure(struct buf *b)
 	snprintf(why, sizeof why, "%s%s%.*s", reasons[code < sizeof reasons / sizeof reasons[0] ?
 		code : 0], text.len ? ": " : "",
 		 (int)(text.len > 100 ? 100 : text.len), (const char *)text.p);
-	bool own = c->client >= 0 && sl_client(c->client)->own;
+	bool own = c->client >= 0 && sl_client(c->client)->split;
 	if ((c->kind == CH_SESSION && !own) || ch_is_proxied(c))	/* its client hears of it */
 		log_at(TP_VERBOSE, "channel %d: open failed: %s", sl_channel_index(c), why);
 	else
@@ -7569,7 +7570,7 @@ static void mx_free(struct client *c)
 	req_free(&c->answer);
 	fd_close(&c->fd);
 	c->phase = MX_FREE;
-	if (c->own && !us_persists() && g.rn.stop == RN_RUN)
+	if (c->split && !us_persists() && g.rn.stop == RN_RUN)
 		rn_stop(mx_is_alone(c) ? RN_NOW : RN_WHEN_IDLE, g.rn.exit_code);
 	while (g.mx.end > 0 && g.mx.slot[g.mx.end - 1].phase == MX_FREE)
 		g.mx.end--;
@@ -7635,7 +7636,7 @@ static void mx_refuse(struct client *c, const char *why)
  * own for this, so that it can tell it from other failures. */
 static void mx_later(struct client *c, const char *why)
 {
-	mx_reply(c, c->ours ? MUX_X_S_TRY_LATER : MUX_S_FAILURE, c->rid, NULL, why);
+	mx_reply(c, c->sshmux ? MUX_X_S_TRY_LATER : MUX_S_FAILURE, c->rid, NULL, why);
 	mx_next(c);
 	c->closing = true;
 }
@@ -7649,7 +7650,7 @@ static bool mx_consent(struct client *c, const char *format,
 static bool mx_consent(struct client *c, const char *format, ...)
 {
 	char question[2 * FORWARD_HOST + 300];
-	if (g.op.master != OP_MASTER_ASK || c->consent || c->own)
+	if (g.op.master != OP_MASTER_ASK || c->consent || c->split)
 		return true;
 	va_list ap;
 	va_start(ap, format);
@@ -7679,7 +7680,7 @@ static void mx_hello(struct client *c, struct buf *b)
 	while (!b->bad && b->pos < b->len) {
 		struct str name = buf_get_str(b), value = buf_get_str(b);
 		if (str_is(name, "sshmux") && str_is(value, "1"))
-			c->ours = true;
+			c->sshmux = true;
 	}
 	c->greeted = true;
 }
@@ -7964,7 +7965,7 @@ static void mx_forward_expired(struct client *c)
 		return;
 	}
 	snprintf(f->why, sizeof f->why, "%.90s", in_state());
-	if (c->ours) {
+	if (c->sshmux) {
 		mx_later(c, f->why);
 		f->client = c->forward = -1;
 		if (!f->permanent)
@@ -8626,7 +8627,7 @@ static void mx_request_session(struct client *c, struct channel *ch)
 	ch->flags |= CH_LINE_START;
 	bool own = us_is_own(os_peer(c->fd).uid);	/* no other user gets agent or display */
 	if (s.want_x11 && own)
-		xf_request_x11(ch, c->ours ? mx_display(b) : str_of(""));
+		xf_request_x11(ch, c->sshmux ? mx_display(b) : str_of(""));
 	if (s.want_agent && own)
 		xf_request_agent(ch);
 	if (s.want_tty) {
@@ -8658,10 +8659,10 @@ static void mx_request_session(struct client *c, struct channel *ch)
 static void mx_start(struct client *c, struct channel *ch)
 {
 	uint32_t sid = (uint32_t)sl_channel_index(ch);
-	fd_lend(&ch->end[CH_IN], c->fds[0]);
-	fd_lend(&ch->end[CH_OUT], c->fds[1]);
+	fd_borrow(&ch->end[CH_IN], c->fds[0]);
+	fd_borrow(&ch->end[CH_OUT], c->fds[1]);
 	if (ch->kind == CH_SESSION)
-		fd_lend(&ch->end[CH_ERR], c->fds[2]);
+		fd_borrow(&ch->end[CH_ERR], c->fds[2]);
 	c->n_fds = 0;
 	ch_become(ch, CH_OPEN);
 	if (ch->flags & CH_FAILED)	/* the other end will not read it */
@@ -9348,7 +9349,7 @@ static void lk_lost(const char *why)
 	if (was_up)
 		px_link_lost();
 	if (!again) {
-		rn_stop(RN_NOW, g.rn.stop == RN_NOW ? g.rn.exit_code : 255);
+		rn_stop(RN_NOW, g.rn.stop == RN_NOW ? g.rn.exit_code : EXIT_SSH);
 		return;
 	}
 	lk_schedule(was_up);
@@ -9881,7 +9882,7 @@ static void lp_open_signals(void)
 	if (pipe2(g.lp.signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0 ||
 		pipe2(g.lp.cancel_pipe, O_CLOEXEC | O_NONBLOCK) != 0) {
 		log_at(TP_ERROR, "no pipe for signals: %s", strerror(errno));
-		exit(255);
+		exit(EXIT_SSH);
 	}
 	lp_catch(SIGTERM, true);
 	lp_catch(SIGINT, true);
@@ -9927,7 +9928,7 @@ static void lp_signal(int number)
 	default:
 		log_at(TP_VERBOSE, "ended by signal %d", number);
 		rn_stop(RN_NOW, number == SIGTERM && (g.lp.split == LP_STAYS || g.lp.has_split) ?
-			0 : 255);
+			0 : EXIT_SSH);
 	}
 }
 
@@ -10391,7 +10392,7 @@ static void lp_be_master(int own)
 		k->pid = 0;
 	if (own >= 0) {
 		fd_nonblock(own);
-		mx_add(own)->own = true;
+		mx_add(own)->split = true;
 	}
 	if (detached)
 		setsid();
@@ -10410,18 +10411,18 @@ static bool lp_split(void)
 	sigset_t all, before;		/* signals wait until one of the two can take them */
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &before);
-	g.lp.own_master = fork();
-	if (g.lp.own_master <= 0 || g.lp.split == LP_DETACHES)
+	g.lp.split_master = fork();
+	if (g.lp.split_master <= 0 || g.lp.split == LP_DETACHES)
 		sigprocmask(SIG_SETMASK, &before, NULL);
-	if (g.lp.own_master < 0)
+	if (g.lp.split_master < 0)
 		lk_fail("fork: %s", strerror(errno));
-	if (g.lp.own_master > 0) {
+	if (g.lp.split_master > 0) {
 		fd_close_others(sv[1], g.log.fd);
-		g.lp.own_fd = sv[1];
+		g.lp.split_fd = sv[1];
 		return true;
 	}
 	fd_close(&sv[1]);
-	if (g.lp.own_master == 0)
+	if (g.lp.split_master == 0)
 		lp_be_master(sv[0]);
 	else
 		fd_close(&sv[0]);
@@ -10445,7 +10446,7 @@ static void lp_confine(void)
 }
 
 /* Runs the loop; returns the exit code, which has no meaning in a parent that has
- * split (g.lp.own_master > 0). */
+ * split (g.lp.split_master > 0). */
 static int lp_run(void)
 {
 	g.now = rn_clock();
@@ -10468,7 +10469,7 @@ static int lp_run(void)
 		fw_free(f);
 	for_each_program(p)
 		ex_stop(p);
-	fd_give_all_back();
+	fd_return_all();
 	return g.rn.exit_code;
 }
 
@@ -10489,7 +10490,7 @@ enum cl_tty { CL_TTY_AUTO, CL_TTY_NO, CL_TTY_YES, CL_TTY_FORCE };
 static struct cl_state {
 	int fd;
 	uint32_t rid;			/* of the next request */
-	bool greeted, info, ours;	/* HELLO has come; what it says of the master */
+	bool greeted, info, sshmux;	/* HELLO has come; what it says of the master */
 	bool foreign;			/* the master belongs to another user */
 	bool raw;			/* our terminal is in raw mode: restore `saved` */
 	struct termios saved;
@@ -10499,7 +10500,7 @@ static struct cl_state {
 	bool late;			/* no master, or no session, in time */
 	bool lost;			/* the session ended without an exit status */
 	bool signalled;			/* INT or TERM was passed on to the command */
-	bool own;			/* the master is our child: cl_own() */
+	bool split;			/* the master is our child: cl_split() */
 	pid_t copier[3];		/* children that copy stdin, stdout, stderr; 0: none */
 	struct buf out;			/* requests not written yet */
 } cl = { .fd = -1 };
@@ -10671,7 +10672,7 @@ static bool cl_connect(void)
 		return false;
 	if (!cl_early && !us_address(&a, path)) {
 		cl_say("ControlPath too long ('%s' >= %d bytes)", path, (int)sizeof a.sun_path);
-		exit(255);
+		exit(EXIT_SSH);
 	}
 	int error = cl_try_connect(&a, len);
 	while (error && g.op.wait > 0 && g.op.master == OP_MASTER_NO && !cl_signal &&
@@ -10699,7 +10700,7 @@ static bool cl_is_mute(void)
 	int64_t ms = g.op.connect_timeout * 1000;
 	if (cl_early && ms <= 0)
 		ms = LOGIN_MS;
-	if (ms <= 0 || cl.own)
+	if (ms <= 0 || cl.split)
 		return false;
 	return poll(&p, 1, ms < INT_MAX ? (int)ms : INT_MAX) == 0;
 }
@@ -10723,7 +10724,7 @@ static bool cl_hello(void)
 	while (!f.rest.bad && f.rest.pos < f.rest.len) {
 		struct str name = buf_get_str(&f.rest), value = buf_get_str(&f.rest);
 		cl.info |= str_is(name, "info") && str_is(value, "0");
-		cl.ours |= str_is(name, "sshmux") && str_is(value, "1");
+		cl.sshmux |= str_is(name, "sshmux") && str_is(value, "1");
 	}
 	cl.greeted = true;
 	return true;
@@ -10736,7 +10737,7 @@ static bool cl_put_wait(void)
 		return true;
 	if (!cl_hello())
 		return false;
-	if (cl.ours) {
+	if (cl.sshmux) {
 		buf_put_u32(&cl.out, 12);
 		buf_put_u32(&cl.out, MUX_X_C_WAIT);
 		buf_put_u32(&cl.out, g.op.wait < 0 ? MX_KEEP_WAIT : (uint32_t)g.op.wait);
@@ -10751,14 +10752,14 @@ static bool cl_has_display(void)
 }
 
 /* --bulk and --interactive, likewise.  Also reads HELLO before DISPLAY may be sent:
- * cl_put_session() needs cl.ours. */
+ * cl_put_session() needs cl.sshmux. */
 static bool cl_put_weight(void)
 {
 	if (!g.op.weight && !cl_has_display())
 		return true;
 	if (!cl_hello())
 		return false;
-	if (cl.ours && g.op.weight) {
+	if (cl.sshmux && g.op.weight) {
 		buf_put_u32(&cl.out, 8);
 		buf_put_u32(&cl.out, MUX_X_C_WEIGHT);
 		buf_put_u32(&cl.out, (uint32_t)g.op.weight);
@@ -10790,7 +10791,7 @@ static bool cl_answer(const char *what, struct cl_frame *f)
 	if (!cl_hello())
 		return false;
 	bool ok = cl_flush();
-	while (ok && (ok = cl_frame(f)) && f->type == MUX_X_S_PLACE && cl.ours)
+	while (ok && (ok = cl_frame(f)) && f->type == MUX_X_S_PLACE && cl.sshmux)
 		cl_say("sshmux: waiting for a session, place %u", (unsigned)buf_get_u32(&f->rest));
 	if (!ok) {
 		if (!cl_signal)
@@ -10834,7 +10835,7 @@ static void cl_tell_kill(void)
 	buf_set_u32(frame, 8);
 	buf_set_u32(frame + 4, MUX_X_C_KILL);
 	buf_set_u32(frame + 8, 0);
-	if (cl.ours && cl.open)
+	if (cl.sshmux && cl.open)
 		send(cl.fd, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
@@ -10849,7 +10850,7 @@ static bool cl_pass_signal(int number)
 		{ SIGUSR1, "USR1" }, { SIGUSR2, "USR2" },
 	};
 	uint8_t frame[20];
-	if (!cl.ours || !cl.open || cl.raw || cl.signalled)
+	if (!cl.sshmux || !cl.open || cl.raw || cl.signalled)
 		return false;
 	for (size_t i = 0; i < sizeof passed / sizeof passed[0]; i++) {
 		size_t n = strnlen(passed[i].name, 4);
@@ -10932,15 +10933,15 @@ static int cl_check(void)
 {
 	struct cl_frame f;
 	if (!cl_alive())
-		return 255;
+		return EXIT_SSH;
 	bool up = true;
 	struct str state = { (const uint8_t *)"", 0 };
-	if (cl.ours) {
+	if (cl.sshmux) {
 		size_t start = cl_begin(MUX_X_C_STATE);
 		buf_put_u32(&cl.out, (uint32_t)g.op.probe);
 		cl_end(start);
 		if (!cl_answer("state request", &f))
-			return 255;
+			return EXIT_SSH;
 		up = buf_get_u32(&f.rest);
 		state = buf_get_str(&f.rest);
 	}
@@ -10959,14 +10960,14 @@ static int cl_simple(enum mux_type type, const char *what, const char *done, boo
 	cl_end(cl_begin(type));
 	if (eof_is_ok) {		/* OpenSSH's master ends without answering (TERM-eof) */
 		if (!cl_hello() || !cl_flush())
-			return 255;
+			return EXIT_SSH;
 		cl_frame(&f);
 		f.type = f.type ? f.type : MUX_S_OK;
 	} else if (!cl_answer(what, &f))
-		return 255;
+		return EXIT_SSH;
 	if (f.type != MUX_S_OK) {
 		cl_refused(what, &f);
-		return 255;
+		return EXIT_SSH;
 	}
 	if (g.log.level >= TP_INFO)
 		cl_say("%s", done);
@@ -11033,33 +11034,33 @@ static bool cl_forwards(enum mux_type type, bool print)
 
 static int cl_open_forwards(void)
 {
-	return cl_forwards(MUX_C_OPEN_FWD, true) ? 0 : cl.late ? EX_TEMPFAIL : 255;
+	return cl_forwards(MUX_C_OPEN_FWD, true) ? 0 : cl.late ? EX_TEMPFAIL : EXIT_SSH;
 }
 
 /* ssh exits with 0 whatever the master says to a cancel (FWD-cancel-exit). */
 static int cl_cancel_forwards(void)
 {
 	cl_forwards(MUX_C_CLOSE_FWD, false);
-	return cl.greeted ? 0 : 255;
+	return cl.greeted ? 0 : EXIT_SSH;
 }
 
 static int cl_info(const char *what)
 {
 	struct cl_frame f;
 	if (!cl_hello())
-		return 255;
+		return EXIT_SSH;
 	if (!cl.info) {
 		cl_say("mux server does not support info request");
-		return 255;
+		return EXIT_SSH;
 	}
 	size_t start = cl_begin(MUX_C_EXT_INFO);
 	buf_put_text(&cl.out, what);
 	cl_end(start);
 	if (!cl_answer("info request", &f))
-		return 255;
+		return EXIT_SSH;
 	if (f.type != MUX_S_EXT_INFO)
 		cl_refused("info request", &f);
-	return f.type == MUX_S_EXT_INFO ? 0 : 255;
+	return f.type == MUX_S_EXT_INFO ? 0 : EXIT_SSH;
 }
 
 /* Prints a report of an sshmux master as it comes; 0 when it is complete. */
@@ -11067,10 +11068,10 @@ static int cl_report(const char *what)
 {
 	struct cl_frame f;
 	if (!cl_hello())
-		return 255;
-	if (!cl.ours) {
+		return EXIT_SSH;
+	if (!cl.sshmux) {
 		cl_say("sshmux: the master does not know reports: it is none of sshmux");
-		return 255;
+		return EXIT_SSH;
 	}
 	size_t start = cl_begin(MUX_X_C_REPORT);
 	buf_put_text(&cl.out, what);
@@ -11081,7 +11082,7 @@ static int cl_report(const char *what)
 		ok = cl_frame(&f);
 	if (ok && f.type != MUX_X_S_REPORT)
 		cl_refused("report", &f);
-	return ok && f.type == MUX_X_S_REPORT ? 0 : 255;
+	return ok && f.type == MUX_X_S_REPORT ? 0 : EXIT_SSH;
 }
 
 static int cl_status(void)
@@ -11110,11 +11111,11 @@ static int cl_control(void)
 {
 	struct cl_frame f;
 	if (!cl_hello())
-		return 255;
-	if (!cl.ours) {
+		return EXIT_SSH;
+	if (!cl.sshmux) {
 		cl_say("sshmux: the master does not know %s: it is none of sshmux",
 			g.op.mux_command);
-		return 255;
+		return EXIT_SSH;
 	}
 	size_t start = cl_begin(MUX_X_C_CONTROL);
 	buf_put_text(&cl.out, g.op.mux_command);
@@ -11122,10 +11123,10 @@ static int cl_control(void)
 		buf_put_text(&cl.out, i < g.op.n_command ? g.op.command[i] : "");
 	cl_end(start);
 	if (!cl_answer(g.op.mux_command, &f))
-		return 255;
+		return EXIT_SSH;
 	if (f.type != MUX_S_OK)
 		cl_refused(g.op.mux_command, &f);
-	return f.type == MUX_S_OK ? 0 : 255;
+	return f.type == MUX_S_OK ? 0 : EXIT_SSH;
 }
 
 static int cl_conninfo(void)
@@ -11181,11 +11182,11 @@ static int cl_proxy(void)
 	struct cl_frame f;
 	cl_end(cl_begin(MUX_C_PROXY));
 	if (!cl_answer("proxy request", &f))
-		return 255;
+		return EXIT_SSH;
 	if (f.type != MUX_S_PROXY) {
 		struct str why = buf_get_str(&f.rest);
 		cl_say("sshmux: master returned error: %.*s", (int)why.len, (const char *)why.p);
-		return 255;
+		return EXIT_SSH;
 	}
 	struct cl_way way[2] = {
 		{ .from = STDIN_FILENO, .to = cl.fd, .at = g.req.memory },
@@ -11195,7 +11196,7 @@ static int cl_proxy(void)
 	for (;;) {
 		struct pollfd p[2] = { cl_way_poll(&way[0]), cl_way_poll(&way[1]) };
 		if (poll(p, 2, -1) < 0 && errno != EINTR)
-			return 255;
+			return EXIT_SSH;
 		for (int i = 0; i < 2; i++)
 			if (p[i].revents && !cl_way_step(&way[i]))
 				return 0;
@@ -11240,7 +11241,7 @@ static const struct cl_command *cl_find_command(const char *name)
 static int cl_command(const char *name)
 {
 	cl_set_timeout();
-	int status = cl_connect() ? cl_find_command(name)->run() : 255;
+	int status = cl_connect() ? cl_find_command(name)->run() : EXIT_SSH;
 	return cl_signal == SIGALRM ? CL_TIMED_OUT : status;
 }
 
@@ -11338,7 +11339,7 @@ static bool cl_put_session(bool tty)
 	cl_put_words(b);
 	for (size_t i = 0; i < g.op.set_env.n; i++)
 		buf_put_text(b, g.op.set_env.at[i]);
-	if (cl_has_display() && cl.ours)	/* for the master, not for the server */
+	if (cl_has_display() && cl.sshmux)	/* for the master, not for the server */
 		cl_put_display(b);
 	for (char **e = environ; *e; e++)
 		if (mx_env_allowed(str_of(*e)))
@@ -11439,13 +11440,13 @@ static bool cl_open(const char *what, int n, uint32_t *sid)
 static int cl_wait(uint32_t sid)
 {
 	struct cl_frame f;
-	int status = 255;
+	int status = EXIT_SSH;
 	bool have = false;
 	while (cl_frame(&f)) {
 		bool mine = f.word == sid;
 		if (mine && f.type == MUX_S_TTY_ALLOC_FAIL)
 			cl_cooked();
-		else if (mine && f.type == MUX_X_S_SUSPEND && cl.ours)
+		else if (mine && f.type == MUX_X_S_SUSPEND && cl.sshmux)
 			cl_suspend();
 		else if (mine && f.type == MUX_S_EXIT_MESSAGE && !have) {
 			status = (int)(buf_get_u32(&f.rest) & 0xff);
@@ -11453,11 +11454,11 @@ static int cl_wait(uint32_t sid)
 		} else {
 			cl_cooked();
 			cl_say("sshmux: unexpected message 0x%08x from master", (unsigned)f.type);
-			return 255;
+			return EXIT_SSH;
 		}
 	}
 	cl.lost = !have;
-	return cl_signal == SIGALRM ? CL_TIMED_OUT : cl_signal ? 255 : status;
+	return cl_signal == SIGALRM ? CL_TIMED_OUT : cl_signal ? EXIT_SSH : status;
 }
 
 /* -f: the session is open; our caller goes on. */
@@ -11480,13 +11481,13 @@ static int cl_session(void)
 	uint32_t sid;
 	bool tty = cl_wants_tty();
 	if (tty && !cl_alive())
-		return 255;
+		return EXIT_SSH;
 	if (!cl_put_session(tty)) {
 		cl_say("sshmux: command and environment are longer than %d bytes", REQUEST_POOL);
-		return 255;
+		return EXIT_SSH;
 	}
 	if (!cl_open("session request", 3, &sid))
-		return 255;
+		return EXIT_SSH;
 	if (g.op.background)
 		cl_background();
 	if (tty)
@@ -11494,7 +11495,7 @@ static int cl_session(void)
 	int status = cl_wait(sid);
 	cl_cooked();
 	if (tty && g.log.level >= TP_INFO)
-		cl_say("%s to %s closed.", cl.own && !us_persists() ? "Connection" :
+		cl_say("%s to %s closed.", cl.split && !us_persists() ? "Connection" :
 			"Shared connection", g.op.host_name);
 	return status;
 }
@@ -11521,11 +11522,11 @@ static int cl_stdio(void)
 	buf_put_u32(&cl.out, to.connect.port);
 	cl_end(start);
 	if (!cl_open(cl_stdio_what, 2, &sid))
-		return 255;
+		return EXIT_SSH;
 	if (!cl_frame(&f))
 		return 0;
 	cl_say("sshmux: master returned unexpected message %u", (unsigned)f.type);
-	return 255;
+	return EXIT_SSH;
 }
 
 /* One try at the session or -W. */
@@ -11533,7 +11534,7 @@ static int cl_once(void)
 {
 	if (!cl_connect() || (cl_early && !cl_hello()) || !cl_put_wait() || !cl_put_weight() ||
 		!cl_forwards(MUX_C_OPEN_FWD, false))
-		return cl.late ? EX_TEMPFAIL : 255;
+		return cl.late ? EX_TEMPFAIL : EXIT_SSH;
 	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
 	cl_end_copies();
 	if (!cl.open && (cl.late || cl_signal == SIGALRM))
@@ -11551,12 +11552,12 @@ static bool cl_may_retry(int status)
 
 /* Runs the session when the master is our child.  It has logged in and opens the forwards
  * itself. */
-static int cl_own(void)
+static int cl_split(void)
 {
 	static const int numbers[] = { SIGCHLD, SIGUSR1, SIGPIPE, SIGXFSZ, SIGTTIN, SIGTTOU };
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
 		signal(numbers[i], SIG_DFL);
-	cl = (struct cl_state){ .fd = g.lp.own_fd, .own = true,
+	cl = (struct cl_state){ .fd = g.lp.split_fd, .split = true,
 		.out = buf_over(g.req.memory, sizeof g.req.memory) };
 	mx_put_hello(&cl.out, false);
 	cl_signal = 0;
@@ -11564,15 +11565,15 @@ static int cl_own(void)
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	int status = !cl_put_weight() ? 255 : g.op.stdio_forward ? cl_stdio() : cl_session();
+	int status = !cl_put_weight() ? EXIT_SSH : g.op.stdio_forward ? cl_stdio() : cl_session();
 	fd_close(&cl.fd);
 	if (g.op.background || (us_persists() && g.us.bound))
 		return status;
 	if (cl_signal)
-		kill(g.lp.own_master, SIGTERM);
-	while (waitpid(g.lp.own_master, NULL, 0) < 0 && errno == EINTR)
+		kill(g.lp.split_master, SIGTERM);
+	while (waitpid(g.lp.split_master, NULL, 0) < 0 && errno == EINTR)
 		if (cl_signal)
-			kill(g.lp.own_master, SIGTERM);
+			kill(g.lp.split_master, SIGTERM);
 	return status;
 }
 
@@ -11612,7 +11613,7 @@ static void op_die(const char *format, ...)
 	vsnprintf(text + n, sizeof text - (size_t)n, format, ap);
 	va_end(ap);
 	log_line(TP_ERROR, text);
-	exit(255);
+	exit(EXIT_SSH);
 }
 
 /* OP_APPEND, OP_ADD_WORDS, OP_ALLOW and OP_FORWARD collect all values; the others keep the
@@ -12613,7 +12614,7 @@ static void op_special(const struct op_letter *l, const char *argument)
 	case 'O':
 		if (strcmp(argument, "list") != 0 && !cl_find_command(argument)) {
 			cl_say("Invalid multiplex command.");
-			exit(255);
+			exit(EXIT_SSH);
 		}
 		g.op.mux_command = argument;
 		break;
@@ -13926,7 +13927,7 @@ static int main_connect(void)
 	if (!tp_init(&g.op.tp))
 		op_die("%s", tp_error());
 	int status = lp_run();
-	return g.lp.own_fd > 0 ? cl_own() : status;
+	return g.lp.split_fd > 0 ? cl_split() : status;
 }
 
 /* Fallback=no: unless we are to be a master, we do not log in without knowing of one. */

@@ -228,8 +228,8 @@ static void unit_flow_upload(void)
 static void flow_endless_input(struct session *s)
 {
 	struct channel *c = &g.ch.slot[s->id];
-	fd_give_back(&c->end[CH_IN]);
-	fd_lend(&c->end[CH_IN], open("/dev/zero", O_RDONLY | O_CLOEXEC));
+	fd_return(&c->end[CH_IN]);
+	fd_borrow(&c->end[CH_IN], open("/dev/zero", O_RDONLY | O_CLOEXEC));
 }
 
 /* What the transport must have room for so that n bytes of data may go: a part
@@ -610,7 +610,7 @@ static void flow_shared(bool nonblock_before, int order, int how)
 		world_run();
 		for (int i = 0; i < 2; i++)
 			world_sleep(FAREWELL_MS);
-		fd_give_all_back();
+		fd_return_all();
 	}
 	check(during && between && flow_nonblock(sv[0]) == nonblock_before,
 		"flow: O_NONBLOCK of one description in two sessions, %s before, order %d, %s",

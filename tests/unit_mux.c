@@ -213,7 +213,7 @@ static void unit_mux_hello(void)
 	peer_put(&p, MUX_C_ALIVE_CHECK, "u", 3);
 	world_run();
 	check(peer_expect(&p, MASTER_HELLO) &&
-		peer_expect(&p, MUX_S_ALIVE, "uu", 3, (uint32_t)getpid()) && g.mx.slot[0].ours,
+		peer_expect(&p, MUX_S_ALIVE, "uu", 3, (uint32_t)getpid()) && g.mx.slot[0].sshmux,
 	      "mux: HELLO with long unknown extensions");
 	peer_close(&p);
 	check_clean("mux: extensions");
