@@ -180,7 +180,7 @@ install: all
 	install -D -m 755 $(UNDER_TEST) $(DESTDIR)$(PREFIX)/bin/sshmux
 	for f in $(wildcard sshmux.1); do \
 		install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/man/man1/$$f; done
-	for f in $(wildcard LICENSE README.md); do \
+	for f in $(wildcard LICENSE README.md SECURITY.md); do \
 		install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/doc/sshmux/$$f; done
 
 # For scripts: where the objects of this variant are; the programs of the tests

@@ -176,7 +176,7 @@ return view.extend({
 		let o;
 
 		number('ServerAliveInterval', _('Sign of life every'), '0', 'range(0,86400)',
-			_('Seconds; 30 notices a dead link after 90 seconds, 0 never asks.'));
+			_('Seconds; 30 notices a dead link after 120 seconds, 0 never asks.'));
 		number('ServerAliveCountMax', _('Without an answer'), '3', 'range(1,1000)',
 			_('So many times, and the link is lost.'));
 		number('ConnectTimeout', _('Time for a login'), '120', 'range(1,86400)', _('Seconds.'));
