@@ -46,7 +46,7 @@ pid_t confine_fork_sibling(void)
 #endif
 
 /* Sanitizers, and the counters of `make coverage`, make calls of their own. */
-#if defined __SANITIZE_ADDRESS__ || defined COUNTED
+#if defined __SANITIZE_ADDRESS__ || defined COVERAGE
 #undef CONFINE_ARCH
 #endif
 #ifdef __has_feature
