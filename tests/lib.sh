@@ -128,11 +128,22 @@ end() {
 	wait "$1" 2>/dev/null
 }
 
-# A program that outlives its client or its test is ended with it.
-ends_later() { PIDS="$PIDS $1"; }
+# begin_of PID: when it began; nothing if it is gone
+begin_of() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+
+# A program that outlives its client or its test is ended with it.  Its number may be
+# another program's by then, so its begin is kept with it.
+ends_later() { PIDS="$PIDS $1:$(begin_of "$1")"; }
+
+# still_there: which of them are still there
+still_there() {
+	for p in $PIDS; do
+		[ -z "${p#*:}" ] || [ "$(begin_of "${p%:*}")" != "${p#*:}" ] || echo "${p%:*}"
+	done
+}
 
 clean_up() {
-	for p in $PIDS; do kill -CONT "$p" 2>/dev/null; kill "$p" 2>/dev/null; done
+	for p in $(still_there); do kill -CONT "$p" 2>/dev/null; kill "$p" 2>/dev/null; done
 }
 trap clean_up EXIT
 trap 'exit 143' TERM INT HUP
