@@ -137,7 +137,8 @@ static void schema_events(const char *manual)
 		also(&all, p != NULL, "%s is not in the manual", st_events[kind].name);
 		if (!p)
 			continue;
-		schema_words(&documented, "event, age", "event, age" + 10);
+		const char *always = "event, age";
+		schema_words(&documented, always, always + strlen(always));
 		p += strlen(item);
 		schema_words(&documented, p, strstr(p, "\n.") + 1);
 		schema_same(&told, &documented, st_events[kind].name);
