@@ -29,12 +29,17 @@ mounting() {
 	is "sshfs: the same" "$(files "$T/there")" "$(files "$T/data")"
 	rm "$T/there/sub/link"	# not every kernel lets links be read through FUSE
 	is "sshfs: the same read back" "$(files "$T/mount")" "$(files "$T/there")"
-	# A file there, through the master that serves it: our client reads it, and stores it there.
-	is "sshfs: a file of its own is sent through the same master" \
-		"$(p ssh x sha256sum <"$T/mount/random" | cut -d' ' -f1)" "$(sum "$T/there/random")"
-	p ssh x "cat $T/there/random" </dev/null >"$T/mount/again"
-	is "sshfs: and one comes that way" "$(sum "$T/there/again")" "$(sum "$T/there/random")"
-	rm "$T/mount/again"
+	# A file there, through the master that serves it: our client reads it, and stores it
+	# there.  OpenSSH's master reads it itself, and waits for itself for ever.
+	if [ "$MASTER" = stock ]; then
+		skip "sshfs: a file of its own is sent through the same master" "OpenSSH differs: it hangs"
+	else
+		is "sshfs: a file of its own is sent through the same master" \
+			"$(p ssh x sha256sum <"$T/mount/random" | cut -d' ' -f1)" "$(sum "$T/there/random")"
+		p ssh x "cat $T/there/random" </dev/null >"$T/mount/again"
+		is "sshfs: and one comes that way" "$(sum "$T/there/again")" "$(sum "$T/there/random")"
+		rm "$T/mount/again"
+	fi
 	works "sshfs: a file is removed" rm "$T/mount/random"
 	works "sshfs: it is gone" test ! -e "$T/there/random"
 	works "sshfs: it ends" fusermount3 -u "$T/mount"
