@@ -43,11 +43,11 @@ static int small_number(const char **format, va_list *args)
 
 static int small_length(const char **format)
 {
-	int length = sizeof(int);
+	int length = sizeof(int), longs = 0;
 	for (;; ++*format)
 		switch (**format) {
 		case 'h': length /= 2; break;
-		case 'l': length = length == sizeof(int) ? sizeof(long) : sizeof(long long); break;
+		case 'l': length = longs++ == 0 ? sizeof(long) : sizeof(long long); break;
 		case 'j': length = sizeof(intmax_t); break;
 		case 'z': case 't': length = sizeof(size_t); break;
 		default: return length;
