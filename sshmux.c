@@ -3863,7 +3863,7 @@ static bool fw_parse(const char *text, enum fw_type type, struct forward *f)
 	at = n == 2;
 	return f->listen.port == FW_PATH || (n >= 1 && n <= 2 &&
 		fw_host_port(&f->listen, at ? &field[0] : &none, &field[at], type == FW_REMOTE ? 0 :
-			1));
+		1));
 }
 
 /* c's connection succeeded (`why` is NULL) or failed.  Its forward counts failures; a reason
@@ -4399,7 +4399,7 @@ static void fw_socks_local(struct channel *c, bool ended)
 			return;
 		if (used <= 0 || fd_read(c->end[CH_IN].fd, g.scratch, (size_t)used) != used ||
 		    (!done && fd_write(c->end[CH_IN].fd, fw_socks_method,
-			sizeof fw_socks_method) < 2)) {
+		    sizeof fw_socks_method) < 2)) {
 			ch_become(c, CH_DEAD);
 			return;
 		}
@@ -4794,15 +4794,15 @@ static void in_channels(struct buf *b)
 			continue;
 		in_print(b, "  #%d %s (%s r%u i%u/%u o%u%s)\r\n", sl_channel_index(c),
 			ch_kinds[c->kind].name, ch_states[c->state].name,
-			 (unsigned)c->remote_id,
-				(unsigned)(c->queue[CH_OUT].len + c->queue[CH_ERR].len),
-			 (unsigned)c->window, (unsigned)c->remote_window, c->flags & CH_TTY ?
-				" tty" : "");
+			(unsigned)c->remote_id,
+			(unsigned)(c->queue[CH_OUT].len + c->queue[CH_ERR].len),
+			(unsigned)c->window, (unsigned)c->remote_window, c->flags & CH_TTY ?
+			" tty" : "");
 	}
 	for_each_forward(f)
 		in_print(b, "  forward %s: %s, %u of %u connections failed%s%s\r\n", fw_name(f),
 				 f->state == FW_ACTIVE ? "active" : "waiting", (unsigned)f->failed,
-					(unsigned)f->connections,
+				 (unsigned)f->connections,
 				 f->why[0] ? ", last: " : "", f->why);
 }
 
@@ -5033,7 +5033,7 @@ static void px_tell_answer(struct client *c)
 		return;
 	struct buf b = px_frame(c, c->verdict == PX_NO_CHANNEL ? SSH_CHANNEL_OPEN_FAILURE :
 				c->verdict == PX_GRANTED ? SSH_REQUEST_SUCCESS :
-					SSH_REQUEST_FAILURE);
+				SSH_REQUEST_FAILURE);
 	buf_put_u32(&b, c->word);
 	if (c->verdict == PX_NO_CHANNEL) {
 		buf_put_u32(&b, SSH_OPEN_RESOURCE_SHORTAGE);
@@ -6312,7 +6312,7 @@ static void rx_channel_open_failure(struct buf *b)
 	char why[160];
 	snprintf(why, sizeof why, "%s%s%.*s", reasons[code < sizeof reasons / sizeof reasons[0] ?
 		code : 0], text.len ? ": " : "",
-		 (int)(text.len > 100 ? 100 : text.len), (const char *)text.p);
+		(int)(text.len > 100 ? 100 : text.len), (const char *)text.p);
 	bool own = c->client >= 0 && sl_client(c->client)->split;
 	if ((c->kind == CH_SESSION && !own) || ch_is_proxied(c))	/* its client hears of it */
 		log_at(TP_VERBOSE, "channel %d: open failed: %s", sl_channel_index(c), why);
@@ -7097,7 +7097,7 @@ static void st_people_head(struct buf *b)
 		st_span(ev_seconds() - g.ev.begun));
 	in_print(b, "uplink      %s for %s: %s@%s port %d\n", st_link(),
 		 st_span(ev_seconds() - (g.lk.since ? g.lk.since : g.ev.begun)), g.op.tp.user,
-			g.op.host_name, (int)g.op.port);
+		 g.op.host_name, (int)g.op.port);
 	if (g.lk.state == LK_UP) {
 		in_print(b, "server      %s, %s\n", g.lk.remote, i->peer_version);
 		in_print(b, "keys        %s, %s, %s\n", i->kex, i->host_key_algorithm, i->cipher);
@@ -7110,8 +7110,8 @@ static void st_people_head(struct buf *b)
 	if (g.tx.rtt_n)
 		in_print(b, "round trip  %u ms (min %u, mean %u, max %u of %u)\n",
 			(unsigned)g.tx.rtt, (unsigned)g.tx.rtt_min,
-			 (unsigned)(g.tx.rtt_sum / g.tx.rtt_n), (unsigned)g.tx.rtt_max,
-				(unsigned)g.tx.rtt_n);
+			(unsigned)(g.tx.rtt_sum / g.tx.rtt_n), (unsigned)g.tx.rtt_max,
+			(unsigned)g.tx.rtt_n);
 	in_print(b, "traffic     %sB received, %sB sent\n", st_size(t.bytes_in),
 		st_size(t.bytes_out));
 	in_print(b, "sessions    %d of %d\n", g.ch.sessions, g.ch.session_limit);
@@ -7127,10 +7127,10 @@ static void st_people_session(struct buf *b, int i)
 		snprintf(id, sizeof id, "%d", c->channel);
 	in_print(b, "  %4s %-8s %7d %-10.10s %6s %6s %6s %6s  %s\n", id, st_session_state(c),
 		(int)p.id.pid, p.program,
-		 st_span(r->since ? ev_seconds() - r->since : 0),
-			st_span(r->active ? ev_seconds() - r->active : 0),
-		 st_size(r->bytes[IN_BYTES]), st_size(r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES]),
-			st_command(c));
+		st_span(r->since ? ev_seconds() - r->since : 0),
+		st_span(r->active ? ev_seconds() - r->active : 0),
+		st_size(r->bytes[IN_BYTES]), st_size(r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES]),
+		st_command(c));
 }
 
 static void st_people_forward(struct buf *b, int i)
@@ -7138,9 +7138,9 @@ static void st_people_forward(struct buf *b, int i)
 	const struct forward *f = &g.fw.slot[i];
 	in_print(b, "  %-8s %6s %4d of %-6u %6u %6s %6s  %s%s%s\n", st_forward_state(f),
 		st_span(ev_seconds() - f->since),
-		 st_connections(f), (unsigned)f->connections, (unsigned)f->failed,
-			st_size(f->bytes[IN_BYTES]), st_size(f->bytes[OUT_BYTES]),
-		 fw_name(f), f->why[0] ? ": " : "", f->why);
+		st_connections(f), (unsigned)f->connections, (unsigned)f->failed,
+		st_size(f->bytes[IN_BYTES]), st_size(f->bytes[OUT_BYTES]),
+		fw_name(f), f->why[0] ? ": " : "", f->why);
 }
 
 static void st_people_proxy(struct buf *b, int i)
@@ -7148,7 +7148,7 @@ static void st_people_proxy(struct buf *b, int i)
 	struct st_peer p = st_peer(&g.mx.slot[i]);
 	in_print(b, "  pid %d %s, %d channels, %sB sent, %sB received\n", (int)p.id.pid, p.program,
 		st_proxied(i),
-		 st_size(g.mx.slot[i].moved[IN_BYTES]), st_size(g.mx.slot[i].moved[OUT_BYTES]));
+		st_size(g.mx.slot[i].moved[IN_BYTES]), st_size(g.mx.slot[i].moved[OUT_BYTES]));
 }
 
 /* Lists a limit only if it was reached. */
@@ -7157,7 +7157,7 @@ static void st_people_table(struct buf *b, int i)
 	if (g.ev.refused[i])
 		in_print(b, "limit       %s (%u) reached %u times\n", st_tables[i].name,
 			(unsigned)st_tables[i].size,
-			 (unsigned)g.ev.refused[i]);
+			(unsigned)g.ev.refused[i]);
 }
 
 /* --- the parts of a status ---------------------------------------------------------------- */
@@ -7546,7 +7546,7 @@ static void mx_tell_closed(const struct client *c, const struct channel *ch, int
 		ev_add((struct event){ .kind = EV_SESSION_CLOSED, .in = r->bytes[IN_BYTES],
 			.out = r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES],
 			.n = { sl_channel_index(ch), id.pid, (int32_t)id.uid, status,
-				(int32_t)(ev_seconds() - r->since) } }, r->command);
+			(int32_t)(ev_seconds() - r->since) } }, r->command);
 }
 
 /* Frees a client that was dropped, and all that it holds. */
@@ -7816,7 +7816,7 @@ static void mx_new_stdio_fwd(struct client *c, struct buf *b)
 		mx_refuse(c, "Invalid forwarding request");
 	else if (to.port == FW_PATH ? mx_consent(c, "Allow forward to %s? ", to.host)
 				    : mx_consent(c, "Allow forward to %s:%u? ", to.host,
-					(unsigned)to.port))
+				    (unsigned)to.port))
 		mx_queue(c);
 }
 
@@ -7866,7 +7866,7 @@ static void mx_forward_done(struct client *c, struct forward *f)
 	else
 		snprintf(why, sizeof why, "remote port forwarding failed for listen port %u%s%.90s",
 			(unsigned)f->listen.port,
-			 g.lk.state == LK_UP ? "" : ": ", g.lk.state == LK_UP ? "" : f->why);
+			g.lk.state == LK_UP ? "" : ": ", g.lk.state == LK_UP ? "" : f->why);
 	if (f->state != FW_ACTIVE)
 		mx_failure(c, why);
 }
@@ -8913,7 +8913,7 @@ static void mx_expire(struct client *c)
 	if (!can_open || g.ch.session_limit == SESSIONS || g.mx.held)
 		snprintf(why, sizeof why, "no session in time: %.170s",
 			 g.mx.held ? "the master holds them back" : can_open ? "all are in use" :
-				in_state());
+			 in_state());
 	if (c->phase == MX_QUEUED)
 		mx_later(c, why);
 	else if (c->phase == MX_BODY_WAIT)
@@ -9219,7 +9219,7 @@ static bool lk_comes_back(void)
 	return g.rn.stop == RN_RUN && !g.lk.last_try &&
 		(g.op.reconnect == LK_ALWAYS || (g.op.reconnect == LK_YES && g.lk.logins > 0) ||
 				    (g.lk.state == LK_CONNECTING && g.lk.logins == 0 &&
-					g.lk.tries + 1 < g.op.attempts));
+				    g.lk.tries + 1 < g.op.attempts));
 }
 
 /* Logs one line per change of state: the first failure, and each new reason. */
@@ -13439,9 +13439,9 @@ static const char *cf_jump(void)
 		op_die("bad ProxyJump \"%.100s\"", jump);
 	int n = snprintf(command, sizeof command, "'%s'%s%s%s%s%.*s%s -W '[%%h]:%%p' -- '%s%s'",
 		cf_literal(self),
-		     file ? " -F '" : "", file ? cf_literal(file) : "", file ? "'" : "",
-		     comma ? " -J '" : "", comma ? (int)(comma - jump) : 0, jump, comma ? "'" : "",
-			uri ? "" : "ssh://", host);
+		file ? " -F '" : "", file ? cf_literal(file) : "", file ? "'" : "",
+		comma ? " -J '" : "", comma ? (int)(comma - jump) : 0, jump, comma ? "'" : "",
+		uri ? "" : "ssh://", host);
 	if (n >= (int)sizeof command)
 		op_die("ProxyJump is too long");
 	return op_keep(command, (size_t)n);
