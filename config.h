@@ -448,6 +448,23 @@
 #define COMMAND_TEXT BY_PROFILE(47, 201)
 #endif
 
+/* Bytes of a host to resolve, or of a program's words and variables, for the helper.
+ * A longer one is not started.  Cost: on the stack only. */
+#ifndef JOB_TEXT
+#define JOB_TEXT 4096
+#endif
+
+/* How long the master waits for its helper to fork, ms.  Costs nothing. */
+#ifndef HELPER_MS
+#define HELPER_MS 1000
+#endif
+
+/* Bytes of a command's pattern in ControlAllow, with its NUL.  A longer one is an error.
+ * Cost: on the stack only. */
+#ifndef COMMAND_PATTERN
+#define COMMAND_PATTERN 256
+#endif
+
 /* Longest answer that waits to be written to one client.  We do not read from a client
  * that does not read its answers.
  * Cost: CLIENTS times. */
@@ -477,6 +494,9 @@
 	LIMIT(EVENTS, 2, 1024) \
 	LIMIT(EVENT_TEXT, 24, 255) \
 	LIMIT(COMMAND_TEXT, 16, 255) \
+	LIMIT(JOB_TEXT, 1024, 65536) \
+	LIMIT(HELPER_MS, 100, 60000) \
+	LIMIT(COMMAND_PATTERN, 16, 4096) \
 	LIMIT(WINDOW_POOL, 4096, 4194304) \
 	LIMIT(WINDOW_BLOCK, 64, 4096) \
 	LIMIT(WINDOW_MIN_BLOCKS, 3, 64) \

@@ -1966,7 +1966,7 @@ static bool fd_send(int to, int fd)
  * (port/confine.h) can neither fork() nor exec(): a helper does, forked before the
  * master is confined.  The helper runs only what its own copy of the options names, so
  * an attacker who controls the master cannot run any other program.
- * Calls fd_. */
+ * Calls rn_, fd_. */
 
 /* Gives a program the signal settings that it would have without us. */
 static void sp_default_signals(void)
@@ -2051,18 +2051,20 @@ static void sp_exec(const char *const argv[], const char *const variables[], int
 }
 
 enum sp_kind { SP_RESOLVE, SP_PROXY, SP_LOCAL, SP_PROGRAM };
-#define SP_TEXT 4096		/* bytes of a program's words and variables */
-#define SP_WORDS 12		/* how many of both */
-#define SP_HELPER_MS 1000	/* deadline for the helper's answer */
+#define SP_WORDS 12		/* a program's words and variables */
 
 /* A job to start.  `text`: a host, or a program's words and then its variables. */
 struct sp_job {
 	uint8_t kind;			/* enum sp_kind */
 	uint8_t words, variables;
 	int32_t family;
+	uint32_t number;		/* which answer is its own: one may come too late */
 	uint32_t len;
-	char text[SP_TEXT];
+	char text[JOB_TEXT];
 };
+
+/* What the helper answers. */
+struct sp_answer { uint32_t number; int32_t pid, error; };
 
 static bool sp_put(struct sp_job *j, const char *text)
 {
@@ -2078,8 +2080,8 @@ static bool sp_put(struct sp_job *j, const char *text)
 static bool sp_is_known(const char *program, const char *const variables[])
 {
 	const char *ask = getenv("SSH_ASKPASS");
-	const char *const known[] = { g.op.event_command, g.op.xauth ? g.op.xauth : "xauth", ask &&
-		*ask ? ask : ASKPASS };
+	const char *const known[] = { g.op.event_command, g.op.xauth ? g.op.xauth : "xauth",
+		ask && *ask ? ask : ASKPASS };
 	bool found = false;
 	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
 		found |= known[i] && strcmp(program, known[i]) == 0;
@@ -2132,8 +2134,8 @@ static void sp_help(int from)
 		if (pid == 0)
 			sp_run(&j, fd, true);
 		close(fd);
-		int32_t answer[2] = { pid, errno };
-		(void)!send(from, answer, sizeof answer, MSG_NOSIGNAL);
+		struct sp_answer answer = { j.number, pid, errno };
+		(void)!send(from, &answer, sizeof answer, MSG_NOSIGNAL);
 	}
 }
 
@@ -2162,28 +2164,43 @@ static bool sp_begin_helper(void)
 	return pid > 0;
 }
 
-/* Has the helper start the job; returns its process id, or -1 with errno. */
-static pid_t sp_ask(const struct sp_job *j, int fd)
+/* The helper's answer to this job; earlier ones, which came too late, are dropped.
+ * This is the one wait outside the loop: for a fork, HELPER_MS at the most. */
+static pid_t sp_await(uint32_t number)
 {
+	struct pollfd p = { .fd = g.sp.helper, .events = POLLIN };
+	struct sp_answer answer;
+	int64_t until = rn_clock() + HELPER_MS;
+	for (int64_t left; (left = until - rn_clock()) > 0 && poll(&p, 1, (int)left) == 1;) {
+		if (recv(g.sp.helper, &answer, sizeof answer, MSG_DONTWAIT) != sizeof answer) {
+			errno = EPIPE;
+			return -1;
+		}
+		if (answer.number == number) {
+			errno = answer.error;
+			return answer.pid;
+		}
+	}
+	errno = ETIMEDOUT;
+	return -1;
+}
+
+/* Has the helper start the job; returns its process id, or -1 with errno. */
+static pid_t sp_ask(struct sp_job *j, int fd)
+{
+	static uint32_t jobs;
 	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
 	struct iovec iov = { (void *)(uintptr_t)j, offsetof(struct sp_job, text) + j->len };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
 		.msg_controllen = sizeof control };
-	struct pollfd p = { .fd = g.sp.helper, .events = POLLIN };
-	int32_t answer[2] = { -1, EPIPE };
+	j->number = ++jobs;
 	memset(&control, 0, sizeof control);
 	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(c), &fd, sizeof fd);
-	if (sendmsg(g.sp.helper, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-		return -1;
-	if (poll(&p, 1, SP_HELPER_MS) != 1 || recv(g.sp.helper, answer, sizeof answer,
-		MSG_DONTWAIT) != sizeof answer)
-		answer[0] = -1;
-	errno = answer[1];
-	return answer[0];
+	return sendmsg(g.sp.helper, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : sp_await(j->number);
 }
 
 /* Starts the job with fd, which the caller still owns; its process id, or -1 with errno. */
@@ -3575,7 +3592,6 @@ static bool us_is_own(uid_t uid)
 }
 
 /* What ControlAllow can allow.  "command" has a pattern, "subsystem" may have one. */
-#define COMMAND_PATTERN 256	/* bytes of a pattern, terminator included */
 enum us_right { US_SESSION, US_COMMAND, US_SUBSYSTEM, US_FORWARD, US_CONTROL, US_PROXY, US_RIGHTS };
 static const char *const us_rights[] = { "session", "command", "subsystem", "forward", "control",
 	"proxy" };

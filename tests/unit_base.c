@@ -326,6 +326,24 @@ static void unit_cn_addresses(void)
 	close(l);
 }
 
+/* An answer of the helper that comes too late is not the next job's. */
+static void unit_sp_answers(void)
+{
+	int sv[2], helper = g.sp.helper;
+	struct sp_answer late = { 1, 4711, 0 }, right = { 2, 4712, 0 };
+	socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sv);
+	g.sp.helper = sv[0];
+	send(sv[1], &late, sizeof late, 0);
+	send(sv[1], &right, sizeof right, 0);
+	check(sp_await(2) == 4712, "sp: a late answer is dropped");
+	send(sv[1], &right, 3, 0);
+	check(sp_await(3) == -1 && errno == EPIPE, "sp: a short answer starts nothing");
+	close(sv[1]);
+	check(sp_await(4) == -1 && errno == EPIPE, "sp: nor does a helper that is gone");
+	close(sv[0]);
+	g.sp.helper = helper;
+}
+
 static void unit_cn_names(void)
 {
 	struct connector c;
@@ -520,6 +538,7 @@ static void unit_base(void)
 	unit_pool_shares();
 	unit_req();
 	unit_cn_addresses();
+	unit_sp_answers();
 	unit_cn_names();
 	unit_cn_child();
 	unit_cn_timeout();
