@@ -2925,9 +2925,12 @@ static void ch_abandon(struct channel *c)
 	ch_end_output(c, CH_ERR);
 }
 
-/* The link is lost: no more messages, but data already received is still delivered. */
+/* The link is lost: no more messages, but data already received is still delivered.  An
+ * exit status counts only if all output had come, for which EOF stands (SES-cut). */
 static void ch_lose(struct channel *c)
 {
+	if (c->rcvd == CH_FLOWS)
+		c->flags &= (uint16_t)~CH_STATUS;
 	if (c->state != CH_OPEN && c->client < 0)
 		ch_become(c, CH_DEAD);
 	else if (c->state == CH_OPENING || c->state == CH_CONFIRMED)

@@ -529,6 +529,25 @@ static void unit_ssh_exit_signal(void)
 	check(all, "ssh: exit statuses go through as they are");
 }
 
+/* ----- a status before the loss ----- */
+
+static void unit_ssh_cut(bool eof)
+{
+	struct session s;
+	world_begin();
+	session_open(&s, 1000, 1000);
+	fake_put(SSH_CHANNEL_REQUEST, "usbu", (uint32_t)s.id, "exit-status", 0, 7);
+	if (eof)
+		fake_put(SSH_CHANNEL_EOF, "u", (uint32_t)s.id);
+	world_run();
+	fake_fail("connection reset");
+	world_run();
+	check(eof ? session_ended(&s, 7) : peer_gone(&s.p),
+		"ssh: SES-cut: a status %s EOF, then the loss", eof ? "and" : "without");
+	session_close(&s);
+	world_end();
+}
+
 /* ----- messages too late ----- */
 
 static void unit_ssh_late(void)
@@ -754,6 +773,8 @@ static void unit_ssh(void)
 	unit_ssh_pty_refused();
 	unit_ssh_requests();
 	unit_ssh_exit_signal();
+	unit_ssh_cut(false);
+	unit_ssh_cut(true);
 	unit_ssh_late();
 	unit_ssh_early();
 	unit_ssh_environment();
