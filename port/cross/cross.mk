@@ -84,8 +84,9 @@ cross-binary: $(O)/sshmux
 	@cmp -s $(DIST)$(TARGET).new $(DIST)$(TARGET) || mv $(DIST)$(TARGET).new $(DIST)$(TARGET)
 	@rm -f $(DIST)$(TARGET).new
 
-# A new musl means new headers.
+# A new musl means new headers; and nothing is compiled before there is one.
 ifneq ($(filter $(CROSS_TARGETS),$(TARGET)),)
+$(O)/flags: | build/musl-$(TARGET)/specs
 $(addprefix $(O)/,sshmux.o linux.o confine.o small.o unit.o fake.o herd.o) $(TP_OBJS): build/musl-$(TARGET)/specs
 endif
 
