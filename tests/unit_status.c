@@ -151,7 +151,8 @@ static void schema_events(const char *manual)
 static void unit_status(void)
 {
 	static char manual[262144];
-	FILE *f = fopen("sshmux.1", "r");
+	const char *name = getenv("MANUAL");
+	FILE *f = fopen(name ? name : "sshmux.1", "r");
 	size_t n = f ? fread(manual, 1, sizeof manual - 1, f) : 0;
 	if (f)
 		fclose(f);
