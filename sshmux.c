@@ -26,26 +26,42 @@
  *   ch_        channels and their flow control
  *   tt_        terminals: modes and sizes
  *   us_        the control socket
- *   fw_        forwards: listeners, connections, SOCKS
+ *   ac_        access: who may connect, who may request what
+ *   fw_        forwards: slots and texts
+ *   ls_        setting up forwards: listeners here and at the server
+ *   sk_        SOCKS requests and replies
+ *   co_        connections of forwards
  *   in_        texts about the connection, channels and forwards
  *   es_        escape sequences that a user types
  *   px_        proxy mode: clients that speak SSH messages themselves
  *   xf_        the agent and the X display, for programs at the server
  *   rx_        SSH messages we receive, one handler each, and their table
  *   as_        asking the user to allow a client's request
+ *   js_        writing JSON
  *   st_        status, events and counters: JSON, tables, OpenMetrics
+ *   mc_        the clients: slots, answers
  *   mx_        mux messages of our clients, one handler each, and their table
+ *   fr_        frames: reading requests, writing answers
+ *   se_        sessions of the clients, from the open channel to the exit status
+ *   ad_        admission: which waiting client gets memory and channels next
  *   sd_        the scheduler: what is sent next, and how much
  *   lk_        the link: connect, log in, keepalive, loss
  *   hk_        reports of the uplink's state: to EventCommand, to supervisors
  *   lp_        the poll loop
- *   cl_        the mux client
- *   op_        options: the command line
- *   cf_        configuration files, values derived from all options, -G
+ *   cl_        the mux client: its connection to a master
+ *   ct_        control commands (-O)
+ *   cs_        our session over a master's connection
+ *   op_        options: the keywords and their values
+ *   av_        the command line
+ *   tk_        %-tokens in the values of options
+ *   cf_        configuration files
+ *   dv_        values derived from several options
+ *   li_        -O list
+ *   pr_        -G
  *   main
  *
  * The way of a byte from a client's stdin to the server: the client has passed the
- * descriptor (mx_start); lp_add_channel() puts it into the poll set while the server
+ * descriptor (se_start); lp_add_channel() puts it into the poll set while the server
  * has a window for it (ch_wants_read); poll() finds it readable and sd_announce()
  * notes its channel; sd_send() gives that channel its turn; ch_read() reads the byte
  * straight into the message being built; ch_send() adds the header, tp_send()
@@ -55,13 +71,13 @@
  * keeps it until poll() says that the reader takes more (ch_write); ch_credit() then
  * reopens the window.
  *
- * A session: us_accept() accepts the connection, mx_add() sends HELLO; mx_read()
+ * A session: ac_accept() accepts the connection, mc_add() sends HELLO; fr_read()
  * collects frame and descriptors; mx_dispatch() calls mx_new_session(), mx_queue()
- * puts the request into the queue; mx_admit() opens a channel (CH_OPENING); the
- * server's CONFIRMATION makes it CH_CONFIRMED; mx_confirmed() requests terminal,
- * environment and command (CH_STARTING); mx_start() sends SESSION_OPENED (CH_OPEN).
+ * puts the request into the queue; ad_admit() opens a channel (CH_OPENING); the
+ * server's CONFIRMATION makes it CH_CONFIRMED; se_confirmed() requests terminal,
+ * environment and command (CH_STARTING); se_start() sends SESSION_OPENED (CH_OPEN).
  * At the end come exit-status, EOF and CLOSE; ch_settle() answers, and once all is
- * delivered the channel is CH_ENDED; mx_session_events() sends EXIT_MESSAGE;
+ * delivered the channel is CH_ENDED; se_events() sends EXIT_MESSAGE;
  * lp_reap() frees channel and client.
  *
  * Invariants.  A build with CHECKS verifies 3, 4 and 8, all links between slots and
@@ -444,7 +460,7 @@ struct channel {
 				struct {		/* CH_LOCAL, CH_REMOTE, CH_X11 */
 					/* for connecting, SOCKS request, greeting */
 					int64_t deadline;
-					int16_t connector;	/* fw_: index, -1 for none */
+					int16_t connector;	/* cn_: index, -1 for none */
 					/* version of the request, 0 for none */
 					uint8_t socks;
 				};
@@ -678,7 +694,8 @@ static struct {
 		const char *given;		/* the host as typed */
 		const char *control_path, *mux_command, *host_name;
 		const char *config_file, *ignore_unknown;
-		bool dump, list;		/* -G, -O list */
+		bool dump;			/* -G */
+		void (*list)(const char *);	/* -O list: called for each name in the files */
 		int64_t port;
 		const char *const *command;	/* words */
 		int n_command;
@@ -804,10 +821,13 @@ static struct {
 
 	struct {
 		struct forward slot[FORWARDS];
-		int64_t accept_after;	/* do not accept before: accept() failed */
 		/* forwards and connections of forwards that the server or we have set up */
 		uint32_t accepted;
 	} fw;
+
+	struct {
+		int64_t accept_after;	/* do not accept before: accept() failed */
+	} co;
 
 	struct {
 		struct display slot[DISPLAYS];
@@ -816,14 +836,23 @@ static struct {
 	struct {
 		struct client slot[CLIENTS];
 		int end;		/* all slots from here on are free */
-		uint32_t ticket;
-		uint32_t completed;	/* sessions that ended with a status */
-		uint32_t opened;	/* sessions in all */
+	} mc;
+
+	struct {
 		bool held, draining;	/* -O hold, -O drain */
 		bool reconnect;		/* -O reconnect, for lk_ to see */
+	} mx;
+
+	struct {
+		uint32_t ticket;	/* of the next request */
+	} fr;
+
+	struct {
+		uint32_t completed;	/* sessions that ended with a status */
+		uint32_t opened;	/* sessions in all */
 		/* open no session before; the wait in ms, doubled each time */
 		int64_t open_after, open_wait;
-	} mx;
+	} se;
 
 	struct {
 		uint32_t ready[(SENDERS + 31) / 32];	/* senders that may have input, as bits */
@@ -1291,7 +1320,7 @@ static int64_t rl_due(void)
 	for (struct channel *c = g.ch.slot; c < g.ch.slot + g.ch.end; c++) \
 		if (c->state == CH_FREE) { } else
 #define for_each_client(c) \
-	for (struct client *c = g.mx.slot; c < g.mx.slot + g.mx.end; c++) \
+	for (struct client *c = g.mc.slot; c < g.mc.slot + g.mc.end; c++) \
 		if (c->phase == MX_FREE) { } else
 #define for_each_forward(f) \
 	for (struct forward *f = g.fw.slot; f < g.fw.slot + FORWARDS; f++) \
@@ -1315,12 +1344,12 @@ static int16_t sl_channel_index(const struct channel *c)
 
 static struct client *sl_client(int i)
 {
-	return i >= 0 && i < g.mx.end && g.mx.slot[i].phase != MX_FREE ? &g.mx.slot[i] : NULL;
+	return i >= 0 && i < g.mc.end && g.mc.slot[i].phase != MX_FREE ? &g.mc.slot[i] : NULL;
 }
 
 static int16_t sl_client_index(const struct client *c)
 {
-	return (int16_t)(c - g.mx.slot);
+	return (int16_t)(c - g.mc.slot);
 }
 
 static struct forward *sl_forward(int i)
@@ -1341,7 +1370,7 @@ static struct connector *sl_connector(int i)
 /* ===== buf_ ===============================================================
  * Cursors over messages, big-endian as in SSH and mux, and strings inside them.  They
  * own no memory; an access out of bounds sets `bad` (struct buf).
- * Calls nobody. */
+ * Calls log_. */
 
 static struct buf buf_over(void *p, size_t len)
 {
@@ -1461,6 +1490,30 @@ static bool str_matches(struct str s, const char *pattern)
 static bool str_is(struct str s, const char *t)
 {
 	return s.len == strlen(t) && memcmp(s.p, t, s.len) == 0;
+}
+
+/* Appends a formatted line, with foreign text made harmless by tp_clean().  A line that does
+ * not fit is left out whole. */
+static void buf_print(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void buf_print(struct buf *b, const char *format, ...)
+{
+	char line[2 * LOG_TEXT], *end;
+	size_t left = b->len - b->pos;
+	va_list ap;
+	va_start(ap, format);
+	int n = vsnprintf(line, sizeof line, format, ap);
+	va_end(ap);
+	if (n < 0 || (size_t)n >= sizeof line)
+		return;
+	end = line + n;			/* the line end itself is not cleaned */
+	end -= end > line && end[-1] == '\n';
+	end -= end > line && end[-1] == '\r';
+	size_t text = (size_t)(end - line), rest = strlen(end);
+	if (left <= rest || tp_clean(line, text, false, (char *)b->p + b->pos, left - rest) < text)
+		return;
+	b->pos += strlen((char *)b->p + b->pos);
+	memcpy(b->p + b->pos, end, rest);
+	b->pos += rest;
 }
 
 /* ===== pool_ ==============================================================
@@ -2226,7 +2279,7 @@ static pid_t sp_start_with(enum sp_kind kind, const char *host, int family, int 
  * Connects to host:port and never waits: a child resolves names (getaddrinfo() blocks
  * and allocates), and addresses are tried in turn.  The owner polls `fd` for
  * cn_events() and calls cn_service(); cn_stop() closes what is open.  Times are in ms.
- * Calls fd_, sp_. */
+ * Calls rn_, ev_, fd_, sp_. */
 
 static void cn_fail(struct connector *c, const char *why)
 {
@@ -2442,6 +2495,26 @@ static void cn_service(struct connector *c, short revents, int64_t now)
 		snprintf(c->why, sizeof c->why, "Connection timed out");
 		cn_next(c, now);
 	}
+}
+
+static int cn_take(void)
+{
+	for (int i = 0; i < CONNECTORS; i++)
+		if (g.cn.slot[i].state == CN_IDLE) {
+			ev_used(TABLE_CONNECTORS, (uint32_t)i + 1);
+			return i;
+		}
+	ev_full(TABLE_CONNECTORS, "CONNECTORS");
+	return -1;
+}
+
+static void cn_release(int16_t *index)
+{
+	if (*index >= 0) {
+		cn_stop(&g.cn.slot[*index]);
+		rn_again();		/* a channel may wait for one */
+	}
+	*index = -1;
 }
 
 /* ===== ex_ ================================================================
@@ -3337,11 +3410,11 @@ static void tt_resize(void)
 	}
 }
 
-/* ===== us_ ================================================================
- * The control socket, and who may connect and request what.  The socket is created
- * under a temporary name and then linked to its path, so that a client never finds one
- * without a listener.  us_remove() removes it only if it is still the one we created.
- * Calls log_, ev_, sl_, buf_, fd_. */
+/* ===== us_ ====================================================================
+ * The control socket.  It is created under a temporary name and then linked to its
+ * path, so that a client never finds one without a listener.  us_remove() removes it only
+ * if it is still the one we created.
+ * Calls log_, fd_. */
 
 #define US_SUFFIX 17			/* "." and sixteen random characters */
 
@@ -3588,36 +3661,41 @@ static void us_remove(void)
 	g.us.bound = false;
 }
 
+/* ===== ac_ ====================================================================
+ * Access: who may connect to the control socket, and who may request what
+ * (ControlGroup, ControlAllow, MaxPerUser).
+ * Calls log_, ev_, sl_, buf_, fd_. */
+
 /* Whether it is the master's own user or root, who may do everything. */
-static bool us_is_own(uid_t uid)
+static bool ac_is_own(uid_t uid)
 {
 	return uid == 0 || uid == getuid();
 }
 
 /* What ControlAllow can allow.  "command" has a pattern, "subsystem" may have one. */
-enum us_right { US_SESSION, US_COMMAND, US_SUBSYSTEM, US_FORWARD, US_CONTROL, US_PROXY, US_RIGHTS };
-static const char *const us_rights[] = { "session", "command", "subsystem", "forward", "control",
+enum ac_right { AC_SESSION, AC_COMMAND, AC_SUBSYSTEM, AC_FORWARD, AC_CONTROL, AC_PROXY, AC_RIGHTS };
+static const char *const ac_rights[] = { "session", "command", "subsystem", "forward", "control",
 	"proxy" };
-_Static_assert(LOG_DENIED + US_RIGHTS == LOG_OFTEN, "one line for each right");
+_Static_assert(LOG_DENIED + AC_RIGHTS == LOG_OFTEN, "one line for each right");
 
-/* Parses a word of a rule: returns its right, US_RIGHTS for "all", -1 if it is invalid;
+/* Parses a word of a rule: returns its right, AC_RIGHTS for "all", -1 if it is invalid;
  * *pattern is NULL if it has none. */
-static int us_right(const char *word, size_t len, const char **pattern)
+static int ac_right(const char *word, size_t len, const char **pattern)
 {
 	size_t n = 0;
 	while (n < len && word[n] != '=')
 		n++;
 	*pattern = n < len ? word + n + 1 : NULL;
-	for (int i = 0; i < US_RIGHTS; i++)
-		if (strlen(us_rights[i]) == n && memcmp(word, us_rights[i], n) == 0)
-			return i == US_COMMAND ? (*pattern ? i : -1) : !*pattern ||
-				i == US_SUBSYSTEM ? i : -1;
-	return n == 3 && len == 3 && memcmp(word, "all", 3) == 0 ? US_RIGHTS : -1;
+	for (int i = 0; i < AC_RIGHTS; i++)
+		if (strlen(ac_rights[i]) == n && memcmp(word, ac_rights[i], n) == 0)
+			return i == AC_COMMAND ? (*pattern ? i : -1) : !*pattern ||
+				i == AC_SUBSYSTEM ? i : -1;
+	return n == 3 && len == 3 && memcmp(word, "all", 3) == 0 ? AC_RIGHTS : -1;
 }
 
 /* Whether a pattern allows `text`.  If the pattern has wildcards, the text must contain
  * no character that is special to a shell. */
-static bool us_fits(struct str text, const char *pattern)
+static bool ac_fits(struct str text, const char *pattern)
 {
 	static const char shell[] = ";&|<>`$(){}\\'\"\n!#~";
 	for (uint32_t i = 0; strpbrk(pattern, "*?") && i < text.len; i++)
@@ -3627,26 +3705,26 @@ static bool us_fits(struct str text, const char *pattern)
 }
 
 /* Whether a rule's words (those after its subject) allow the right. */
-static bool us_allows(const char *words, enum us_right right, struct str text)
+static bool ac_allows(const char *words, enum ac_right right, struct str text)
 {
 	for (const char *next; *words; words = next) {
 		const char *pattern;
 		char own[COMMAND_PATTERN];
 		size_t n = strcspn(words, "\n");
 		next = words + n + (words[n] == '\n');
-		int allowed = us_right(words, n, &pattern);
+		int allowed = ac_right(words, n, &pattern);
 		if (pattern)
 			snprintf(own, sizeof own, "%.*s", (int)(words + n - pattern), pattern);
-		if (allowed == US_RIGHTS ||
-			(allowed == (int)right && (!pattern || us_fits(text, own))) ||
-		    (allowed == US_SESSION && right == US_COMMAND))
+		if (allowed == AC_RIGHTS ||
+			(allowed == (int)right && (!pattern || ac_fits(text, own))) ||
+		    (allowed == AC_SESSION && right == AC_COMMAND))
 			return true;
 	}
 	return false;
 }
 
 /* Whether a rule applies to the peer: its subject is "1001", "@100" or "*". */
-static bool us_is_about(const char *who, int fd)
+static bool ac_is_about(const char *who, int fd)
 {
 	if (*who == '*')
 		return true;
@@ -3655,31 +3733,31 @@ static bool us_is_about(const char *who, int fd)
 }
 
 /* Whether the peer has the right.  A refusal is reported once for each right. */
-static bool us_may(int fd, enum us_right right, struct str text)
+static bool ac_may(int fd, enum ac_right right, struct str text)
 {
 	struct os_peer peer = os_peer(fd);
-	if (us_is_own(peer.uid) || g.op.allow.n == 0)
+	if (ac_is_own(peer.uid) || g.op.allow.n == 0)
 		return true;
 	for (size_t i = 0; i < g.op.allow.n; i++) {
 		const char *rule = g.op.allow.at[i], *words = strchr(rule, '\n');
-		if (words && us_is_about(rule, fd) && us_allows(words + 1, right, text))
+		if (words && ac_is_about(rule, fd) && ac_allows(words + 1, right, text))
 			return true;
 	}
 	if (!g.log.often[LOG_DENIED + right])
 		ev_add((struct event){ .kind = EV_REFUSED, .n = { peer.pid, (int32_t)peer.uid } },
-			us_rights[right]);
+			ac_rights[right]);
 	log_at(log_once(LOG_DENIED + right), "user %u may not: %s %.*s", (unsigned)peer.uid,
-		us_rights[right],
+		ac_rights[right],
 	       (int)(text.len > 100 ? 100 : text.len), text.len ? (const char *)text.p : "");
 	return false;
 }
 
 /* Whether a user has reached MaxPerUser.  Clients, channels of proxy mode, forwards and
  * connections of forwards count. */
-static bool us_is_crowded(uid_t uid)
+static bool ac_is_crowded(uid_t uid)
 {
 	int64_t n = 0;
-	if (g.op.max_per_user == 0 || us_is_own(uid))
+	if (g.op.max_per_user == 0 || ac_is_own(uid))
 		return false;
 	for_each_client(c)
 		n += os_peer(c->fd).uid == uid;
@@ -3699,14 +3777,14 @@ static bool us_is_crowded(uid_t uid)
 
 /* Accepts a connection from a user who may use the master; -1 if there is none.  (The
  * kernel enforces ControlGroup, by the socket's mode.) */
-static int us_accept(int listener)
+static int ac_accept(int listener)
 {
 	int fd = fd_accept(listener, &g.us.accept_after);
 	if (fd < 0)
 		return -1;
 	struct os_peer peer = os_peer(fd);
-	bool may = us_is_own(peer.uid) || (peer.uid != (uid_t)-1 && g.op.control_group);
-	if (may && !us_is_crowded(peer.uid))
+	bool may = ac_is_own(peer.uid) || (peer.uid != (uid_t)-1 && g.op.control_group);
+	if (may && !ac_is_crowded(peer.uid))
 		return fd;
 	if (!may) {
 		if (!g.log.often[LOG_STRANGER])
@@ -3719,14 +3797,10 @@ static int us_accept(int listener)
 	return -1;
 }
 
-/* ===== fw_ ================================================================
- * Forwards (PROTOCOL.mux, 4 to 6; RFC 4254, 7): local listeners that open channels,
- * listeners at the server that open channels to us, and SOCKS.  There are FORWARDS
- * slots: fw_add() takes one, fw_free() closes its listeners and frees it.  The event
- * `answered` says that a try has succeeded or failed; `why` has the last error.
- * Calls log_, rn_, ev_, sl_, buf_, pool_, fd_, cn_, tx_, ch_, us_. */
-
-#define FW_UNLINK_HINT " (StreamLocalBindUnlink=yes removes a socket left there)"
+/* ===== fw_ ====================================================================
+ * Forwards (PROTOCOL.mux, 4 to 6): their slots, and their texts in options.  There are
+ * FORWARDS slots: fw_add() takes one, fw_free() closes its listeners and frees it.
+ * Calls ev_, sl_, fd_, cn_. */
 
 static bool fw_is_path(const struct endpoint *e)
 {
@@ -3777,6 +3851,12 @@ static struct forward *fw_add(const struct forward *like)
 	}
 	ev_full(TABLE_FORWARDS, "FORWARDS");
 	return NULL;
+}
+
+/* Counts a use of the link: a listener at the server, or a connection of a forward. */
+static void fw_accepted(void)
+{
+	g.fw.accepted++;
 }
 
 /* "local 127.0.0.1:8080 -> host:80", for people. */
@@ -3885,26 +3965,6 @@ static bool fw_parse(const char *text, enum fw_type type, struct forward *f)
 		1));
 }
 
-/* c's connection succeeded (`why` is NULL) or failed.  Its forward counts failures; a reason
- * that repeats is logged only as verbose. */
-static void fw_tried(struct channel *c, const char *why)
-{
-	struct forward *f = sl_forward(c->forward);
-	char text[sizeof f->why] = "";
-	if (why)
-		snprintf(text, sizeof text, "%s", why);
-	bool known = why && f && f->told && strcmp(f->why, text) == 0;
-	if (why)
-		log_at(known ? TP_VERBOSE : f ? TP_INFO : log_once(LOG_NOT_OPENED),
-			"channel %d: open failed: %s", sl_channel_index(c), text);
-	if (!f)
-		return;
-	f->told = why != NULL;
-	f->failed += why != NULL;
-	if (why)
-		memcpy(f->why, text, sizeof text);
-}
-
 /* Parses one HOST:PORT of PermitRemoteOpen, which ends at a blank.  Either part may be *; for
  * the port this gives 0. */
 static bool fw_destination(const char *p, struct str *host, uint32_t *port)
@@ -3922,86 +3982,6 @@ static bool fw_destination(const char *p, struct str *host, uint32_t *port)
 	return (!*p || *p == ' ') && digits <= 5 && *port <= 65535 && (any || *port > 0);
 }
 
-/* Whether PermitRemoteOpen lets a remote dynamic forward connect to `to`. */
-static bool fw_permits(const struct endpoint *to)
-{
-	struct str host;
-	uint32_t port;
-	for (const char *p = g.op.permit_open; *p; p += *p == ' ') {
-		if (!fw_destination(p, &host, &port))
-			return strcasecmp(p, "any") == 0;
-		if ((str_is(host, "*") || str_is(host, to->host)) &&
-			(port == 0 || port == to->port))
-			return true;
-		p += strcspn(p, " ");
-	}
-	return false;
-}
-
-/* --- connectors: a few, for whatever must resolve or connect --------- */
-
-static int fw_connector(void)
-{
-	for (int i = 0; i < CONNECTORS; i++)
-		if (g.cn.slot[i].state == CN_IDLE) {
-			ev_used(TABLE_CONNECTORS, (uint32_t)i + 1);
-			return i;
-		}
-	ev_full(TABLE_CONNECTORS, "CONNECTORS");
-	return -1;
-}
-
-static void fw_release_connector(int16_t *index)
-{
-	if (*index >= 0) {
-		cn_stop(&g.cn.slot[*index]);
-		rn_again();		/* a channel may wait for one */
-	}
-	*index = -1;
-}
-
-/* Whether a failure of f ends the master, which then gives it as the reason
- * (ExitOnForwardFailure). */
-static bool fw_is_vital(const struct forward *f)
-{
-	return g.op.exit_on_forward_failure && g.lk.logins == 1 && f->client < 0;
-}
-
-/* "its name: what happened", for events. */
-static const char *fw_event(const struct forward *f, const char *what)
-{
-	static char text[256];
-	snprintf(text, sizeof text, "%.150s: %.90s", fw_name(f), what);
-	return text;
-}
-
-/* f is set up, or a try has failed.  Logs one line per change, not per try. */
-static void fw_decided(struct forward *f, bool stands)
-{
-	f->answered = true;
-	f->since = ev_seconds();
-	if (stands) {
-		f->state = FW_ACTIVE;
-		ev_add((struct event){ .kind = EV_FORWARD_UP }, fw_name(f));
-		log_at(f->tries ? TP_INFO : TP_VERBOSE, "forward %s is set up", fw_name(f));
-		g.fw.accepted += f->type == FW_REMOTE;
-		f->permanent = true;
-		f->cleared = false;
-		f->tries = 0;
-		f->why[0] = 0;
-		return;
-	}
-	f->state = FW_WAITING;
-	f->retry_at = g.now + rn_backoff(f->tries, g.op.reconnect_min, g.op.reconnect_max);
-	if (f->tries == 0)
-		ev_add((struct event){ .kind = EV_FORWARD_FAILED }, fw_event(f, f->why));
-	if (f->tries == 0 && !fw_is_vital(f))
-		log_at(TP_ERROR, "forward %s: %s", fw_name(f), f->why);
-	f->tries = (uint8_t)(f->tries + (f->tries < UINT8_MAX));
-}
-
-/* --- local listeners --------------------------------------------------------- */
-
 static void fw_close(struct forward *f)
 {
 	struct stat st;
@@ -4018,12 +3998,60 @@ static void fw_free(struct forward *f)
 		if (c->forward == sl_forward_index(f))
 			c->forward = -1;
 	fw_close(f);
-	fw_release_connector(&f->connector);
+	cn_release(&f->connector);
 	f->state = FW_FREE;
 }
 
+/* ===== ls_ ====================================================================
+ * Sets forwards up: listeners here, and listeners at the server (RFC 4254, 7).  The event
+ * `answered` says that a try has succeeded or failed; `why` has the last error.
+ * Calls log_, rn_, ev_, sl_, buf_, fd_, cn_, tx_, ch_, us_, fw_. */
+
+#define LS_UNLINK_HINT " (StreamLocalBindUnlink=yes removes a socket left there)"
+
+/* Whether a failure of f ends the master, which then gives it as the reason
+ * (ExitOnForwardFailure). */
+static bool ls_is_vital(const struct forward *f)
+{
+	return g.op.exit_on_forward_failure && g.lk.logins == 1 && f->client < 0;
+}
+
+/* "its name: what happened", for events. */
+static const char *ls_event(const struct forward *f, const char *what)
+{
+	static char text[256];
+	snprintf(text, sizeof text, "%.150s: %.90s", fw_name(f), what);
+	return text;
+}
+
+/* f is set up, or a try has failed.  Logs one line per change, not per try. */
+static void ls_decided(struct forward *f, bool stands)
+{
+	f->answered = true;
+	f->since = ev_seconds();
+	if (stands) {
+		f->state = FW_ACTIVE;
+		ev_add((struct event){ .kind = EV_FORWARD_UP }, fw_name(f));
+		log_at(f->tries ? TP_INFO : TP_VERBOSE, "forward %s is set up", fw_name(f));
+		if (f->type == FW_REMOTE)
+			fw_accepted();
+		f->permanent = true;
+		f->cleared = false;
+		f->tries = 0;
+		f->why[0] = 0;
+		return;
+	}
+	f->state = FW_WAITING;
+	f->retry_at = g.now + rn_backoff(f->tries, g.op.reconnect_min, g.op.reconnect_max);
+	if (f->tries == 0)
+		ev_add((struct event){ .kind = EV_FORWARD_FAILED }, ls_event(f, f->why));
+	if (f->tries == 0 && !ls_is_vital(f))
+		log_at(TP_ERROR, "forward %s: %s", fw_name(f), f->why);
+	f->tries = (uint8_t)(f->tries + (f->tries < UINT8_MAX));
+}
+
 /* Listens on one more address; a system error goes into f->why. */
-static bool fw_bind(struct forward *f, const void *address, socklen_t len)
+static bool ls_bind(struct forward *f, const void *address, socklen_t len)
 {
 	const struct sockaddr *a = address;
 	int k = 0, on = 1;
@@ -4045,18 +4073,18 @@ static bool fw_bind(struct forward *f, const void *address, socklen_t len)
 	return true;
 }
 
-static bool fw_bind_ip(struct forward *f, const char *ip)
+static bool ls_bind_ip(struct forward *f, const char *ip)
 {
 	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6,
 		.sin6_port = htons((uint16_t)f->listen.port) };
 	struct sockaddr_in v4 = { .sin_family = AF_INET,
 		.sin_port = htons((uint16_t)f->listen.port) };
 	if (inet_pton(AF_INET, ip, &v4.sin_addr) == 1)
-		return fw_bind(f, &v4, sizeof v4);
-	return inet_pton(AF_INET6, ip, &v6.sin6_addr) == 1 && fw_bind(f, &v6, sizeof v6);
+		return ls_bind(f, &v4, sizeof v4);
+	return inet_pton(AF_INET6, ip, &v6.sin6_addr) == 1 && ls_bind(f, &v6, sizeof v6);
 }
 
-static void fw_bind_path(struct forward *f)
+static void ls_bind_path(struct forward *f)
 {
 	struct sockaddr_un a;
 	struct stat st;
@@ -4068,9 +4096,9 @@ static void fw_bind_path(struct forward *f)
 	if (g.op.bind_unlink && lstat(f->listen.host, &st) == 0 && S_ISSOCK(st.st_mode))
 		unlink(f->listen.host);
 	mode_t mask = umask((mode_t)g.op.bind_mask);
-	bool ok = fw_bind(f, &a, sizeof a);
+	bool ok = ls_bind(f, &a, sizeof a);
 	if (!ok && errno == EADDRINUSE)
-		snprintf(f->why, sizeof f->why, "%s" FW_UNLINK_HINT, strerror(EADDRINUSE));
+		snprintf(f->why, sizeof f->why, "%s" LS_UNLINK_HINT, strerror(EADDRINUSE));
 	umask(mask);
 	if (ok && lstat(f->listen.host, &st) == 0) {
 		f->dev = st.st_dev;
@@ -4079,23 +4107,23 @@ static void fw_bind_path(struct forward *f)
 }
 
 /* Setup is over: one listening address is enough (FWD-bind-any). */
-static void fw_listening(struct forward *f)
+static void ls_listening(struct forward *f)
 {
-	fw_decided(f, f->socket[0] >= 0);
+	ls_decided(f, f->socket[0] >= 0);
 }
 
-static void fw_listen(struct forward *f)
+static void ls_listen(struct forward *f)
 {
 	const char *host = f->listen.host;
 	bool any = strcmp(host, "*") == 0 || (host[0] == 0 && g.op.gateway_ports);
 	f->why[0] = 0;
 	if (fw_is_path(&f->listen))
-		fw_bind_path(f);
+		ls_bind_path(f);
 	else if (any || host[0] == 0 || strcmp(host, "localhost") == 0) {
-		fw_bind_ip(f, any ? "0.0.0.0" : "127.0.0.1");
-		fw_bind_ip(f, any ? "::" : "::1");
-	} else if (!fw_bind_ip(f, host) && !f->why[0]) {	/* a host name */
-		f->connector = (int16_t)fw_connector();
+		ls_bind_ip(f, any ? "0.0.0.0" : "127.0.0.1");
+		ls_bind_ip(f, any ? "::" : "::1");
+	} else if (!ls_bind_ip(f, host) && !f->why[0]) {	/* a host name */
+		f->connector = (int16_t)cn_take();
 		if (f->connector >= 0) {
 			f->state = FW_RESOLVING;
 			cn_resolve(&g.cn.slot[f->connector], host, AF_UNSPEC, g.now + CONNECT_MS);
@@ -4103,11 +4131,11 @@ static void fw_listen(struct forward *f)
 		}
 		snprintf(f->why, sizeof f->why, "too many names are being resolved");
 	}
-	fw_listening(f);
+	ls_listening(f);
 }
 
 /* Listens once the name to listen on is resolved, or fails if it cannot be. */
-static void fw_resolved(struct forward *f)
+static void ls_resolved(struct forward *f)
 {
 	struct connector *c = sl_connector(f->connector);
 	if (c->state == CN_RESOLVING)
@@ -4116,19 +4144,17 @@ static void fw_resolved(struct forward *f)
 	for (int i = 0; c->state == CN_RESOLVED && i < c->n; i++) {
 		struct sockaddr_storage a;
 		socklen_t len = cn_address(c, i, &a);
-		fw_bind(f, &a, len);
+		ls_bind(f, &a, len);
 	}
 	if (c->state == CN_FAILED)
 		memcpy(f->why, c->why, sizeof f->why - 1);
-	fw_release_connector(&f->connector);
-	fw_listening(f);
+	cn_release(&f->connector);
+	ls_listening(f);
 }
-
-/* --- listeners at the server ------------------------------------------------ */
 
 /* The address to send for the listen host (FWD-host-rules); a proxy client's own is sent
  * unchanged. */
-static const char *fw_remote_host(const struct forward *f)
+static const char *ls_remote_host(const struct forward *f)
 {
 	if (f->type == FW_PROXY)
 		return f->listen.host;
@@ -4136,7 +4162,7 @@ static const char *fw_remote_host(const struct forward *f)
 		f->listen.host;
 }
 
-static void fw_tx(const struct forward *f, bool cancel, bool want_reply)
+static void ls_tx(const struct forward *f, bool cancel, bool want_reply)
 {
 	struct buf *b = tx_begin(SSH_GLOBAL_REQUEST);
 	if (fw_is_path(&f->listen)) {
@@ -4147,24 +4173,24 @@ static void fw_tx(const struct forward *f, bool cancel, bool want_reply)
 	} else {
 		buf_put_text(b, cancel ? "cancel-tcpip-forward" : "tcpip-forward");
 		buf_put_u8(b, want_reply);
-		buf_put_text(b, fw_remote_host(f));
+		buf_put_text(b, ls_remote_host(f));
 		buf_put_u32(b, f->allocated ? f->allocated : f->listen.port);
 	}
 	tx_end(b);
 }
 
-static void fw_ask(struct forward *f)
+static void ls_ask(struct forward *f)
 {
 	if (g.lk.state != LK_UP || !tx_may_ask())
 		return;			/* stays in FW_WAITING */
 	f->state = FW_ASKED;
 	tx_expect(GLOBAL_FORWARD, sl_forward_index(f), false);
-	fw_tx(f, false, true);
+	ls_tx(f, false, true);
 }
 
 /* StreamLocalBindUnlink: opens a session without a client, to remove the socket at f's path.
  * f's next try waits until the session ends.  False if none was opened. */
-static bool fw_clear(struct forward *f)
+static bool ls_clear(struct forward *f)
 {
 	if (f->cleared || !g.op.bind_unlink || f->listen.host[0] != '/' ||
 		g.ch.sessions >= g.ch.session_limit)
@@ -4186,7 +4212,7 @@ static bool fw_clear(struct forward *f)
 }
 
 /* test -S 'PATH' && rm -f 'PATH' */
-static void fw_clear_command(const struct channel *c, const char *path)
+static void ls_clear_command(const struct channel *c, const char *path)
 {
 	static const char *const words[] = { "test -S '", "' && rm -f '", "'" };
 	char command[8 * FORWARD_HOST + 32];
@@ -4202,12 +4228,12 @@ static void fw_clear_command(const struct channel *c, const char *path)
 }
 
 /* Follows that session: sends its command, and lets f try again once the session ends. */
-static void fw_clearing(struct channel *c)
+static void ls_clearing(struct channel *c)
 {
 	struct forward *f = sl_forward(c->forward);
 	if (c->state == CH_CONFIRMED) {
 		if (f)
-			fw_clear_command(c, f->listen.host);
+			ls_clear_command(c, f->listen.host);
 		ch_become(c, CH_OPEN);
 	}
 	if (f && c->state != CH_DEAD && c->rcvd != CH_CLOSED)
@@ -4219,7 +4245,7 @@ static void fw_clearing(struct channel *c)
 }
 
 /* The server's answer to the request for f. */
-static void fw_answer(struct forward *f, bool granted, struct buf *b)
+static void ls_answer(struct forward *f, bool granted, struct buf *b)
 {
 	if (f->state != FW_ASKED)
 		return;
@@ -4229,115 +4255,112 @@ static void fw_answer(struct forward *f, bool granted, struct buf *b)
 		log_at(TP_INFO, "Allocated port %u for remote forward to %s:%u",
 			(unsigned)f->allocated, f->connect.host,
 		       (unsigned)f->connect.port);
-	if (!granted && fw_is_path(&f->listen) && fw_clear(f))
+	if (!granted && fw_is_path(&f->listen) && ls_clear(f))
 		return;
 	if (!granted)
 		snprintf(f->why, sizeof f->why, "the server refuses to listen there%s",
-			 fw_is_path(&f->listen) && !g.op.bind_unlink ? FW_UNLINK_HINT : "");
-	fw_decided(f, granted && !b->bad);
+			 fw_is_path(&f->listen) && !g.op.bind_unlink ? LS_UNLINK_HINT : "");
+	ls_decided(f, granted && !b->bad);
 }
 
 /* Starts to set up a forward of any type. */
-static void fw_start(struct forward *f)
+static void ls_start(struct forward *f)
 {
 	if (f->type == FW_REMOTE)
-		fw_ask(f);
+		ls_ask(f);
 	else
-		fw_listen(f);
+		ls_listen(f);
 }
 
 /* Ends a forward; its open connections go on. */
-static void fw_cancel(struct forward *f)
+static void ls_cancel(struct forward *f)
 {
 	if (f->type == FW_REMOTE && f->state == FW_ACTIVE && g.lk.state == LK_UP)
-		fw_tx(f, true, false);
+		ls_tx(f, true, false);
 	fw_free(f);
 }
 
-/* --- connections to local listeners ----------------------------------------- */
-
-static void fw_use_socket(struct channel *c, int fd)
+/* The remote forward that a channel opened by the server belongs to, or NULL. */
+static struct forward *ls_for_open(struct str host, uint32_t port)
 {
-	int on = 1;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	c->end[CH_IN] = c->end[CH_OUT] = (struct passed){ .fd = fd, .nonblock = true };
-}
-
-/* Asks the server to connect to `to` for channel c. */
-static void fw_open(struct channel *c, const struct endpoint *to, const char *from_ip,
-	uint32_t from_port)
-{
-	bool path = fw_is_path(to);
-	struct buf *b = tx_begin(SSH_CHANNEL_OPEN);
-	buf_put_text(b, path ? "direct-streamlocal@openssh.com" : "direct-tcpip");
-	buf_put_u32(b, (uint32_t)sl_channel_index(c));
-	buf_put_u32(b, c->window);
-	buf_put_u32(b, PACKET_MAX);
-	buf_put_text(b, to->host);
-	if (!path)
-		buf_put_u32(b, to->port);
-	buf_put_text(b, path ? "" : from_ip);
-	buf_put_u32(b, path ? 0 : from_port);
-	tx_end(b);
-}
-
-/* Likewise, for a connection that a local listener accepted; sends its peer's address. */
-static void fw_open_for(struct channel *c, const struct endpoint *to)
-{
-	struct sockaddr_storage a;
-	socklen_t len = sizeof a;
-	char ip[INET6_ADDRSTRLEN] = "127.0.0.1";
-	uint16_t port = 0;
-	if (getpeername(c->end[CH_IN].fd, (struct sockaddr *)&a, &len) == 0 &&
-		a.ss_family == AF_INET6) {
-		const struct sockaddr_in6 *v6 = (const void *)&a;
-		inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip);
-		port = ntohs(v6->sin6_port);
-	} else if (len >= sizeof(struct sockaddr_in) && a.ss_family == AF_INET) {
-		const struct sockaddr_in *v4 = (const void *)&a;
-		inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip);
-		port = ntohs(v4->sin_port);
+	for_each_forward(f) {
+		if (f->state == FW_ACTIVE && (f->type == FW_REMOTE || f->type == FW_PROXY) &&
+		    str_is(host, fw_is_path(&f->listen) ? f->listen.host : ls_remote_host(f)) &&
+		    port == (f->allocated ? f->allocated : f->listen.port))
+			return f;
 	}
-	fw_open(c, to, ip, port);
-	ch_become(c, CH_OPENING);
-	c->deadline = 0;		/* none: it waits until the link ends */
+	return NULL;
 }
 
-static void fw_accept(struct forward *f, int listener)
+/* Whether f waits only until f->retry_at for its next try. */
+static bool ls_is_due(const struct forward *f)
 {
-	int fd = fd_accept(listener, &g.fw.accept_after);
-	if (fd < 0)
-		return;
-	struct channel *c = g.lk.state == LK_UP ? ch_alloc(CH_LOCAL, CH_SOCKS_LOCAL) : NULL;
-	if (!c || us_is_crowded(f->uid)) {	/* the link may be lost since poll() */
-		if (c)
-			ch_become(c, CH_DEAD);
-		close(fd);
-		return;
+	return f->state == FW_WAITING && !(f->answered && f->client >= 0) &&
+		(f->type != FW_REMOTE || (g.lk.state == LK_UP && tx_may_ask()));
+}
+
+/* Tries the forwards that are due; each has its own back-off. */
+static void ls_retry(void)
+{
+	for_each_forward(f)
+		if (ls_is_due(f) && g.now >= f->retry_at)
+			ls_start(f);
+}
+
+/* The link is lost: listeners at the server are gone, local ones stay. */
+static void ls_link_lost(void)
+{
+	for_each_forward(f) {
+		if (f->type != FW_REMOTE || (f->state != FW_ASKED && f->state != FW_ACTIVE))
+			continue;
+		f->state = FW_WAITING;
+		f->retry_at = 0;
+		f->cleared = false;
+		f->allocated = 0;
+		f->since = ev_seconds();
+		snprintf(f->why, sizeof f->why, "connection to the server lost");
+		ev_add((struct event){ .kind = EV_FORWARD_DOWN }, ls_event(f, f->why));
 	}
-	fw_use_socket(c, fd);
-	c->forward = sl_forward_index(f);
-	f->connections++;
-	c->deadline = g.now + SOCKS_MS;
-	if (f->type == FW_LOCAL)
-		fw_open_for(c, &f->connect);
 }
 
-/* Whether there is room to accept another connection. */
-static bool fw_wants_accept(void)
+/* A failed forward that must end the master (ExitOnForwardFailure), NULL if there is none.
+ * Forwards of clients never do. */
+static const struct forward *ls_failed(void)
 {
-	return g.lk.state == LK_UP && tp_room() > 0 && g.now >= g.fw.accept_after &&
-		fd_room(1 + FD_SESSION);
+	for_each_forward(f) {
+		if (f->client >= 0 || !f->answered)
+			continue;
+		f->answered = false;
+		if (f->state != FW_ACTIVE && ls_is_vital(f))
+			return f;
+	}
+	return NULL;
 }
 
-/* --- SOCKS 4, 4a and 5, "no authentication", CONNECT ------------------------- */
+/* Each turn: sets up what is due, and follows what is being set up. */
+static void ls_settle(void)
+{
+	if (g.lk.logins > 0)
+		ls_retry();
+	for_each_forward(f)
+		if (f->state == FW_RESOLVING)
+			ls_resolved(f);
+	for_each_channel(c)
+		if (c->kind == CH_SESSION && c->client < 0 &&
+			(c->forward >= 0 || c->state == CH_CONFIRMED))
+			ls_clearing(c);
+}
 
-#define SOCKS_MAX 1100		/* longest request, in bytes */
+/* ===== sk_ ====================================================================
+ * SOCKS 4, 4a and 5, "no authentication", CONNECT: reads requests, builds replies.
+ * Calls nobody. */
+
+#define SK_MAX 1100		/* longest request, in bytes */
 
 /* Reads one step of a SOCKS conversation, the greeting or the request, from the n bytes at p.
  * Returns the step's length, 0 if it is not complete yet, -1 if we do not support it.
  * c->socks becomes the version; a request sets *done and, once complete, fills *to. */
-static int fw_socks_step(struct channel *c, const uint8_t *p, size_t n, struct endpoint *to,
+static int sk_step(struct channel *c, const uint8_t *p, size_t n, struct endpoint *to,
 	bool *done)
 {
 	size_t at, len;
@@ -4391,66 +4414,179 @@ static int fw_socks_step(struct channel *c, const uint8_t *p, size_t n, struct e
 	return (int)(end + 1 - p);
 }
 
-static const uint8_t fw_socks_method[] = { 5, 0 };
+static const uint8_t sk_method[] = { 5, 0 };
 
 /* Writes the reply that grants a request, by c's SOCKS version; returns its length. */
-static size_t fw_socks_grant(const struct channel *c, uint8_t to[10])
+static size_t sk_grant(const struct channel *c, uint8_t to[10])
 {
 	static const uint8_t v4[8] = { 0, 90 }, v5[10] = { 5, 0, 0, 1 };
 	memcpy(to, c->socks == 4 ? v4 : v5, c->socks == 4 ? sizeof v4 : sizeof v5);
 	return c->socks == 4 ? sizeof v4 : sizeof v5;
 }
 
+/* ===== co_ ====================================================================
+ * Connections of forwards: those that a local listener accepts open a channel, those that
+ * the server opens a channel for connect to their target.  Either may begin with SOCKS.
+ * Calls log_, sl_, buf_, pool_, fd_, cn_, tx_, ch_, us_, ac_, fw_, sk_. */
+
+/* c's connection succeeded (`why` is NULL) or failed.  Its forward counts failures; a reason
+ * that repeats is logged only as verbose. */
+static void co_tried(struct channel *c, const char *why)
+{
+	struct forward *f = sl_forward(c->forward);
+	char text[sizeof f->why] = "";
+	if (why)
+		snprintf(text, sizeof text, "%s", why);
+	bool known = why && f && f->told && strcmp(f->why, text) == 0;
+	if (why)
+		log_at(known ? TP_VERBOSE : f ? TP_INFO : log_once(LOG_NOT_OPENED),
+			"channel %d: open failed: %s", sl_channel_index(c), text);
+	if (!f)
+		return;
+	f->told = why != NULL;
+	f->failed += why != NULL;
+	if (why)
+		memcpy(f->why, text, sizeof text);
+}
+
+/* Whether PermitRemoteOpen lets a remote dynamic forward connect to `to`. */
+static bool co_permits(const struct endpoint *to)
+{
+	struct str host;
+	uint32_t port;
+	for (const char *p = g.op.permit_open; *p; p += *p == ' ') {
+		if (!fw_destination(p, &host, &port))
+			return strcasecmp(p, "any") == 0;
+		if ((str_is(host, "*") || str_is(host, to->host)) &&
+			(port == 0 || port == to->port))
+			return true;
+		p += strcspn(p, " ");
+	}
+	return false;
+}
+
+static void co_use_socket(struct channel *c, int fd)
+{
+	int on = 1;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	c->end[CH_IN] = c->end[CH_OUT] = (struct passed){ .fd = fd, .nonblock = true };
+}
+
+/* Asks the server to connect to `to` for channel c. */
+static void co_open(struct channel *c, const struct endpoint *to, const char *from_ip,
+	uint32_t from_port)
+{
+	bool path = fw_is_path(to);
+	struct buf *b = tx_begin(SSH_CHANNEL_OPEN);
+	buf_put_text(b, path ? "direct-streamlocal@openssh.com" : "direct-tcpip");
+	buf_put_u32(b, (uint32_t)sl_channel_index(c));
+	buf_put_u32(b, c->window);
+	buf_put_u32(b, PACKET_MAX);
+	buf_put_text(b, to->host);
+	if (!path)
+		buf_put_u32(b, to->port);
+	buf_put_text(b, path ? "" : from_ip);
+	buf_put_u32(b, path ? 0 : from_port);
+	tx_end(b);
+}
+
+/* Likewise, for a connection that a local listener accepted; sends its peer's address. */
+static void co_open_for(struct channel *c, const struct endpoint *to)
+{
+	struct sockaddr_storage a;
+	socklen_t len = sizeof a;
+	char ip[INET6_ADDRSTRLEN] = "127.0.0.1";
+	uint16_t port = 0;
+	if (getpeername(c->end[CH_IN].fd, (struct sockaddr *)&a, &len) == 0 &&
+		a.ss_family == AF_INET6) {
+		const struct sockaddr_in6 *v6 = (const void *)&a;
+		inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip);
+		port = ntohs(v6->sin6_port);
+	} else if (len >= sizeof(struct sockaddr_in) && a.ss_family == AF_INET) {
+		const struct sockaddr_in *v4 = (const void *)&a;
+		inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip);
+		port = ntohs(v4->sin_port);
+	}
+	co_open(c, to, ip, port);
+	ch_become(c, CH_OPENING);
+	c->deadline = 0;		/* none: it waits until the link ends */
+}
+
+/* Whether there is room to accept another connection. */
+static bool co_wants_accept(void)
+{
+	return g.lk.state == LK_UP && tp_room() > 0 && g.now >= g.co.accept_after &&
+		fd_room(1 + FD_SESSION);
+}
+
+static void co_accept(struct forward *f, int listener)
+{
+	int fd = fd_accept(listener, &g.co.accept_after);
+	if (fd < 0)
+		return;
+	struct channel *c = g.lk.state == LK_UP ? ch_alloc(CH_LOCAL, CH_SOCKS_LOCAL) : NULL;
+	if (!c || ac_is_crowded(f->uid)) {	/* the link may be lost since poll() */
+		if (c)
+			ch_become(c, CH_DEAD);
+		close(fd);
+		return;
+	}
+	co_use_socket(c, fd);
+	c->forward = sl_forward_index(f);
+	f->connections++;
+	c->deadline = g.now + SOCKS_MS;
+	if (f->type == FW_LOCAL)
+		co_open_for(c, &f->connect);
+}
+
 /* A local socket in CH_SOCKS_LOCAL is readable.  Peeks at its bytes, and reads them only when
  * they complete a step.  `ended`: no more will come. */
-static void fw_socks_local(struct channel *c, bool ended)
+static void co_socks_local(struct channel *c, bool ended)
 {
 	struct endpoint to;
 	bool done = false;
 	for (int i = 0; i < 2 && !done; i++) {		/* greeting and request may come together */
-		ssize_t n = recv(c->end[CH_IN].fd, g.scratch, SOCKS_MAX, MSG_PEEK);
+		ssize_t n = recv(c->end[CH_IN].fd, g.scratch, SK_MAX, MSG_PEEK);
 		if (fd_result(n) == FD_AGAIN)
 			return;
-		int used = n > 0 ? fw_socks_step(c, g.scratch, (size_t)n, &to, &done) : -1;
+		int used = n > 0 ? sk_step(c, g.scratch, (size_t)n, &to, &done) : -1;
 		int more = used == 0 ? (int)n + 1 : 1;
 		setsockopt(c->end[CH_IN].fd, SOL_SOCKET, SO_RCVLOWAT, &more, sizeof more);
-		if (used == 0 && n < SOCKS_MAX && !ended)
+		if (used == 0 && n < SK_MAX && !ended)
 			return;
 		if (used <= 0 || fd_read(c->end[CH_IN].fd, g.scratch, (size_t)used) != used ||
-		    (!done && fd_write(c->end[CH_IN].fd, fw_socks_method,
-		    sizeof fw_socks_method) < 2)) {
+		    (!done && fd_write(c->end[CH_IN].fd, sk_method,
+		    sizeof sk_method) < 2)) {
 			ch_become(c, CH_DEAD);
 			return;
 		}
 	}
 	if (done)
-		fw_open_for(c, &to);
+		co_open_for(c, &to);
 }
 
 /* The server has opened a local socket's channel. */
-static void fw_local_opened(struct channel *c)
+static void co_local_opened(struct channel *c)
 {
 	uint8_t grant[10];
 	ch_become(c, CH_OPEN);
-	g.fw.accepted++;
-	fw_tried(c, NULL);
+	fw_accepted();
+	co_tried(c, NULL);
 	if (c->socks) {
-		size_t n = fw_socks_grant(c, grant);
+		size_t n = sk_grant(c, grant);
 		if (fd_write(c->end[CH_OUT].fd, grant, n) != (ssize_t)n)
 			ch_end_output(c, CH_OUT);
 	}
 }
 
-/* --- connections that the server opens --------------------------------------- */
-
 /* Gives up c's connection and reports the reason `why`, unless that is "". */
-static void fw_refuse(struct channel *c, const char *why)
+static void co_refuse(struct channel *c, const char *why)
 {
 	char text[200];
 	snprintf(text, sizeof text, "connect failed: %s", why);
 	if (*why)
-		fw_tried(c, text);
-	fw_release_connector(&c->connector);
+		co_tried(c, text);
+	cn_release(&c->connector);
 	if (c->state == CH_CONNECTING) {
 		tx_channel_open_failure(c->remote_id, SSH_OPEN_CONNECT_FAILED, *why ? why :
 			"connect failed");
@@ -4462,7 +4598,7 @@ static void fw_refuse(struct channel *c, const char *why)
 	}
 }
 
-static void fw_confirm(struct channel *c, enum ch_state next)
+static void co_confirm(struct channel *c, enum ch_state next)
 {
 	struct buf *b = tx_begin(SSH_CHANNEL_OPEN_CONFIRMATION);
 	buf_put_u32(b, c->remote_id);
@@ -4475,7 +4611,7 @@ static void fw_confirm(struct channel *c, enum ch_state next)
 
 /* Sends n bytes of our own to the server's side; false if they exceed its window or packet
  * size, or the link is down. */
-static bool fw_send_data(struct channel *c, const uint8_t *p, size_t n)
+static bool co_send_data(struct channel *c, const uint8_t *p, size_t n)
 {
 	if (g.lk.state != LK_UP || n > c->remote_window || n > c->remote_packet)
 		return false;
@@ -4488,22 +4624,22 @@ static bool fw_send_data(struct channel *c, const uint8_t *p, size_t n)
 }
 
 /* The target is connected. */
-static void fw_connected(struct channel *c, int fd)
+static void co_connected(struct channel *c, int fd)
 {
 	uint8_t grant[10];
-	fw_use_socket(c, fd);
-	fw_tried(c, NULL);
-	g.fw.accepted++;
+	co_use_socket(c, fd);
+	co_tried(c, NULL);
+	fw_accepted();
 	if (c->state == CH_CONNECTING)
-		fw_confirm(c, CH_OPEN);
+		co_confirm(c, CH_OPEN);
 	else {
 		ch_become(c, CH_OPEN);
-		if (c->kind == CH_REMOTE && !fw_send_data(c, grant, fw_socks_grant(c, grant)))
+		if (c->kind == CH_REMOTE && !co_send_data(c, grant, sk_grant(c, grant)))
 			c->flags |= CH_FAILED;
 	}
 }
 
-static void fw_connect_path(struct channel *c, const char *path)
+static void co_connect_path(struct channel *c, const char *path)
 {
 	struct sockaddr_un a;
 	int fd = -1;
@@ -4511,114 +4647,102 @@ static void fw_connect_path(struct channel *c, const char *path)
 		(fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)) >= 0 &&
 		  connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
 	if (ok)
-		fw_connected(c, fd);
+		co_connected(c, fd);
 	else {
 		const char *why = strerror(errno);
 		fd_close(&fd);
-		fw_refuse(c, why);
+		co_refuse(c, why);
 	}
 }
 
 /* Starts to connect, or leaves that to a later turn if no connector is free. */
-static void fw_connect(struct channel *c, const struct endpoint *to)
+static void co_connect(struct channel *c, const struct endpoint *to)
 {
 	if (fw_is_path(to)) {
-		fw_connect_path(c, to->host);
+		co_connect_path(c, to->host);
 		return;
 	}
-	c->connector = (int16_t)fw_connector();
+	c->connector = (int16_t)cn_take();
 	if (c->connector >= 0)
 		cn_start(&g.cn.slot[c->connector], to->host, (uint16_t)to->port, AF_UNSPEC,
 			g.now + CONNECT_MS, g.now);
 }
 
 /* Checks whether c's connector has finished; gives c one if it still waits for one. */
-static void fw_connecting(struct channel *c)
+static void co_connecting(struct channel *c)
 {
 	if (c->connector < 0) {
 		if (c->forward < 0 || g.now >= c->deadline)
-			fw_refuse(c, "Connection timed out");
+			co_refuse(c, "Connection timed out");
 		else
-			fw_connect(c, &g.fw.slot[c->forward].connect);
+			co_connect(c, &g.fw.slot[c->forward].connect);
 		return;
 	}
 	struct connector *k = sl_connector(c->connector);
 	if (k->state == CN_DONE) {
 		int fd = k->fd;
 		k->fd = -1;
-		fw_release_connector(&c->connector);
-		fw_connected(c, fd);
+		cn_release(&c->connector);
+		co_connected(c, fd);
 	} else if (k->state == CN_FAILED)
-		fw_refuse(c, k->why);
+		co_refuse(c, k->why);
 }
 
 /* Grants more window once c's is used up: a request may be longer than the first window, and
  * is consumed only when it is complete. */
-static void fw_socks_widen(struct channel *c)
+static void co_socks_widen(struct channel *c)
 {
 	uint32_t room = pool_room(c);
 	if (c->window > 0 || room == 0)
 		return;
-	room = room < SOCKS_MAX ? room : SOCKS_MAX;
+	room = room < SK_MAX ? room : SK_MAX;
 	c->window = room;
 	pool_account(c);
 	tx_window_adjust(c, room);
 }
 
 /* Reads SOCKS messages that came as channel data on a remote dynamic forward. */
-static void fw_socks_remote(struct channel *c)
+static void co_socks_remote(struct channel *c)
 {
-	struct iovec iov[SOCKS_MAX / WINDOW_BLOCK + 3];
+	struct iovec iov[SK_MAX / WINDOW_BLOCK + 3];
 	struct endpoint to;
 	bool done = false;
-	for (int i = 0; i < 2 && !done && fw_connector() >= 0; i++) {
+	for (int i = 0; i < 2 && !done && cn_take() >= 0; i++) {
 		size_t n = 0;
 		int pieces = pool_iov(&c->queue[CH_OUT], iov, (int)(sizeof iov / sizeof iov[0]));
-		for (int k = 0; k < pieces && n < SOCKS_MAX; k++) {
-			size_t part = iov[k].iov_len < SOCKS_MAX - n ? iov[k].iov_len :
-				SOCKS_MAX - n;
+		for (int k = 0; k < pieces && n < SK_MAX; k++) {
+			size_t part = iov[k].iov_len < SK_MAX - n ? iov[k].iov_len :
+				SK_MAX - n;
 			memcpy(g.scratch + n, iov[k].iov_base, part);
 			n += part;
 		}
-		int used = fw_socks_step(c, g.scratch, n, &to, &done);
-		if (used < 0 || (used == 0 && (n >= SOCKS_MAX || c->rcvd >= CH_EOF))) {
-			fw_refuse(c, "");
+		int used = sk_step(c, g.scratch, n, &to, &done);
+		if (used < 0 || (used == 0 && (n >= SK_MAX || c->rcvd >= CH_EOF))) {
+			co_refuse(c, "");
 			return;
 		}
 		if (used == 0) {
-			fw_socks_widen(c);
+			co_socks_widen(c);
 			return;
 		}
 		pool_drop(&c->queue[CH_OUT], (uint32_t)used);
 		pool_account(c);
-		if (!done && !fw_send_data(c, fw_socks_method, sizeof fw_socks_method)) {
-			fw_refuse(c, "");
+		if (!done && !co_send_data(c, sk_method, sizeof sk_method)) {
+			co_refuse(c, "");
 			return;
 		}
 	}
-	if (done && fw_permits(&to))
-		fw_connect(c, &to);
+	if (done && co_permits(&to))
+		co_connect(c, &to);
 	else if (done) {
-		fw_tried(c, "administratively prohibited by PermitRemoteOpen");
-		fw_refuse(c, "");
+		co_tried(c, "administratively prohibited by PermitRemoteOpen");
+		co_refuse(c, "");
 	}
-}
-
-/* The remote forward that a channel opened by the server belongs to, or NULL. */
-static struct forward *fw_for_open(struct str host, uint32_t port)
-{
-	for_each_forward(f) {
-		if (f->state == FW_ACTIVE && (f->type == FW_REMOTE || f->type == FW_PROXY) &&
-		    str_is(host, fw_is_path(&f->listen) ? f->listen.host : fw_remote_host(f)) &&
-		    port == (f->allocated ? f->allocated : f->listen.port))
-			return f;
-	}
-	return NULL;
 }
 
 /* A slot for a channel that the server opens.  If none is free, refuses the channel and
  * returns NULL. */
-static struct channel *fw_server_channel(enum ch_kind kind, uint32_t id, uint32_t window,
+static struct channel *co_server_channel(enum ch_kind kind, uint32_t id, uint32_t window,
 	uint32_t packet)
 {
 	struct channel *c = fd_room(1 + FD_SESSION) ? ch_alloc(kind, CH_CONNECTING) : NULL;
@@ -4633,131 +4757,49 @@ static struct channel *fw_server_channel(enum ch_kind kind, uint32_t id, uint32_
 }
 
 /* The server opens a channel for forward f. */
-static void fw_server_open(struct forward *f, uint32_t id, uint32_t window, uint32_t packet)
+static void co_server_open(struct forward *f, uint32_t id, uint32_t window, uint32_t packet)
 {
-	struct channel *c = fw_server_channel(CH_REMOTE, id, window, packet);
+	struct channel *c = co_server_channel(CH_REMOTE, id, window, packet);
 	if (!c)
 		return;
 	c->forward = sl_forward_index(f);
 	f->connections++;
 	if (!fw_is_remote_dynamic(f)) {
 		c->deadline = g.now + CONNECT_MS;
-		fw_connect(c, &f->connect);
+		co_connect(c, &f->connect);
 		return;
 	}
 	c->deadline = g.now + SOCKS_MS;
-	fw_confirm(c, CH_SOCKS_REMOTE);
+	co_confirm(c, CH_SOCKS_REMOTE);
 }
 
-/* --- the link ------------------------------------------------------------------- */
-
-/* Whether f waits only until f->retry_at for its next try. */
-static bool fw_is_due(const struct forward *f)
-{
-	return f->state == FW_WAITING && !(f->answered && f->client >= 0) &&
-		(f->type != FW_REMOTE || (g.lk.state == LK_UP && tx_may_ask()));
-}
-
-/* Tries the forwards that are due; each has its own back-off. */
-static void fw_retry(void)
-{
-	for_each_forward(f)
-		if (fw_is_due(f) && g.now >= f->retry_at)
-			fw_start(f);
-}
-
-/* The link is lost: listeners at the server are gone, local ones stay. */
-static void fw_link_lost(void)
-{
-	for_each_forward(f) {
-		if (f->type != FW_REMOTE || (f->state != FW_ASKED && f->state != FW_ACTIVE))
-			continue;
-		f->state = FW_WAITING;
-		f->retry_at = 0;
-		f->cleared = false;
-		f->allocated = 0;
-		f->since = ev_seconds();
-		snprintf(f->why, sizeof f->why, "connection to the server lost");
-		ev_add((struct event){ .kind = EV_FORWARD_DOWN }, fw_event(f, f->why));
-	}
-}
-
-/* A failed forward that must end the master (ExitOnForwardFailure), NULL if there is none.
- * Forwards of clients never do. */
-static const struct forward *fw_failed(void)
-{
-	for_each_forward(f) {
-		if (f->client >= 0 || !f->answered)
-			continue;
-		f->answered = false;
-		if (f->state != FW_ACTIVE && fw_is_vital(f))
-			return f;
-	}
-	return NULL;
-}
-
-/* --- each turn ----------------------------------------------------------------- */
-
-static void fw_settle_channel(struct channel *c)
+static void co_settle_channel(struct channel *c)
 {
 	bool speaks = c->state == CH_SOCKS_REMOTE || c->state == CH_GREETING;
 	if (speaks && (c->rcvd == CH_CLOSED || g.now >= c->deadline))
-		fw_refuse(c, "");
+		co_refuse(c, "");
 	else if (c->connector >= 0 || c->state == CH_CONNECTING)
-		fw_connecting(c);
+		co_connecting(c);
 	else if (c->state == CH_SOCKS_REMOTE)
-		fw_socks_remote(c);
+		co_socks_remote(c);
 	else if (c->state == CH_CONFIRMED)
-		fw_local_opened(c);
+		co_local_opened(c);
 	else if (c->state == CH_SOCKS_LOCAL && g.now >= c->deadline)
 		ch_become(c, CH_DEAD);
 }
 
-static void fw_settle(void)
+static void co_settle(void)
 {
-	if (g.lk.logins > 0)
-		fw_retry();
-	for_each_forward(f)
-		if (f->state == FW_RESOLVING)
-			fw_resolved(f);
-	for_each_channel(c) {
+	for_each_channel(c)
 		if (ch_is_socket(c) && c->state != CH_DEAD)
-			fw_settle_channel(c);
-		else if (c->kind == CH_SESSION && c->client < 0 &&
-			(c->forward >= 0 || c->state == CH_CONFIRMED))
-			fw_clearing(c);
-	}
+			co_settle_channel(c);
 }
 
 /* ===== in_ ================================================================
  * Texts about the connection, its channels and forwards, for `-O conninfo`,
  * `-O channels`, ~I and ~#, with lines that end in CR LF (INFO-text).  The caller
  * provides the buffer; a line that does not fit is left out.
- * Calls log_, sl_, fw_. */
-
-/* Appends a formatted line, with foreign text made harmless by tp_clean().  A line that does
- * not fit is left out whole. */
-static void in_print(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void in_print(struct buf *b, const char *format, ...)
-{
-	char line[2 * LOG_TEXT], *end;
-	size_t left = b->len - b->pos;
-	va_list ap;
-	va_start(ap, format);
-	int n = vsnprintf(line, sizeof line, format, ap);
-	va_end(ap);
-	if (n < 0 || (size_t)n >= sizeof line)
-		return;
-	end = line + n;			/* the line end itself is not cleaned */
-	end -= end > line && end[-1] == '\n';
-	end -= end > line && end[-1] == '\r';
-	size_t text = (size_t)(end - line), rest = strlen(end);
-	if (left <= rest || tp_clean(line, text, false, (char *)b->p + b->pos, left - rest) < text)
-		return;
-	b->pos += strlen((char *)b->p + b->pos);
-	memcpy(b->p + b->pos, end, rest);
-	b->pos += rest;
-}
+ * Calls sl_, buf_, fw_. */
 
 /* The link's state for people: "up", "connecting", "reconnecting, try 7, next in
  * 12 s: Connection refused". */
@@ -4780,38 +4822,38 @@ static void in_connection(struct buf *b)
 {
 	const struct tp_info *i = tp_info();
 	int64_t s = (g.now - g.lk.connected_at) / 1000;
-	in_print(b, "Connection information for %s pid %d\r\n", g.op.tp.host, (int)getpid());
+	buf_print(b, "Connection information for %s pid %d\r\n", g.op.tp.host, (int)getpid());
 	if (g.lk.state != LK_UP) {
-		in_print(b, "  %s\r\n", in_state());
+		buf_print(b, "  %s\r\n", in_state());
 		return;
 	}
-	in_print(b, "  tcp %s -> %s\r\n", g.lk.local, g.lk.remote);
-	in_print(b, "  duration %02d:%02d:%02d\r\n", (int)(s / 3600), (int)(s / 60 % 60),
+	buf_print(b, "  tcp %s -> %s\r\n", g.lk.local, g.lk.remote);
+	buf_print(b, "  duration %02d:%02d:%02d\r\n", (int)(s / 3600), (int)(s / 60 % 60),
 		(int)(s % 60));
-	in_print(b, "  server %s\r\n", i->peer_version);
-	in_print(b, "  kexalgorithm %s\r\n", i->kex);
-	in_print(b, "  hostkeyalgorithm %s\r\n", i->host_key_algorithm);
-	in_print(b, "  hostkey %s\r\n", i->host_key_fingerprint);
-	in_print(b, "  cipher %s\r\n", i->cipher);
-	in_print(b, "  mac %s\r\n", i->mac);
-	in_print(b, "  compression none\r\n");
-	in_print(b, "  rekey count %u%s\r\n", (unsigned)i->key_exchanges, i->exchanging ?
+	buf_print(b, "  server %s\r\n", i->peer_version);
+	buf_print(b, "  kexalgorithm %s\r\n", i->kex);
+	buf_print(b, "  hostkeyalgorithm %s\r\n", i->host_key_algorithm);
+	buf_print(b, "  hostkey %s\r\n", i->host_key_fingerprint);
+	buf_print(b, "  cipher %s\r\n", i->cipher);
+	buf_print(b, "  mac %s\r\n", i->mac);
+	buf_print(b, "  compression none\r\n");
+	buf_print(b, "  rekey count %u%s\r\n", (unsigned)i->key_exchanges, i->exchanging ?
 		", exchanging keys" : "");
-	in_print(b, "  traffic %llu pkts %llu bytes in, %llu pkts %llu bytes out\r\n",
+	buf_print(b, "  traffic %llu pkts %llu bytes in, %llu pkts %llu bytes out\r\n",
 		 (unsigned long long)i->packets_in, (unsigned long long)i->bytes_in,
 		 (unsigned long long)i->packets_out, (unsigned long long)i->bytes_out);
-	in_print(b, "  sessions %d of %d%s\r\n", g.ch.sessions, g.ch.session_limit,
+	buf_print(b, "  sessions %d of %d%s\r\n", g.ch.sessions, g.ch.session_limit,
 		 g.ch.session_limit < SESSIONS ? " (the server's limit)" : "");
-	in_print(b, "  logins %u\r\n", (unsigned)g.lk.logins);
+	buf_print(b, "  logins %u\r\n", (unsigned)g.lk.logins);
 }
 
 static void in_channels(struct buf *b)
 {
-	in_print(b, "The following connections are open:\r\n");
+	buf_print(b, "The following connections are open:\r\n");
 	for_each_channel(c) {
 		if (c->state == CH_DEAD)
 			continue;
-		in_print(b, "  #%d %s (%s r%u i%u/%u o%u%s)\r\n", sl_channel_index(c),
+		buf_print(b, "  #%d %s (%s r%u i%u/%u o%u%s)\r\n", sl_channel_index(c),
 			ch_kinds[c->kind].name, ch_states[c->state].name,
 			(unsigned)c->remote_id,
 			(unsigned)(c->queue[CH_OUT].len + c->queue[CH_ERR].len),
@@ -4819,7 +4861,7 @@ static void in_channels(struct buf *b)
 			" tty" : "");
 	}
 	for_each_forward(f)
-		in_print(b, "  forward %s: %s, %u of %u connections failed%s%s\r\n", fw_name(f),
+		buf_print(b, "  forward %s: %s, %u of %u connections failed%s%s\r\n", fw_name(f),
 				 f->state == FW_ACTIVE ? "active" : "waiting", (unsigned)f->failed,
 				 (unsigned)f->connections,
 				 f->why[0] ? ", last: " : "", f->why);
@@ -4955,7 +4997,7 @@ static uint32_t es_read(struct channel *c, uint32_t max)
  * `out` contains whole frames and perhaps the start of one more.  The rest of that
  * one is the `tail` oldest bytes of one channel's queue; until they are written, no
  * other frame begins.
- * Calls log_, sl_, buf_, pool_, req_, fd_, tx_, ch_, us_, fw_. */
+ * Calls log_, sl_, buf_, pool_, req_, fd_, tx_, ch_, ac_, fw_, ls_. */
 
 #define PX_HEADER 6
 #define PX_FRAME_MAX (PROXY_STORE + 28)	/* longest frame, less its tail */
@@ -5350,7 +5392,7 @@ static void px_server_answer(const struct global_request *r, bool granted, struc
 	if (granted && !cancel) {
 		f->state = FW_ACTIVE;
 		if (!c)
-			fw_tx(f, true, false);
+			ls_tx(f, true, false);
 	}
 	if (!c || granted == cancel)
 		fw_free(f);
@@ -5507,7 +5549,7 @@ static void px_channel_open(struct client *c, struct buf *b)
 	buf_get_u32(b);
 	buf_get_u32(b);
 	px_check(b, type, px_opens);
-	struct channel *ch = b->bad || us_is_crowded(os_peer(c->fd).uid) ? NULL :
+	struct channel *ch = b->bad || ac_is_crowded(os_peer(c->fd).uid) ? NULL :
 		ch_alloc(CH_PROXY, CH_OPENING);
 	if (!ch) {
 		c->verdict = PX_NO_CHANNEL;
@@ -5691,7 +5733,7 @@ static bool px_ask(struct client *c, const struct endpoint *at, bool cancel, boo
 		f->state = FW_ASKED;
 	}
 	tx_expect(cancel ? GLOBAL_PROXY_CANCEL : GLOBAL_PROXY, sl_forward_index(f), reply);
-	fw_tx(f, cancel, true);
+	ls_tx(f, cancel, true);
 	return true;
 }
 
@@ -5923,7 +5965,7 @@ static void px_leave(struct client *c)
 		if (px_in_flight(f))
 			continue;
 		if (g.lk.state == LK_UP)
-			fw_tx(f, true, false);
+			ls_tx(f, true, false);
 		fw_free(f);
 	}
 }
@@ -5951,7 +5993,7 @@ static void px_link_lost(void)
  * cookie takes its place.  A connection to the agent shows nothing that tells sessions
  * apart, so all go to the master's agent.  There are DISPLAYS slots; one is free again
  * when no open channel uses it.
- * Calls log_, ev_, buf_, pool_, ex_, tx_, ch_, us_, fw_. */
+ * Calls log_, ev_, buf_, pool_, cn_, ex_, tx_, ch_, us_, co_. */
 
 static const char xf_protocol[] = "MIT-MAGIC-COOKIE-1";
 
@@ -6176,15 +6218,15 @@ static void xf_greeting(struct channel *c, uint32_t in_use)
 		if (first.iov_len > 0)
 			log_at(log_once(LOG_COOKIE),
 				"X11 connection rejected because of wrong authentication.");
-		fw_refuse(c, "");
+		co_refuse(c, "");
 	}
 	const struct display *d = right == 1 ? &g.xf.slot[c->display - 1] : NULL;
-	if (!d || d->state == XF_TO_ASK || d->state == XF_ASKED || fw_connector() < 0)
+	if (!d || d->state == XF_TO_ASK || d->state == XF_ASKED || cn_take() < 0)
 		return;
 	if (d->state == XF_KNOWN)
 		memcpy((uint8_t *)first.iov_base + XF_COOKIE_AT, d->real, XF_COOKIE);
 	if (xf_display(d->name, &to, &screen))
-		fw_connect(c, &to);
+		co_connect(c, &to);
 }
 
 static bool xf_wanted(uint16_t wish)
@@ -6209,14 +6251,14 @@ static bool xf_server_open(struct str type, uint32_t id, uint32_t window, uint32
 			"agent");
 		return false;
 	}
-	struct channel *c = fw_server_channel(x11 ? CH_X11 : CH_REMOTE, id, window, packet);
+	struct channel *c = co_server_channel(x11 ? CH_X11 : CH_REMOTE, id, window, packet);
 	if (c)
 		c->flags |= wish;
 	if (c && x11) {
 		c->deadline = g.now + SOCKS_MS;
-		fw_confirm(c, CH_GREETING);
+		co_confirm(c, CH_GREETING);
 	} else if (c)
-		fw_connect_path(c, xf_agent());
+		co_connect_path(c, xf_agent());
 	return true;
 }
 
@@ -6241,7 +6283,7 @@ static void xf_settle(void)
 /* ===== rx_ ================================================================
  * The SSH messages we receive (RFC 4254), one handler each, and their table.
  * A message that breaks the protocol loses the link (rx_bad()), but not the master.
- * Calls log_, sl_, buf_, pool_, tx_, ch_, fw_, px_, xf_. */
+ * Calls log_, sl_, buf_, pool_, tx_, ch_, ls_, co_, px_, xf_. */
 
 static void rx_bad(const char *why)
 {
@@ -6278,14 +6320,14 @@ static void rx_channel_open(struct buf *b)
 	struct forward *f = NULL;
 	if (tcp || path) {
 		struct str host = buf_get_str(b);
-		f = fw_for_open(host, tcp ? buf_get_u32(b) : FW_PATH);
+		f = ls_for_open(host, tcp ? buf_get_u32(b) : FW_PATH);
 	}
 	if (b->bad || packet == 0)
 		rx_bad("channel open");
 	else if (f && f->type == FW_PROXY)
 		px_server_open(f, b, id, window, packet);
 	else if (f)
-		fw_server_open(f, id, window, packet);
+		co_server_open(f, id, window, packet);
 	else if (!xf_server_open(type, id, window, packet))
 		tx_channel_open_failure(id, SSH_OPEN_ADMINISTRATIVELY_PROHIBITED, "open failed");
 }
@@ -6336,7 +6378,7 @@ static void rx_channel_open_failure(struct buf *b)
 	if ((c->kind == CH_SESSION && !own) || ch_is_proxied(c))	/* its client hears of it */
 		log_at(TP_VERBOSE, "channel %d: open failed: %s", sl_channel_index(c), why);
 	else
-		fw_tried(c, why);
+		co_tried(c, why);
 	ch_become(c, c->client < 0 ? CH_DEAD : CH_REFUSED);
 	if (ch_is_proxied(c))
 		px_server_refused(c, code, text);
@@ -6534,13 +6576,13 @@ static void rx_global_reply(struct buf *b, bool success)
 		return;
 	}
 	if (first.kind == GLOBAL_FORWARD)
-		fw_answer(&g.fw.slot[first.of], success, b);
+		ls_answer(&g.fw.slot[first.of], success, b);
 	else if (first.kind != GLOBAL_PROBE && first.kind != GLOBAL_KEEPALIVE)
 		px_server_answer(&first, success, b);
 	else {
 		tx_keepalive_answered();
 		if (first.kind == GLOBAL_PROBE)
-			g.mx.slot[first.of].probed = true;
+			g.mc.slot[first.of].probed = true;
 	}
 }
 
@@ -6645,27 +6687,13 @@ static void as_forget(int8_t *slot)
 	*slot = -1;
 }
 
-/* ===== st_ ================================================================
- * Reports: `-O status` for people and as JSON, `-O metrics`, `-O log`, `-O
- * watch`.  A report is made straight from the state, in pieces of one whole element
- * (a session, a forward, …).  So a slow reader costs no memory; what begins or ends
- * between two pieces may or may not appear.  The manual's section REPORTS is the
- * schema.
- * Calls ev_, sl_, buf_, req_, ch_, fw_, in_, px_, xf_. */
-
-enum st_report { ST_NONE, ST_STATUS, ST_JSON, ST_METRICS, ST_LOG, ST_LOG_JSON, ST_WATCH,
-	ST_REPORTS };
-static const char *const st_reports[ST_REPORTS] = {
-	"", "status", "status-json", "metrics", "log", "log-json", "watch"
-};
-
-enum st_result { ST_END, ST_PIECE, ST_WAIT };
-
-/* --- JSON ------------------------------------------------------------------ */
+/* ===== js_ ====================================================================
+ * Writes JSON: values, each with the comma and the name that go before it.
+ * Calls buf_. */
 
 /* Length of the UTF-8 sequence at p (RFC 3629), 0 if it is invalid.  The text ends with a
  * NUL, which stops a sequence that is cut short. */
-static size_t st_utf8(const uint8_t *p)
+static size_t js_utf8(const uint8_t *p)
 {
 	if (p[0] < 0x80)
 		return 1;
@@ -6680,18 +6708,18 @@ static size_t st_utf8(const uint8_t *p)
 }
 
 /* Puts a string: escapes control characters, replaces invalid UTF-8. */
-static void st_string(struct buf *b, const char *s)
+static void js_string(struct buf *b, const char *s)
 {
 	const uint8_t *p = (const uint8_t *)s;
 	buf_put_u8(b, '"');
 	while (*p) {
-		size_t n = st_utf8(p);
+		size_t n = js_utf8(p);
 		if (n == 0)
-			in_print(b, "\\ufffd");
+			buf_print(b, "\\ufffd");
 		else if (*p < 0x20 || *p == 0x7f)
-			in_print(b, "\\u%04x", (unsigned)*p);
+			buf_print(b, "\\u%04x", (unsigned)*p);
 		else if (*p == '"' || *p == '\\')
-			in_print(b, "\\%c", *p);
+			buf_print(b, "\\%c", *p);
 		else
 			buf_put_bytes(b, p, n);
 		p += n ? n : 1;
@@ -6700,51 +6728,67 @@ static void st_string(struct buf *b, const char *s)
 }
 
 /* Puts a comma, unless this is the first value, and the value's name, if it has one. */
-static void st_name(struct buf *b, const char *name)
+static void js_name(struct buf *b, const char *name)
 {
 	uint8_t last = b->pos ? b->p[b->pos - 1] : '{';
 	if (!strchr("{[,", last))
 		buf_put_u8(b, ',');
 	if (name)
-		in_print(b, "\"%s\":", name);
+		buf_print(b, "\"%s\":", name);
 }
 
-static void st_open(struct buf *b, const char *name)
+static void js_open(struct buf *b, const char *name)
 {
-	st_name(b, name);
+	js_name(b, name);
 	buf_put_u8(b, '{');
 }
 
-static void st_number(struct buf *b, const char *name, int64_t n)
+static void js_number(struct buf *b, const char *name, int64_t n)
 {
-	st_name(b, name);
-	in_print(b, "%lld", (long long)n);
+	js_name(b, name);
+	buf_print(b, "%lld", (long long)n);
 }
 
-static void st_flag(struct buf *b, const char *name, bool yes)
+static void js_flag(struct buf *b, const char *name, bool yes)
 {
-	st_name(b, name);
-	in_print(b, yes ? "true" : "false");
+	js_name(b, name);
+	buf_print(b, yes ? "true" : "false");
 }
 
 /* Puts a text; NULL becomes null. */
-static void st_text(struct buf *b, const char *name, const char *s)
+static void js_text(struct buf *b, const char *name, const char *s)
 {
-	st_name(b, name);
+	js_name(b, name);
 	if (s)
-		st_string(b, s);
+		js_string(b, s);
 	else
-		in_print(b, "null");
+		buf_print(b, "null");
 }
 
 /* Puts the seconds since `then`, or null if `then` is 0: it never happened. */
-static void st_age(struct buf *b, const char *name, int64_t then)
+static void js_age(struct buf *b, const char *name, int64_t then)
 {
 	if (then)
-		st_number(b, name, (g.now - then) / 1000);
+		js_number(b, name, (g.now - then) / 1000);
 	else
-		st_text(b, name, NULL);
+		js_text(b, name, NULL);
 }
+
+/* ===== st_ ================================================================
+ * Reports: `-O status` for people and as JSON, `-O metrics`, `-O log`, `-O
+ * watch`.  A report is made straight from the state, in pieces of one whole element
+ * (a session, a forward, …).  So a slow reader costs no memory; what begins or ends
+ * between two pieces may or may not appear.  The manual's section REPORTS is the
+ * schema.
+ * Calls ev_, sl_, buf_, req_, ch_, fw_, in_, px_, xf_, js_. */
+
+enum st_report { ST_NONE, ST_STATUS, ST_JSON, ST_METRICS, ST_LOG, ST_LOG_JSON, ST_WATCH,
+	ST_REPORTS };
+static const char *const st_reports[ST_REPORTS] = {
+	"", "status", "status-json", "metrics", "log", "log-json", "watch"
+};
+
+enum st_result { ST_END, ST_PIECE, ST_WAIT };
 
 /* --- what reports say, in any form ----------------------------------------------- */
 
@@ -6794,7 +6838,7 @@ static bool st_is_waiting(const struct client *c)
 /* Whether client i has, or waits for, a session or the connection of -W. */
 static bool st_has_session(int i)
 {
-	const struct client *c = &g.mx.slot[i];
+	const struct client *c = &g.mc.slot[i];
 	return c->phase != MX_FREE && !c->dead && (c->channel >= 0 || st_is_waiting(c));
 }
 
@@ -6862,7 +6906,7 @@ static int st_connections(const struct forward *f)
 
 static bool st_has_proxy(int i)
 {
-	return g.mx.slot[i].phase != MX_FREE && px_is(&g.mx.slot[i]);
+	return g.mc.slot[i].phase != MX_FREE && px_is(&g.mc.slot[i]);
 }
 
 static int st_proxied(int client)
@@ -6884,7 +6928,7 @@ static int st_proxied(int client)
 			count += (used); \
 		return count; \
 	}
-ST_COUNT(st_clients, g.mx.end, g.mx.slot[i].phase != MX_FREE)
+ST_COUNT(st_clients, g.mc.end, g.mc.slot[i].phase != MX_FREE)
 ST_COUNT(st_channels, g.ch.end, g.ch.slot[i].state != CH_FREE)
 ST_COUNT(st_forwards, FORWARDS, g.fw.slot[i].state != FW_FREE)
 ST_COUNT(st_connectors, CONNECTORS, g.cn.slot[i].state != CN_IDLE)
@@ -6914,118 +6958,118 @@ static const struct st_table {
 
 static void st_json_traffic(struct buf *b, struct tp_traffic t)
 {
-	st_number(b, "received_bytes", (int64_t)t.bytes_in);
-	st_number(b, "sent_bytes", (int64_t)t.bytes_out);
-	st_number(b, "received_packets", (int64_t)t.packets_in);
-	st_number(b, "sent_packets", (int64_t)t.packets_out);
+	js_number(b, "received_bytes", (int64_t)t.bytes_in);
+	js_number(b, "sent_bytes", (int64_t)t.bytes_out);
+	js_number(b, "received_packets", (int64_t)t.packets_in);
+	js_number(b, "sent_packets", (int64_t)t.packets_out);
 }
 
 /* Addresses, version and algorithms of the present connection, or of the last one. */
 static void st_json_peer(struct buf *b)
 {
 	const struct tp_info *i = tp_info();
-	st_text(b, "local_address", g.lk.local);
-	st_text(b, "remote_address", g.lk.remote);
-	st_text(b, "server_version", i->peer_version);
-	st_text(b, "kex", i->kex);
-	st_text(b, "host_key_algorithm", i->host_key_algorithm);
-	st_text(b, "host_key_fingerprint", i->host_key_fingerprint);
-	st_text(b, "cipher", i->cipher);
-	st_text(b, "mac", i->mac);
-	st_text(b, "auth_method", i->auth_method);
-	st_number(b, "key_exchanges", i->key_exchanges);
+	js_text(b, "local_address", g.lk.local);
+	js_text(b, "remote_address", g.lk.remote);
+	js_text(b, "server_version", i->peer_version);
+	js_text(b, "kex", i->kex);
+	js_text(b, "host_key_algorithm", i->host_key_algorithm);
+	js_text(b, "host_key_fingerprint", i->host_key_fingerprint);
+	js_text(b, "cipher", i->cipher);
+	js_text(b, "mac", i->mac);
+	js_text(b, "auth_method", i->auth_method);
+	js_number(b, "key_exchanges", i->key_exchanges);
 }
 
 static void st_json_round_trip(struct buf *b)
 {
-	st_open(b, "round_trip_ms");
-	st_number(b, "count", g.tx.rtt_n);
-	st_number(b, "last", g.tx.rtt);
-	st_number(b, "min", g.tx.rtt_min);
-	st_number(b, "mean", g.tx.rtt_n ? (int64_t)(g.tx.rtt_sum / g.tx.rtt_n) : 0);
-	st_number(b, "max", g.tx.rtt_max);
+	js_open(b, "round_trip_ms");
+	js_number(b, "count", g.tx.rtt_n);
+	js_number(b, "last", g.tx.rtt);
+	js_number(b, "min", g.tx.rtt_min);
+	js_number(b, "mean", g.tx.rtt_n ? (int64_t)(g.tx.rtt_sum / g.tx.rtt_n) : 0);
+	js_number(b, "max", g.tx.rtt_max);
 	buf_put_u8(b, '}');
 }
 
 static void st_json_uplink(struct buf *b)
 {
-	st_open(b, "uplink");
-	st_text(b, "state", st_link());
-	st_number(b, "age", ev_seconds() - (g.lk.since ? g.lk.since : g.ev.begun));
-	st_text(b, "host", g.op.host_name);
-	st_number(b, "port", g.op.port);
-	st_text(b, "user", g.op.tp.user);
+	js_open(b, "uplink");
+	js_text(b, "state", st_link());
+	js_number(b, "age", ev_seconds() - (g.lk.since ? g.lk.since : g.ev.begun));
+	js_text(b, "host", g.op.host_name);
+	js_number(b, "port", g.op.port);
+	js_text(b, "user", g.op.tp.user);
 	st_json_peer(b);
-	st_number(b, "logins", g.lk.logins);
-	st_number(b, "tries", g.lk.tries);
+	js_number(b, "logins", g.lk.logins);
+	js_number(b, "tries", g.lk.tries);
 	if (g.lk.state == LK_WAITING)
-		st_number(b, "next_try", (g.lk.retry_at - g.now + 999) / 1000);
+		js_number(b, "next_try", (g.lk.retry_at - g.now + 999) / 1000);
 	else
-		st_text(b, "next_try", NULL);
-	st_text(b, "last_error", g.lk.last[0] ? g.lk.last : NULL);
-	st_age(b, "last_error_age", g.lk.failed_at);
+		js_text(b, "next_try", NULL);
+	js_text(b, "last_error", g.lk.last[0] ? g.lk.last : NULL);
+	js_age(b, "last_error_age", g.lk.failed_at);
 	st_json_round_trip(b);
 	st_json_traffic(b, st_traffic(false));
-	st_open(b, "total");
+	js_open(b, "total");
 	st_json_traffic(b, st_traffic(true));
-	in_print(b, "}}");
+	buf_print(b, "}}");
 }
 
 static void st_json_head(struct buf *b)
 {
-	st_open(b, NULL);
-	st_number(b, "version", 1);
-	st_text(b, "program", "sshmux " SSHMUX_VERSION);
-	st_number(b, "pid", getpid());
-	st_number(b, "age", ev_seconds() - g.ev.begun);
-	st_text(b, "control_path", g.us.path);
-	st_text(b, "mode", st_mode());
-	st_number(b, "session_limit", g.ch.session_limit);
+	js_open(b, NULL);
+	js_number(b, "version", 1);
+	js_text(b, "program", "sshmux " SSHMUX_VERSION);
+	js_number(b, "pid", getpid());
+	js_number(b, "age", ev_seconds() - g.ev.begun);
+	js_text(b, "control_path", g.us.path);
+	js_text(b, "mode", st_mode());
+	js_number(b, "session_limit", g.ch.session_limit);
 	st_json_uplink(b);
 }
 
 static void st_json_peer_of(struct buf *b, const struct client *c)
 {
 	struct st_peer p = st_peer(c);
-	st_number(b, "pid", p.id.pid);
-	st_number(b, "uid", p.id.uid);
-	st_text(b, "program", p.program);
+	js_number(b, "pid", p.id.pid);
+	js_number(b, "uid", p.id.uid);
+	js_text(b, "program", p.program);
 }
 
 static void st_json_session(struct buf *b, int i)
 {
-	const struct client *c = &g.mx.slot[i];
+	const struct client *c = &g.mc.slot[i];
 	const struct channel *ch = sl_channel(c->channel);
 	const struct record *r = st_record(c);
-	st_open(b, NULL);
+	js_open(b, NULL);
 	if (ch)
-		st_number(b, "id", sl_channel_index(ch));
+		js_number(b, "id", sl_channel_index(ch));
 	else
-		st_text(b, "id", NULL);
-	st_text(b, "type", c->type == MUX_C_NEW_SESSION ? "session" : "stdio");
-	st_text(b, "state", st_session_state(c));
-	st_number(b, "place", ch ? 0 : st_place(c));
+		js_text(b, "id", NULL);
+	js_text(b, "type", c->type == MUX_C_NEW_SESSION ? "session" : "stdio");
+	js_text(b, "state", st_session_state(c));
+	js_number(b, "place", ch ? 0 : st_place(c));
 	st_json_peer_of(b, c);
-	st_text(b, "command", st_command(c));
-	st_flag(b, "tty", ch && ch->flags & CH_TTY);
-	st_number(b, "age", r->since ? ev_seconds() - r->since : 0);
-	st_number(b, "idle", r->active ? ev_seconds() - r->active : 0);
-	st_number(b, "stdin_bytes", (int64_t)r->bytes[IN_BYTES]);
-	st_number(b, "stdout_bytes", (int64_t)r->bytes[OUT_BYTES]);
-	st_number(b, "stderr_bytes", (int64_t)r->bytes[ERR_BYTES]);
-	st_number(b, "send_window", ch ? ch->remote_window : 0);
-	st_number(b, "receive_window", ch ? ch->window : 0);
-	st_number(b, "buffered", ch ? ch->queue[CH_OUT].len + ch->queue[CH_ERR].len : 0);
+	js_text(b, "command", st_command(c));
+	js_flag(b, "tty", ch && ch->flags & CH_TTY);
+	js_number(b, "age", r->since ? ev_seconds() - r->since : 0);
+	js_number(b, "idle", r->active ? ev_seconds() - r->active : 0);
+	js_number(b, "stdin_bytes", (int64_t)r->bytes[IN_BYTES]);
+	js_number(b, "stdout_bytes", (int64_t)r->bytes[OUT_BYTES]);
+	js_number(b, "stderr_bytes", (int64_t)r->bytes[ERR_BYTES]);
+	js_number(b, "send_window", ch ? ch->remote_window : 0);
+	js_number(b, "receive_window", ch ? ch->window : 0);
+	js_number(b, "buffered", ch ? ch->queue[CH_OUT].len + ch->queue[CH_ERR].len : 0);
 	buf_put_u8(b, '}');
 }
 
 static void st_json_end(struct buf *b, const char *name, const struct endpoint *e,
 	uint32_t allocated)
 {
-	st_open(b, name);
-	st_text(b, fw_is_path(e) ? "path" : "host", e->host);
+	js_open(b, name);
+	js_text(b, fw_is_path(e) ? "path" : "host", e->host);
 	if (!fw_is_path(e))
-		st_number(b, "port", allocated ? allocated : e->port);
+		js_number(b, "port", allocated ? allocated : e->port);
 	buf_put_u8(b, '}');
 }
 
@@ -7033,39 +7077,39 @@ static void st_json_forward(struct buf *b, int i)
 {
 	static const char *const types[] = { "", "local", "remote", "dynamic", "proxied" };
 	const struct forward *f = &g.fw.slot[i];
-	st_open(b, NULL);
-	st_text(b, "type", fw_is_remote_dynamic(f) ? "remote-dynamic" : types[f->type]);
+	js_open(b, NULL);
+	js_text(b, "type", fw_is_remote_dynamic(f) ? "remote-dynamic" : types[f->type]);
 	st_json_end(b, "listen", &f->listen, f->allocated);
 	st_json_end(b, "connect", &f->connect, 0);
-	st_text(b, "state", st_forward_state(f));
-	st_number(b, "age", ev_seconds() - f->since);
-	st_number(b, "connections", st_connections(f));
-	st_number(b, "connections_total", f->connections);
-	st_number(b, "connections_failed", f->failed);
-	st_number(b, "sent_bytes", (int64_t)f->bytes[IN_BYTES]);
-	st_number(b, "received_bytes", (int64_t)f->bytes[OUT_BYTES]);
-	st_text(b, "last_error", f->why[0] ? f->why : NULL);
+	js_text(b, "state", st_forward_state(f));
+	js_number(b, "age", ev_seconds() - f->since);
+	js_number(b, "connections", st_connections(f));
+	js_number(b, "connections_total", f->connections);
+	js_number(b, "connections_failed", f->failed);
+	js_number(b, "sent_bytes", (int64_t)f->bytes[IN_BYTES]);
+	js_number(b, "received_bytes", (int64_t)f->bytes[OUT_BYTES]);
+	js_text(b, "last_error", f->why[0] ? f->why : NULL);
 	buf_put_u8(b, '}');
 }
 
 static void st_json_proxy(struct buf *b, int i)
 {
-	st_open(b, NULL);
-	st_json_peer_of(b, &g.mx.slot[i]);
-	st_number(b, "channels", st_proxied(i));
-	st_number(b, "sent_bytes", (int64_t)g.mx.slot[i].moved[IN_BYTES]);
-	st_number(b, "received_bytes", (int64_t)g.mx.slot[i].moved[OUT_BYTES]);
+	js_open(b, NULL);
+	st_json_peer_of(b, &g.mc.slot[i]);
+	js_number(b, "channels", st_proxied(i));
+	js_number(b, "sent_bytes", (int64_t)g.mc.slot[i].moved[IN_BYTES]);
+	js_number(b, "received_bytes", (int64_t)g.mc.slot[i].moved[OUT_BYTES]);
 	buf_put_u8(b, '}');
 }
 
 static void st_json_table(struct buf *b, int i)
 {
-	st_open(b, NULL);
-	st_text(b, "name", st_tables[i].name);
-	st_number(b, "size", st_tables[i].size);
-	st_number(b, "in_use", st_tables[i].used());
-	st_number(b, "peak", g.ev.peak[i]);
-	st_number(b, "refused", g.ev.refused[i]);
+	js_open(b, NULL);
+	js_text(b, "name", st_tables[i].name);
+	js_number(b, "size", st_tables[i].size);
+	js_number(b, "in_use", st_tables[i].used());
+	js_number(b, "peak", g.ev.peak[i]);
+	js_number(b, "refused", g.ev.refused[i]);
 	buf_put_u8(b, '}');
 }
 
@@ -7112,39 +7156,39 @@ static void st_people_head(struct buf *b)
 {
 	const struct tp_info *i = tp_info();
 	struct tp_traffic t = st_traffic(true);
-	in_print(b, "master      pid %d, %s, for %s\n", (int)getpid(), st_mode(),
+	buf_print(b, "master      pid %d, %s, for %s\n", (int)getpid(), st_mode(),
 		st_span(ev_seconds() - g.ev.begun));
-	in_print(b, "uplink      %s for %s: %s@%s port %d\n", st_link(),
+	buf_print(b, "uplink      %s for %s: %s@%s port %d\n", st_link(),
 		 st_span(ev_seconds() - (g.lk.since ? g.lk.since : g.ev.begun)), g.op.tp.user,
 		 g.op.host_name, (int)g.op.port);
 	if (g.lk.state == LK_UP) {
-		in_print(b, "server      %s, %s\n", g.lk.remote, i->peer_version);
-		in_print(b, "keys        %s, %s, %s\n", i->kex, i->host_key_algorithm, i->cipher);
+		buf_print(b, "server      %s, %s\n", g.lk.remote, i->peer_version);
+		buf_print(b, "keys        %s, %s, %s\n", i->kex, i->host_key_algorithm, i->cipher);
 	} else
-		in_print(b, "            %s\n", in_state());
-	in_print(b, "logins      %u\n", (unsigned)g.lk.logins);
+		buf_print(b, "            %s\n", in_state());
+	buf_print(b, "logins      %u\n", (unsigned)g.lk.logins);
 	if (g.lk.last[0])
-		in_print(b, "last error  %s ago: %s\n", st_span((g.now - g.lk.failed_at) / 1000),
+		buf_print(b, "last error  %s ago: %s\n", st_span((g.now - g.lk.failed_at) / 1000),
 			g.lk.last);
 	if (g.tx.rtt_n)
-		in_print(b, "round trip  %u ms (min %u, mean %u, max %u of %u)\n",
+		buf_print(b, "round trip  %u ms (min %u, mean %u, max %u of %u)\n",
 			(unsigned)g.tx.rtt, (unsigned)g.tx.rtt_min,
 			(unsigned)(g.tx.rtt_sum / g.tx.rtt_n), (unsigned)g.tx.rtt_max,
 			(unsigned)g.tx.rtt_n);
-	in_print(b, "traffic     %sB received, %sB sent\n", st_size(t.bytes_in),
+	buf_print(b, "traffic     %sB received, %sB sent\n", st_size(t.bytes_in),
 		st_size(t.bytes_out));
-	in_print(b, "sessions    %d of %d\n", g.ch.sessions, g.ch.session_limit);
+	buf_print(b, "sessions    %d of %d\n", g.ch.sessions, g.ch.session_limit);
 }
 
 static void st_people_session(struct buf *b, int i)
 {
-	const struct client *c = &g.mx.slot[i];
+	const struct client *c = &g.mc.slot[i];
 	const struct record *r = st_record(c);
 	struct st_peer p = st_peer(c);
 	char id[12] = "-";
 	if (c->channel >= 0)
 		snprintf(id, sizeof id, "%d", c->channel);
-	in_print(b, "  %4s %-8s %7d %-10.10s %6s %6s %6s %6s  %s\n", id, st_session_state(c),
+	buf_print(b, "  %4s %-8s %7d %-10.10s %6s %6s %6s %6s  %s\n", id, st_session_state(c),
 		(int)p.id.pid, p.program,
 		st_span(r->since ? ev_seconds() - r->since : 0),
 		st_span(r->active ? ev_seconds() - r->active : 0),
@@ -7155,7 +7199,7 @@ static void st_people_session(struct buf *b, int i)
 static void st_people_forward(struct buf *b, int i)
 {
 	const struct forward *f = &g.fw.slot[i];
-	in_print(b, "  %-8s %6s %4d of %-6u %6u %6s %6s  %s%s%s\n", st_forward_state(f),
+	buf_print(b, "  %-8s %6s %4d of %-6u %6u %6s %6s  %s%s%s\n", st_forward_state(f),
 		st_span(ev_seconds() - f->since),
 		st_connections(f), (unsigned)f->connections, (unsigned)f->failed,
 		st_size(f->bytes[IN_BYTES]), st_size(f->bytes[OUT_BYTES]),
@@ -7164,17 +7208,17 @@ static void st_people_forward(struct buf *b, int i)
 
 static void st_people_proxy(struct buf *b, int i)
 {
-	struct st_peer p = st_peer(&g.mx.slot[i]);
-	in_print(b, "  pid %d %s, %d channels, %sB sent, %sB received\n", (int)p.id.pid, p.program,
+	struct st_peer p = st_peer(&g.mc.slot[i]);
+	buf_print(b, "  pid %d %s, %d channels, %sB sent, %sB received\n", (int)p.id.pid, p.program,
 		st_proxied(i),
-		st_size(g.mx.slot[i].moved[IN_BYTES]), st_size(g.mx.slot[i].moved[OUT_BYTES]));
+		st_size(g.mc.slot[i].moved[IN_BYTES]), st_size(g.mc.slot[i].moved[OUT_BYTES]));
 }
 
 /* Lists a limit only if it was reached. */
 static void st_people_table(struct buf *b, int i)
 {
 	if (g.ev.refused[i])
-		in_print(b, "limit       %s (%u) reached %u times\n", st_tables[i].name,
+		buf_print(b, "limit       %s (%u) reached %u times\n", st_tables[i].name,
 			(unsigned)st_tables[i].size,
 			(unsigned)g.ev.refused[i]);
 }
@@ -7230,7 +7274,7 @@ static enum st_result st_status(struct client *c, struct buf *b)
 		c->item = 0;
 		c->comma = false;
 		if (json && c->part > ST_PARTS)
-			in_print(b, "]}\n");
+			buf_print(b, "]}\n");
 	} else
 		(json ? p->json : p->people)(b, c->item++);
 	return ST_PIECE;
@@ -7277,7 +7321,7 @@ static uint64_t st_metric(enum st_metric_value value)
 	case ST_LOGINS:		return g.lk.logins;
 	case ST_RECEIVED:	return st_traffic(true).bytes_in;
 	case ST_SENT:		return st_traffic(true).bytes_out;
-	case ST_OPENED:		return g.mx.opened;
+	case ST_OPENED:		return g.se.opened;
 	case ST_SESSIONS:	return (uint64_t)g.ch.sessions;
 	case ST_ROUND_TRIP:	return g.tx.rtt;
 	case ST_FORWARDS_ACTIVE: return active;
@@ -7289,22 +7333,22 @@ static uint64_t st_metric(enum st_metric_value value)
 /* The labels; `host` tells masters apart, and is escaped as in JSON, but without \u. */
 static void st_labels(struct buf *b, const char *table)
 {
-	in_print(b, "{host=\"");
+	buf_print(b, "{host=\"");
 	for (const char *p = g.op.host_name; *p; p++)
 		if (*p == '"' || *p == '\\')
-			in_print(b, "\\%c", *p);
+			buf_print(b, "\\%c", *p);
 		else
 			buf_put_u8(b, (uint8_t)*p);
-	in_print(b, table ? "\",table=\"%s\"} " : "\"} ", table);
+	buf_print(b, table ? "\",table=\"%s\"} " : "\"} ", table);
 }
 
 static void st_metric_head(struct buf *b, const char *name, const char *type, const char *unit,
 	const char *help)
 {
-	in_print(b, "# TYPE %s %s\n", name, type);
+	buf_print(b, "# TYPE %s %s\n", name, type);
 	if (unit[0])
-		in_print(b, "# UNIT %s %s\n", name, unit);
-	in_print(b, "# HELP %s %s\n", name, help);
+		buf_print(b, "# UNIT %s %s\n", name, unit);
+	buf_print(b, "# HELP %s %s\n", name, help);
 }
 
 /* Puts family `which`, with one sample for each table. */
@@ -7316,9 +7360,9 @@ static void st_metric_tables(struct buf *b, int which)
 		"How often a table was full." };
 	st_metric_head(b, names[which], which == 2 ? "counter" : "gauge", "", help[which]);
 	for (int i = 0; i < TABLES; i++) {
-		in_print(b, "%s%s", names[which], which == 2 ? "_total" : "");
+		buf_print(b, "%s%s", names[which], which == 2 ? "_total" : "");
 		st_labels(b, st_tables[i].name);
-		in_print(b, "%u\n", (unsigned)(which == 0 ? st_tables[i].used() : which == 1 ?
+		buf_print(b, "%u\n", (unsigned)(which == 0 ? st_tables[i].used() : which == 1 ?
 			g.ev.peak[i] : g.ev.refused[i]));
 	}
 }
@@ -7330,18 +7374,18 @@ static enum st_result st_counters(struct client *c, struct buf *b)
 		const struct st_metric *m = &st_metrics[i];
 		uint64_t n = st_metric(m->value);
 		st_metric_head(b, m->name, m->type, m->unit, m->help);
-		in_print(b, "%s%s", m->name, m->type[0] == 'c' ? "_total" : "");
+		buf_print(b, "%s%s", m->name, m->type[0] == 'c' ? "_total" : "");
 		st_labels(b, NULL);
 		if (m->value == ST_ROUND_TRIP)		/* ms */
-			in_print(b, "%u.%03u\n", (unsigned)(n / 1000), (unsigned)(n % 1000));
+			buf_print(b, "%u.%03u\n", (unsigned)(n / 1000), (unsigned)(n % 1000));
 		else
-			in_print(b, "%llu\n", (unsigned long long)n);
+			buf_print(b, "%llu\n", (unsigned long long)n);
 		return ST_PIECE;
 	}
 	if (i < ST_METRICS_N + 3)
 		st_metric_tables(b, (int)(i - ST_METRICS_N));
 	else if (i == ST_METRICS_N + 3)
-		in_print(b, "# EOF\n");
+		buf_print(b, "# EOF\n");
 	else
 		return ST_END;
 	return ST_PIECE;
@@ -7374,28 +7418,28 @@ static const struct st_event {
 static void st_json_event(struct buf *b, const struct event *e)
 {
 	const struct st_event *s = &st_events[e->kind];
-	st_open(b, NULL);
-	st_text(b, "event", s->name);
-	st_number(b, "age", (g.now - e->at) / 1000);
+	js_open(b, NULL);
+	js_text(b, "event", s->name);
+	js_number(b, "age", (g.now - e->at) / 1000);
 	for (int i = 0; i < EV_NUMBERS && s->n[i]; i++)
-		st_number(b, s->n[i], e->n[i]);
+		js_number(b, s->n[i], e->n[i]);
 	if (s->moved) {
-		st_number(b, "stdin_bytes", (int64_t)e->in);
-		st_number(b, "output_bytes", (int64_t)e->out);
+		js_number(b, "stdin_bytes", (int64_t)e->in);
+		js_number(b, "output_bytes", (int64_t)e->out);
 	}
-	st_text(b, s->text, e->text);
-	in_print(b, "}\n");
+	js_text(b, s->text, e->text);
+	buf_print(b, "}\n");
 }
 
 static void st_people_event(struct buf *b, const struct event *e)
 {
 	const struct st_event *s = &st_events[e->kind];
-	in_print(b, "%7s ago  %-15s", st_span((g.now - e->at) / 1000), s->name);
+	buf_print(b, "%7s ago  %-15s", st_span((g.now - e->at) / 1000), s->name);
 	for (int i = 0; i < EV_NUMBERS && s->n[i]; i++)
-		in_print(b, " %s %d,", s->n[i], (int)e->n[i]);
+		buf_print(b, " %s %d,", s->n[i], (int)e->n[i]);
 	if (s->moved)
-		in_print(b, " %sB in, %sB out,", st_size(e->in), st_size(e->out));
-	in_print(b, " %s %s\n", s->text, e->text);
+		buf_print(b, " %sB in, %sB out,", st_size(e->in), st_size(e->out));
+	buf_print(b, " %s %s\n", s->text, e->text);
 }
 
 /* The next event that c has not seen, or first the number of events it missed. */
@@ -7405,10 +7449,10 @@ static enum st_result st_next_event(struct client *c, struct buf *b)
 	if (waiting == 0)
 		return c->report == ST_WATCH ? ST_WAIT : ST_END;
 	if (waiting > EVENTS) {
-		st_open(b, NULL);
-		st_text(b, "event", "lost");
-		st_number(b, "count", waiting - EVENTS);
-		in_print(b, "}\n");
+		js_open(b, NULL);
+		js_text(b, "event", "lost");
+		js_number(b, "count", waiting - EVENTS);
+		buf_print(b, "}\n");
 		c->seen = g.ev.next - EVENTS;
 		return ST_PIECE;
 	}
@@ -7468,24 +7512,19 @@ static enum st_result st_next(struct client *c, struct buf *b)
 	return ST_END;
 }
 
-/* ===== mx_ ================================================================
- * The mux server: the clients, and a table with a handler for each message of
- * PROTOCOL.mux.  It never reads past a frame, because descriptors may follow, and
- * it reads nothing more while an answer is due or not yet written.  A frame has
- * MUX_FRAME_MAX bytes at most, a body that a handler reads REQUEST_MAX; times are
- * in ms.  A refused request gets FAILURE or PERMISSION_DENIED; a frame that breaks
- * the protocol drops the client.  mx_drop() only marks a client: in lp_reap(),
- * mx_free() frees it and all that it holds.
- * Calls log_, rn_, ev_, sl_, buf_, req_, fd_, tx_, ch_, tt_, us_, fw_, in_, px_, xf_, as_, st_. */
+/* ===== mc_ ====================================================================
+ * The clients: their slots, and answers to them.  mc_drop() only marks a client: in
+ * lp_reap(), mc_free() frees it and all that it holds.
+ * Calls log_, rn_, ev_, sl_, buf_, req_, fd_, tx_, ch_, us_, fw_, px_, as_, st_. */
 
-static void mx_drop(struct client *c)
+static void mc_drop(struct client *c)
 {
 	c->dead = true;
 }
 
 /* Builds the HELLO of a master or a client.  A master says that it answers
  * EXT_INFO (HELLO-info); both add sshmux=1, which other programs ignore. */
-static void mx_put_hello(struct buf *b, bool master)
+static void mc_put_hello(struct buf *b, bool master)
 {
 	size_t start = b->pos;
 	buf_put_u32(b, 0);
@@ -7501,14 +7540,14 @@ static void mx_put_hello(struct buf *b, bool master)
 		buf_set_u32(b->p + start, (uint32_t)(b->pos - start) - 4);
 }
 
-static struct client *mx_add(int fd)
+static struct client *mc_add(int fd)
 {
 	int i = 0;
-	while (i < CLIENTS && g.mx.slot[i].phase != MX_FREE)
+	while (i < CLIENTS && g.mc.slot[i].phase != MX_FREE)
 		i++;
 	if (i == CLIENTS)		/* callers check that one is free */
 		log_abort("more clients than CLIENTS");
-	struct client *c = &g.mx.slot[i];
+	struct client *c = &g.mc.slot[i];
 	memset(c, 0, sizeof *c);
 	c->fd = fd;
 	c->phase = MX_HEADER;
@@ -7517,16 +7556,16 @@ static struct client *mx_add(int fd)
 	c->deadline = g.now + HELLO_MS;
 	c->wait = g.op.session_wait * 1000;
 	ev_used(TABLE_CLIENTS, (uint32_t)i + 1);
-	if (i >= g.mx.end)
-		g.mx.end = i + 1;
+	if (i >= g.mc.end)
+		g.mc.end = i + 1;
 	struct buf b = buf_over(c->out, sizeof c->out);
-	mx_put_hello(&b, true);
+	mc_put_hello(&b, true);
 	c->out_len = (uint16_t)b.pos;
 	return c;
 }
 
 /* Closes the descriptors that arrived but did not go to a channel. */
-static void mx_close_fds(struct client *c)
+static void mc_close_fds(struct client *c)
 {
 	for (int i = 0; i < c->n_fds; i++)
 		fd_close(&c->fds[i]);
@@ -7535,7 +7574,7 @@ static void mx_close_fds(struct client *c)
 
 /* Whether c is the only client and no channel but abandoned ones is left: then the
  * master need not wait for them. */
-static bool mx_is_alone(const struct client *c)
+static bool mc_is_alone(const struct client *c)
 {
 	for_each_client(o)
 		if (o != c)
@@ -7546,18 +7585,8 @@ static bool mx_is_alone(const struct client *c)
 	return true;
 }
 
-/* Tells watchers that a session begins. */
-static void mx_tell_opened(const struct client *c, const struct channel *ch)
-{
-	struct os_peer id = os_peer(c->fd);
-	if (ch->record >= 0)
-		ev_add((struct event){ .kind = EV_SESSION_OPENED,
-			.n = { sl_channel_index(ch), id.pid, (int32_t)id.uid } },
-		       st_record(c)->command);
-}
-
 /* Tells watchers that a session has ended; `status` is its exit status or -1. */
-static void mx_tell_closed(const struct client *c, const struct channel *ch, int32_t status)
+static void mc_tell_closed(const struct client *c, const struct channel *ch, int32_t status)
 {
 	const struct record *r = st_record(c);
 	struct os_peer id = os_peer(c->fd);
@@ -7569,10 +7598,10 @@ static void mx_tell_closed(const struct client *c, const struct channel *ch, int
 }
 
 /* Frees a client that was dropped, and all that it holds. */
-static void mx_free(struct client *c)
+static void mc_free(struct client *c)
 {
 	if (c->channel >= 0) {
-		mx_tell_closed(c, sl_channel(c->channel), -1);
+		mc_tell_closed(c, sl_channel(c->channel), -1);
 		ch_abandon(sl_channel(c->channel));
 	}
 	if (c->forward >= 0) {			/* it has no client to answer now */
@@ -7584,20 +7613,20 @@ static void mx_free(struct client *c)
 	as_forget(&c->ask);
 	if (px_is(c))
 		px_leave(c);
-	mx_close_fds(c);
+	mc_close_fds(c);
 	req_free(&c->request);
 	req_free(&c->answer);
 	fd_close(&c->fd);
 	c->phase = MX_FREE;
 	if (c->split && !us_persists() && g.rn.stop == RN_RUN)
-		rn_stop(mx_is_alone(c) ? RN_NOW : RN_WHEN_IDLE, g.rn.exit_code);
-	while (g.mx.end > 0 && g.mx.slot[g.mx.end - 1].phase == MX_FREE)
-		g.mx.end--;
+		rn_stop(mc_is_alone(c) ? RN_NOW : RN_WHEN_IDLE, g.rn.exit_code);
+	while (g.mc.end > 0 && g.mc.slot[g.mc.end - 1].phase == MX_FREE)
+		g.mc.end--;
 }
 
 /* Queues a frame: a type and a word (request or session id), then a second word
  * and a text, unless `value` or `text` is NULL. */
-static void mx_reply(struct client *c, enum mux_type type, uint32_t word, const uint32_t *value,
+static void mc_reply(struct client *c, enum mux_type type, uint32_t word, const uint32_t *value,
 	const char *text)
 {
 	struct buf b = buf_over(c->out + c->out_len, sizeof c->out - c->out_len);
@@ -7609,33 +7638,33 @@ static void mx_reply(struct client *c, enum mux_type type, uint32_t word, const 
 	if (text)
 		buf_put_text(&b, text);
 	if (b.bad) {		/* the client does not read its answers */
-		mx_drop(c);
+		mc_drop(c);
 		return;
 	}
 	buf_set_u32(b.p, (uint32_t)b.pos - 4);
 	c->out_len += (uint16_t)b.pos;
 }
 
-static void mx_ok(struct client *c)
+static void mc_ok(struct client *c)
 {
-	mx_reply(c, MUX_S_OK, c->rid, NULL, NULL);
+	mc_reply(c, MUX_S_OK, c->rid, NULL, NULL);
 }
 
-static void mx_failure(struct client *c, const char *why)
+static void mc_failure(struct client *c, const char *why)
 {
-	mx_reply(c, MUX_S_FAILURE, c->rid, NULL, why);
+	mc_reply(c, MUX_S_FAILURE, c->rid, NULL, why);
 }
 
 /* As with ssh, the client stays connected. */
-static void mx_denied(struct client *c)
+static void mc_denied(struct client *c)
 {
-	mx_reply(c, MUX_S_PERMISSION_DENIED, c->rid, NULL, "Permission denied");
+	mc_reply(c, MUX_S_PERMISSION_DENIED, c->rid, NULL, "Permission denied");
 }
 
 /* Ends the present request; the next one may come. */
-static void mx_next(struct client *c)
+static void mc_next(struct client *c)
 {
-	mx_close_fds(c);
+	mc_close_fds(c);
 	req_free(&c->request);
 	c->phase = MX_HEADER;
 	c->got = 0;
@@ -7644,21 +7673,41 @@ static void mx_next(struct client *c)
 }
 
 /* Refuses a session: writes FAILURE, then closes the connection. */
-static void mx_refuse(struct client *c, const char *why)
+static void mc_refuse(struct client *c, const char *why)
 {
-	mx_failure(c, why);
-	mx_next(c);
+	mc_failure(c, why);
+	mc_next(c);
 	c->closing = true;
 }
 
 /* Refuses a request that waited too long.  An sshmux client gets an answer of its
  * own for this, so that it can tell it from other failures. */
-static void mx_later(struct client *c, const char *why)
+static void mc_later(struct client *c, const char *why)
 {
-	mx_reply(c, c->sshmux ? MUX_X_S_TRY_LATER : MUX_S_FAILURE, c->rid, NULL, why);
-	mx_next(c);
+	mc_reply(c, c->sshmux ? MUX_X_S_TRY_LATER : MUX_S_FAILURE, c->rid, NULL, why);
+	mc_next(c);
 	c->closing = true;
 }
+
+/* Whether all answers to c are written. */
+static bool mc_written(const struct client *c)
+{
+	return c->out_len == 0 && c->answer < 0;
+}
+
+/* Whether the only clients left, if any, are those that read reports. */
+static bool mc_only_watchers(void)
+{
+	for_each_client(c)
+		if (c->phase != MX_REPORTING)
+			return false;
+	return true;
+}
+
+/* ===== mx_ ====================================================================
+ * The requests of PROTOCOL.mux: a handler for each message, and their table.  A refused
+ * request gets FAILURE or PERMISSION_DENIED; times are in ms.
+ * Calls log_, rn_, sl_, buf_, req_, tx_, us_, ac_, fw_, ls_, in_, px_, as_, st_, mc_. */
 
 static bool mx_consent(struct client *c, const char *format,
 	...) __attribute__((format(printf, 2, 3)));
@@ -7693,7 +7742,7 @@ static void mx_hello(struct client *c, struct buf *b)
 {
 	if (c->rid != MUX_VERSION || c->too_long) {
 		log_at(TP_VERBOSE, "client with mux version %u dropped", (unsigned)c->rid);
-		mx_drop(c);
+		mc_drop(c);
 		return;
 	}
 	while (!b->bad && b->pos < b->len) {
@@ -7708,7 +7757,7 @@ static void mx_alive_check(struct client *c, struct buf *b)
 {
 	(void)b;
 	uint32_t pid = (uint32_t)getpid();
-	mx_reply(c, MUX_S_ALIVE, c->rid, &pid, NULL);
+	mc_reply(c, MUX_S_ALIVE, c->rid, &pid, NULL);
 }
 
 /* Removes the path before it answers, so that a new master can start. */
@@ -7718,7 +7767,7 @@ static void mx_terminate(struct client *c, struct buf *b)
 	if (!mx_consent(c, "Terminate shared connection to %s? ", g.op.host_name))
 		return;
 	us_remove();
-	mx_ok(c);
+	mc_ok(c);
 	c->closing = true;
 	rn_stop(RN_NOW, 0);
 }
@@ -7730,7 +7779,7 @@ static void mx_stop_listening(struct client *c, struct buf *b)
 		g.op.host_name))
 		return;
 	us_remove();
-	mx_ok(c);
+	mc_ok(c);
 	rn_stop(RN_WHEN_IDLE, g.rn.exit_code);
 }
 
@@ -7767,11 +7816,11 @@ static bool mx_parse_session(struct buf *b, struct mx_session *s)
 static bool mx_may_open(struct client *c)
 {
 	if (c->channel >= 0)
-		mx_failure(c, "Multiple sessions not supported");
+		mc_failure(c, "Multiple sessions not supported");
 	else if (c->too_long)
-		mx_refuse(c, "request too long");
+		mc_refuse(c, "request too long");
 	else if (g.mx.draining)
-		mx_refuse(c, "the master is draining");
+		mc_refuse(c, "the master is draining");
 	else
 		return true;
 	return false;
@@ -7792,9 +7841,9 @@ static void mx_new_session(struct client *c, struct buf *b)
 	if (!mx_may_open(c))
 		return;
 	if (!mx_parse_session(b, &s))
-		mx_drop(c);
+		mc_drop(c);
 	else if (s.command.len > MX_COMMAND_MAX || s.term.len > MX_TERM_MAX)
-		mx_refuse(c, "command too long");
+		mc_refuse(c, "command too long");
 	else if (mx_consent(c, "Allow shared connection to %s? ", g.op.host_name))
 		mx_queue(c);
 }
@@ -7830,9 +7879,9 @@ static void mx_new_stdio_fwd(struct client *c, struct buf *b)
 		return;
 	bool fits = mx_parse_stdio(b, &to);
 	if (b->bad)
-		mx_drop(c);
+		mc_drop(c);
 	else if (!fits || to.host[0] == 0 || to.port == 0 || !mx_port_ok(to.port))
-		mx_refuse(c, "Invalid forwarding request");
+		mc_refuse(c, "Invalid forwarding request");
 	else if (to.port == FW_PATH ? mx_consent(c, "Allow forward to %s? ", to.host)
 				    : mx_consent(c, "Allow forward to %s:%u? ", to.host,
 				    (unsigned)to.port))
@@ -7849,7 +7898,7 @@ static bool mx_parse_forward(struct client *c, struct buf *b, struct forward *f)
 	struct str connect = buf_get_text(b);
 	uint32_t connect_port = buf_get_u32(b);
 	if (b->bad && !c->too_long) {
-		mx_drop(c);
+		mc_drop(c);
 		return false;
 	}
 	f->uid = os_peer(c->fd).uid;
@@ -7865,7 +7914,7 @@ static bool mx_parse_forward(struct client *c, struct buf *b, struct forward *f)
 	f->type = (uint8_t)type;
 	b->bad = false;
 	if (!ok)
-		mx_failure(c, "Invalid forwarding request");
+		mc_failure(c, "Invalid forwarding request");
 	return ok;
 }
 
@@ -7874,9 +7923,9 @@ static void mx_forward_done(struct client *c, struct forward *f)
 {
 	char why[160];
 	if (f->state == FW_ACTIVE && f->type == FW_REMOTE && f->listen.port == 0)
-		mx_reply(c, MUX_S_REMOTE_PORT, c->rid, &f->allocated, NULL);
+		mc_reply(c, MUX_S_REMOTE_PORT, c->rid, &f->allocated, NULL);
 	else if (f->state == FW_ACTIVE)
-		mx_ok(c);
+		mc_ok(c);
 	else if (f->type != FW_REMOTE)
 		snprintf(why, sizeof why, "Port forwarding failed: %s", f->why);
 	else if (f->listen.port == FW_PATH)
@@ -7887,7 +7936,7 @@ static void mx_forward_done(struct client *c, struct forward *f)
 			(unsigned)f->listen.port,
 			g.lk.state == LK_UP ? "" : ": ", g.lk.state == LK_UP ? "" : f->why);
 	if (f->state != FW_ACTIVE)
-		mx_failure(c, why);
+		mc_failure(c, why);
 }
 
 static bool mx_consent_forward(struct client *c, const struct forward *f)
@@ -7911,7 +7960,7 @@ static bool mx_may_forward(const struct forward *f)
 {
 	bool remote = f->type == FW_REMOTE;
 	const struct endpoint *here = remote ? &f->connect : &f->listen;
-	return us_is_own(f->uid) || (!fw_is_path(here) && !fw_is_remote_dynamic(f) &&
+	return ac_is_own(f->uid) || (!fw_is_path(here) && !fw_is_remote_dynamic(f) &&
 		(remote || here->port >= 1024));
 }
 
@@ -7920,8 +7969,8 @@ static void mx_open_fwd(struct client *c, struct buf *b)
 	struct forward like, *f;
 	if (!mx_parse_forward(c, b, &like))
 		return;
-	if (!mx_may_forward(&like) || us_is_crowded(like.uid)) {
-		mx_denied(c);
+	if (!mx_may_forward(&like) || ac_is_crowded(like.uid)) {
+		mc_denied(c);
 		return;
 	}
 	if ((f = fw_find(&like)) && f->state == FW_ACTIVE) {
@@ -7931,7 +7980,7 @@ static void mx_open_fwd(struct client *c, struct buf *b)
 	if (!f && !mx_consent_forward(c, &like))
 		return;
 	if (f || !(f = fw_add(&like))) {
-		mx_failure(c, f ? "Port forwarding failed: it is being set up" :
+		mc_failure(c, f ? "Port forwarding failed: it is being set up" :
 			"Port forwarding failed: too many forwards");
 		return;
 	}
@@ -7941,7 +7990,7 @@ static void mx_open_fwd(struct client *c, struct buf *b)
 		c->deadline = g.now + c->wait + 1;
 	f->client = sl_client_index(c);
 	f->uid = like.uid;
-	fw_start(f);
+	ls_start(f);
 }
 
 static void mx_close_fwd(struct client *c, struct buf *b)
@@ -7951,12 +8000,12 @@ static void mx_close_fwd(struct client *c, struct buf *b)
 		return;
 	f = fw_find(&like);
 	if (!f || f->client >= 0 || f->state == FW_ASKED ||
-		(!us_is_own(like.uid) && like.uid != f->uid)) {
-		mx_failure(c, "port not forwarded");
+		(!ac_is_own(like.uid) && like.uid != f->uid)) {
+		mc_failure(c, "port not forwarded");
 		return;
 	}
-	fw_cancel(f);
-	mx_ok(c);
+	ls_cancel(f);
+	mc_ok(c);
 }
 
 /* Answers a client when the forward that it waits for stands or has failed. */
@@ -7972,7 +8021,7 @@ static void mx_forward_events(struct client *c)
 	mx_forward_done(c, f);
 	if (f->state != FW_ACTIVE && !f->permanent)
 		fw_free(f);
-	mx_next(c);
+	mc_next(c);
 }
 
 /* The link did not come up in time for the forward that c asked for. */
@@ -7985,7 +8034,7 @@ static void mx_forward_expired(struct client *c)
 	}
 	snprintf(f->why, sizeof f->why, "%.90s", in_state());
 	if (c->sshmux) {
-		mx_later(c, f->why);
+		mc_later(c, f->why);
 		f->client = c->forward = -1;
 		if (!f->permanent)
 			fw_free(f);
@@ -8004,7 +8053,7 @@ static void mx_ext_info(struct client *c, struct buf *b)
 		str_is(what, "channels");
 	if (b->bad) {			/* a short request gets an answer, too (INFO-short) */
 		b->bad = false;
-		mx_failure(c, "malformed request");
+		mc_failure(c, "malformed request");
 		return;
 	}
 	const char *why = known ? NULL : "info request type not supported";
@@ -8019,7 +8068,7 @@ static void mx_ext_info(struct client *c, struct buf *b)
 		why = "too many requests at once";
 	if (why) {
 		t.pos = 0;
-		in_print(&t, "%s", why);
+		buf_print(&t, "%s", why);
 	}
 	struct buf head = buf_over(frame, 20);
 	buf_put_u32(&head, 16 + (uint32_t)t.pos);
@@ -8056,7 +8105,7 @@ static void mx_weight(struct client *c, struct buf *b)
 static void mx_tell_state(struct client *c, bool up, const char *text)
 {
 	uint32_t flag = up;
-	mx_reply(c, MUX_X_S_STATE, c->rid, &flag, text);
+	mc_reply(c, MUX_X_S_STATE, c->rid, &flag, text);
 }
 
 /* Tells the state of the link; if c wants a probe, only after the server has answered. */
@@ -8078,7 +8127,7 @@ static void mx_probe_events(struct client *c)
 		return;
 	mx_tell_state(c, c->probed, in_state());
 	c->probed = false;
-	mx_next(c);
+	mc_next(c);
 }
 
 /* Passes a signal on to a session's command (RFC 4254, 6.9); false if it cannot now. */
@@ -8121,14 +8170,14 @@ static void mx_resume(struct client *c, struct buf *b)
 		sl_channel(c->channel)->flags &= (uint16_t)~CH_SUSPENDED;
 }
 
-/* Begins a report; mx_write_report() sends it in pieces. */
+/* Begins a report; fr_write_report() sends it in pieces. */
 static void mx_report(struct client *c, struct buf *b)
 {
 	struct str what = buf_get_str(b);
 	uint32_t since = buf_get_u32(b);
 	if (b->bad || !st_begin(c, what, since)) {
 		b->bad = false;
-		mx_failure(c, "there is no such report");
+		mc_failure(c, "there is no such report");
 		return;
 	}
 	c->phase = MX_REPORTING;
@@ -8146,7 +8195,7 @@ static struct channel *mx_session_by(struct client *c, struct str number)
 	struct channel *ch = digits ? sl_channel(id) : NULL;
 	if (ch && ch->kind == CH_SESSION && ch->state == CH_OPEN && ch->client >= 0)
 		return ch;
-	mx_failure(c, "there is no such session");
+	mc_failure(c, "there is no such session");
 	return NULL;
 }
 
@@ -8158,8 +8207,6 @@ static void mx_signal(struct client *c, struct buf *b)
 		mx_send_signal(sl_channel(c->channel), name);
 }
 
-/* --- -O drain, hold, … ------------------------------------------------------ */
-
 /* Frees the path for another master; this one ends when its sessions have finished. */
 static void mx_drain(struct client *c, struct str a, struct str b)
 {
@@ -8168,10 +8215,10 @@ static void mx_drain(struct client *c, struct str a, struct str b)
 	us_remove();
 	g.mx.draining = true;
 	rn_stop(RN_WHEN_IDLE, g.rn.exit_code);
-	mx_ok(c);
+	mc_ok(c);
 	for_each_client(o)	/* those that wait have not begun */
 		if (o->phase == MX_QUEUED && o->type == MUX_C_NEW_SESSION)
-			mx_refuse(o, "the master is draining");
+			mc_refuse(o, "the master is draining");
 }
 
 static void mx_hold(struct client *c, struct str a, struct str b)
@@ -8179,7 +8226,7 @@ static void mx_hold(struct client *c, struct str a, struct str b)
 	(void)a;
 	(void)b;
 	g.mx.held = true;
-	mx_ok(c);
+	mc_ok(c);
 }
 
 static void mx_unhold(struct client *c, struct str a, struct str b)
@@ -8187,7 +8234,7 @@ static void mx_unhold(struct client *c, struct str a, struct str b)
 	(void)a;
 	(void)b;
 	g.mx.held = false;
-	mx_ok(c);
+	mc_ok(c);
 }
 
 static void mx_reconnect(struct client *c, struct str a, struct str b)
@@ -8195,20 +8242,20 @@ static void mx_reconnect(struct client *c, struct str a, struct str b)
 	(void)a;
 	(void)b;
 	if (g.op.reconnect == LK_NO || g.rn.stop != RN_RUN) {
-		mx_failure(c, "the master would end: it was not told to reconnect");
+		mc_failure(c, "the master would end: it was not told to reconnect");
 		return;
 	}
 	g.mx.reconnect = true;
-	mx_ok(c);
+	mc_ok(c);
 }
 
 static void mx_loglevel(struct client *c, struct str name, struct str b)
 {
 	(void)b;
 	if (log_set_level(name))
-		mx_ok(c);
+		mc_ok(c);
 	else
-		mx_failure(c, "there is no such level");
+		mc_failure(c, "there is no such level");
 }
 
 static void mx_signal_session(struct client *c, struct str session, struct str name)
@@ -8217,11 +8264,11 @@ static void mx_signal_session(struct client *c, struct str session, struct str n
 	if (!ch)
 		return;
 	if (!mx_is_signal(name))
-		mx_failure(c, "there is no such signal");
+		mc_failure(c, "there is no such signal");
 	else if (!mx_send_signal(ch, name))
-		mx_failure(c, "the session cannot be told now");
+		mc_failure(c, "the session cannot be told now");
 	else
-		mx_ok(c);
+		mc_ok(c);
 }
 
 /* Drops the session's client; the server sees the channel close. */
@@ -8231,8 +8278,8 @@ static void mx_kill_session(struct client *c, struct str session, struct str b)
 	struct channel *ch = mx_session_by(c, session);
 	if (!ch)
 		return;
-	mx_drop(sl_client(ch->client));
-	mx_ok(c);
+	mc_drop(sl_client(ch->client));
+	mc_ok(c);
 }
 
 static const struct mx_verb {
@@ -8257,7 +8304,7 @@ static void mx_control(struct client *c, struct buf *b)
 			v = &mx_verbs[i];
 	if (b->bad || !v) {
 		b->bad = false;
-		mx_failure(c, "there is no such command");
+		mc_failure(c, "there is no such command");
 	} else if (mx_consent(c, "Allow %s on shared connection to %s? ", v->name, g.op.host_name))
 		v->run(c, first, second);
 }
@@ -8267,12 +8314,12 @@ static void mx_proxy(struct client *c, struct buf *b)
 {
 	(void)b;
 	if (c->channel >= 0) {
-		mx_failure(c, "Multiple sessions not supported");
+		mc_failure(c, "Multiple sessions not supported");
 		return;
 	}
 	if (!mx_consent(c, "Allow multiplex proxy connection to %s? ", g.op.host_name))
 		return;
-	mx_reply(c, MUX_S_PROXY, c->rid, NULL, NULL);
+	mc_reply(c, MUX_S_PROXY, c->rid, NULL, NULL);
 	px_begin(c);
 }
 
@@ -8280,27 +8327,27 @@ static const struct mx_handler {
 	uint32_t type;
 	uint8_t fds;			/* descriptors that follow the frame */
 	bool body;			/* read the body; else skip it */
-	uint8_t right;			/* enum us_right that it needs, US_RIGHTS for none */
+	uint8_t right;			/* enum ac_right that it needs, AC_RIGHTS for none */
 	void (*run)(struct client *, struct buf *);
 } mx_table[] = {
-	{ MUX_MSG_HELLO, 0, true, US_RIGHTS, mx_hello },
-	{ MUX_C_NEW_SESSION, 3, true, US_SESSION, mx_new_session },
-	{ MUX_C_ALIVE_CHECK, 0, false, US_RIGHTS, mx_alive_check },
-	{ MUX_C_TERMINATE, 0, false, US_CONTROL, mx_terminate },
-	{ MUX_C_OPEN_FWD, 0, true, US_FORWARD, mx_open_fwd },
-	{ MUX_C_CLOSE_FWD, 0, true, US_FORWARD, mx_close_fwd },
-	{ MUX_C_NEW_STDIO_FWD, 2, true, US_FORWARD, mx_new_stdio_fwd },
-	{ MUX_C_STOP_LISTENING, 0, false, US_CONTROL, mx_stop_listening },
-	{ MUX_C_EXT_INFO, 0, true, US_CONTROL, mx_ext_info },
-	{ MUX_X_C_RESUME, 0, false, US_RIGHTS, mx_resume },
-	{ MUX_X_C_WAIT, 0, true, US_RIGHTS, mx_wait },
-	{ MUX_X_C_WEIGHT, 0, false, US_RIGHTS, mx_weight },
-	{ MUX_X_C_STATE, 0, true, US_RIGHTS, mx_state },
-	{ MUX_X_C_KILL, 0, false, US_RIGHTS, mx_kill },
-	{ MUX_X_C_REPORT, 0, true, US_CONTROL, mx_report },
-	{ MUX_X_C_CONTROL, 0, true, US_CONTROL, mx_control },
-	{ MUX_X_C_SIGNAL, 0, true, US_RIGHTS, mx_signal },
-	{ MUX_C_PROXY, 0, false, US_PROXY, mx_proxy },
+	{ MUX_MSG_HELLO, 0, true, AC_RIGHTS, mx_hello },
+	{ MUX_C_NEW_SESSION, 3, true, AC_SESSION, mx_new_session },
+	{ MUX_C_ALIVE_CHECK, 0, false, AC_RIGHTS, mx_alive_check },
+	{ MUX_C_TERMINATE, 0, false, AC_CONTROL, mx_terminate },
+	{ MUX_C_OPEN_FWD, 0, true, AC_FORWARD, mx_open_fwd },
+	{ MUX_C_CLOSE_FWD, 0, true, AC_FORWARD, mx_close_fwd },
+	{ MUX_C_NEW_STDIO_FWD, 2, true, AC_FORWARD, mx_new_stdio_fwd },
+	{ MUX_C_STOP_LISTENING, 0, false, AC_CONTROL, mx_stop_listening },
+	{ MUX_C_EXT_INFO, 0, true, AC_CONTROL, mx_ext_info },
+	{ MUX_X_C_RESUME, 0, false, AC_RIGHTS, mx_resume },
+	{ MUX_X_C_WAIT, 0, true, AC_RIGHTS, mx_wait },
+	{ MUX_X_C_WEIGHT, 0, false, AC_RIGHTS, mx_weight },
+	{ MUX_X_C_STATE, 0, true, AC_RIGHTS, mx_state },
+	{ MUX_X_C_KILL, 0, false, AC_RIGHTS, mx_kill },
+	{ MUX_X_C_REPORT, 0, true, AC_CONTROL, mx_report },
+	{ MUX_X_C_CONTROL, 0, true, AC_CONTROL, mx_control },
+	{ MUX_X_C_SIGNAL, 0, true, AC_RIGHTS, mx_signal },
+	{ MUX_C_PROXY, 0, false, AC_PROXY, mx_proxy },
 };
 
 static const struct mx_handler *mx_handler(uint32_t type)
@@ -8315,10 +8362,10 @@ static const struct mx_handler *mx_handler(uint32_t type)
 static bool mx_permitted(const struct client *c, const struct mx_handler *h, struct buf b)
 {
 	struct mx_session s = { .command = { .len = 0 } };
-	enum us_right right = (enum us_right)h->right;
+	enum ac_right right = (enum ac_right)h->right;
 	if (h->run == mx_new_session && mx_parse_session(&b, &s))
-		right = s.subsystem ? US_SUBSYSTEM : s.command.len ? US_COMMAND : US_SESSION;
-	return right == US_RIGHTS || us_may(c->fd, right, s.command);
+		right = s.subsystem ? AC_SUBSYSTEM : s.command.len ? AC_COMMAND : AC_SESSION;
+	return right == AC_RIGHTS || ac_may(c->fd, right, s.command);
 }
 
 /* The frame and its descriptors have arrived: answers the request. */
@@ -8329,15 +8376,15 @@ static void mx_dispatch(struct client *c)
 	c->phase = MX_HEADER;
 	c->deadline = 0;
 	if (h && !mx_permitted(c, h, b))
-		mx_denied(c);
+		mc_denied(c);
 	else if (h)
 		h->run(c, &b);
 	else
-		mx_failure(c, "unsupported request");
+		mc_failure(c, "unsupported request");
 	if (b.bad)
-		mx_drop(c);
+		mc_drop(c);
 	if (c->phase == MX_HEADER)
-		mx_next(c);
+		mc_next(c);
 }
 
 /* The user has answered, or cannot be asked. */
@@ -8353,12 +8400,27 @@ static void mx_ask_events(struct client *c)
 		return;
 	}
 	log_at(TP_VERBOSE, "the user refused request 0x%08x of a client", (unsigned)c->type);
-	mx_denied(c);
-	mx_next(c);
+	mc_denied(c);
+	mc_next(c);
 }
 
+/* Whether -O reconnect has come since the last call. */
+static bool mx_takes_reconnect(void)
+{
+	bool asked = g.mx.reconnect;
+	g.mx.reconnect = false;
+	return asked;
+}
+
+/* ===== fr_ ====================================================================
+ * Reads the clients' frames and writes the answers.  It never reads past a frame, because
+ * descriptors may follow, and it reads nothing more while an answer is due or not yet
+ * written.  A frame has MUX_FRAME_MAX bytes at most, a body that a handler reads
+ * REQUEST_MAX.  A frame that breaks the protocol drops the client.
+ * Calls buf_, req_, fd_, us_, st_, mc_, mx_. */
+
 /* Whether a request is malformed: checked before its descriptors are received. */
-static bool mx_is_malformed(struct client *c)
+static bool fr_is_malformed(struct client *c)
 {
 	struct buf b = mx_body(c);
 	struct mx_session session;
@@ -8370,11 +8432,11 @@ static bool mx_is_malformed(struct client *c)
 }
 
 /* The body was read or skipped: now the descriptors, if any, or the answer. */
-static void mx_body_done(struct client *c)
+static void fr_body_done(struct client *c)
 {
 	const struct mx_handler *h = mx_handler(c->type);
-	if (h && h->fds > 0 && !c->too_long && mx_is_malformed(c))
-		mx_drop(c);
+	if (h && h->fds > 0 && !c->too_long && fr_is_malformed(c))
+		mc_drop(c);
 	else if (h && h->fds > 0)
 		c->phase = MX_DESCRIPTORS;
 	else
@@ -8382,31 +8444,31 @@ static void mx_body_done(struct client *c)
 }
 
 /* Every message has a type and a word; none is longer than MUX_FRAME_MAX. */
-static bool mx_length_ok(const struct client *c)
+static bool fr_length_ok(const struct client *c)
 {
 	uint32_t length = buf_u32_at(c->header);
 	return length >= MX_HEADER_SIZE - 4 && length <= MUX_FRAME_MAX;
 }
 
 /* The header is complete: checks it and decides where the body goes. */
-static void mx_head(struct client *c)
+static void fr_head(struct client *c)
 {
 	struct buf b = buf_over(c->header, sizeof c->header);
 	uint32_t length = buf_get_u32(&b);
 	c->type = buf_get_u32(&b);
 	c->rid = buf_get_u32(&b);
 	if (c->greeted == (c->type == MUX_MSG_HELLO)) {
-		mx_drop(c);
+		mc_drop(c);
 		return;
 	}
 	const struct mx_handler *h = mx_handler(c->type);
 	c->body_len = length - (MX_HEADER_SIZE - 4);
 	c->got = 0;
-	c->ticket = g.mx.ticket++;
+	c->ticket = g.fr.ticket++;
 	c->give_up = g.now + c->wait + 1;
 	c->too_long = h && h->body && c->body_len > REQUEST_MAX;
 	if (c->body_len == 0)
-		mx_body_done(c);
+		fr_body_done(c);
 	else if (!h || !h->body || c->too_long)
 		c->phase = MX_SKIP;
 	else if (c->body_len <= MX_SMALL)
@@ -8418,11 +8480,11 @@ static void mx_head(struct client *c)
 }
 
 /* Reads up to `want` bytes into `to` and counts them in c->got; true if any came. */
-static bool mx_read_some(struct client *c, uint8_t *to, size_t want)
+static bool fr_read_some(struct client *c, uint8_t *to, size_t want)
 {
 	ssize_t n = fd_read(c->fd, to, want);
 	if (n == FD_END || n == FD_ERROR)
-		mx_drop(c);
+		mc_drop(c);
 	if (n <= 0)
 		return false;
 	if (c->phase == MX_HEADER && c->got == 0 && c->greeted)
@@ -8431,7 +8493,7 @@ static bool mx_read_some(struct client *c, uint8_t *to, size_t want)
 	return true;
 }
 
-static bool mx_read_descriptor(struct client *c)
+static bool fr_read_descriptor(struct client *c)
 {
 	int fd;
 	bool room = c->n_fds > 0 || fd_room(MX_DESCRIPTOR_MAX);
@@ -8444,9 +8506,9 @@ static bool mx_read_descriptor(struct client *c)
 		if (room)
 			us_pause();
 	} else if (n == FD_END)
-		mx_drop(c);
+		mc_drop(c);
 	else if (n == FD_ERROR)
-		mx_refuse(c, "did not receive file descriptors");
+		mc_refuse(c, "did not receive file descriptors");
 	else {
 		c->fds[c->n_fds++] = fd;
 		if (c->n_fds == mx_handler(c->type)->fds)
@@ -8456,33 +8518,33 @@ static bool mx_read_descriptor(struct client *c)
 }
 
 /* One step of reading; false when nothing more can be read now. */
-static bool mx_step(struct client *c)
+static bool fr_step(struct client *c)
 {
 	size_t left;
 	switch ((enum mx_phase)c->phase) {
 	case MX_HEADER:
-		if (!mx_read_some(c, c->header + c->got, MX_HEADER_SIZE - c->got))
+		if (!fr_read_some(c, c->header + c->got, MX_HEADER_SIZE - c->got))
 			return false;
-		if (c->got >= 4 && !mx_length_ok(c))
-			mx_drop(c);
+		if (c->got >= 4 && !fr_length_ok(c))
+			mc_drop(c);
 		else if (c->got == MX_HEADER_SIZE)
-			mx_head(c);
+			fr_head(c);
 		return true;
 	case MX_BODY:
-		if (!mx_read_some(c, mx_body(c).p + c->got, c->body_len - c->got))
+		if (!fr_read_some(c, mx_body(c).p + c->got, c->body_len - c->got))
 			return false;
 		if (c->got == c->body_len)
-			mx_body_done(c);
+			fr_body_done(c);
 		return true;
 	case MX_SKIP:
 		left = c->body_len - c->got;
-		if (!mx_read_some(c, g.scratch, left < sizeof g.scratch ? left : sizeof g.scratch))
+		if (!fr_read_some(c, g.scratch, left < sizeof g.scratch ? left : sizeof g.scratch))
 			return false;
 		if (c->got == c->body_len)
-			mx_body_done(c);
+			fr_body_done(c);
 		return true;
 	case MX_DESCRIPTORS:
-		return mx_read_descriptor(c);
+		return fr_read_descriptor(c);
 	case MX_FREE:
 	case MX_BODY_WAIT:
 	case MX_NO_DESCRIPTOR:
@@ -8502,34 +8564,28 @@ static bool mx_step(struct client *c)
 	return false;
 }
 
-/* Whether all answers to c are written. */
-static bool mx_written(const struct client *c)
+static bool fr_wants_read(const struct client *c)
 {
-	return c->out_len == 0 && c->answer < 0;
-}
-
-static bool mx_wants_read(const struct client *c)
-{
-	return !c->dead && !c->closing && mx_written(c) && g.rn.stop != RN_NOW &&
+	return !c->dead && !c->closing && mc_written(c) && g.rn.stop != RN_NOW &&
 	       (c->phase == MX_HEADER || c->phase == MX_BODY || c->phase == MX_SKIP ||
 		c->phase == MX_DESCRIPTORS);
 }
 
-#define MX_STEPS 16		/* for one client in one turn of the loop */
-#define MX_REPORT_HEAD 16	/* length, type, rid, length of the text */
+#define FR_STEPS 16		/* for one client in one turn of the loop */
+#define FR_REPORT_HEAD 16	/* length, type, rid, length of the text */
 
-static void mx_read(struct client *c)
+static void fr_read(struct client *c)
 {
-	for (int i = 0; i < MX_STEPS && mx_wants_read(c) && mx_step(c); i++)
+	for (int i = 0; i < FR_STEPS && fr_wants_read(c) && fr_step(c); i++)
 		;
 }
 
-static void mx_write_answer(struct client *c)
+static void fr_write_answer(struct client *c)
 {
 	uint32_t left = g.req.slot[c->answer].len - c->answer_pos;
 	ssize_t n = fd_write(c->fd, req_data(c->answer) + c->answer_pos, left);
 	if (n == FD_ERROR)
-		mx_drop(c);
+		mc_drop(c);
 	if (n > 0)
 		c->answer_pos += (uint32_t)n;
 	if (n == (ssize_t)left)
@@ -8538,12 +8594,12 @@ static void mx_write_answer(struct client *c)
 
 /* Sends pieces of a report while the socket takes them.  A Unix socket takes a piece
  * this small whole or not at all; we build a piece that it refuses again later. */
-static void mx_write_report(struct client *c)
+static void fr_write_report(struct client *c)
 {
-	for (int i = 0; i < MX_STEPS && !c->dead && c->phase == MX_REPORTING; i++) {
+	for (int i = 0; i < FR_STEPS && !c->dead && c->phase == MX_REPORTING; i++) {
 		struct client before = *c;
-		struct buf b = buf_over(g.scratch + MX_REPORT_HEAD,
-			sizeof g.scratch - MX_REPORT_HEAD);
+		struct buf b = buf_over(g.scratch + FR_REPORT_HEAD,
+			sizeof g.scratch - FR_REPORT_HEAD);
 		enum st_result r = st_next(c, &b);
 		if (r == ST_WAIT)
 			return;
@@ -8551,7 +8607,7 @@ static void mx_write_report(struct client *c)
 			b.pos = 0;
 		else if (b.pos == 0)		/* this element has no text */
 			continue;
-		uint32_t len = MX_REPORT_HEAD + (uint32_t)b.pos;
+		uint32_t len = FR_REPORT_HEAD + (uint32_t)b.pos;
 		buf_set_u32(g.scratch, len - 4);
 		buf_set_u32(g.scratch + 4, MUX_X_S_REPORT);
 		buf_set_u32(g.scratch + 8, c->rid);
@@ -8560,41 +8616,56 @@ static void mx_write_report(struct client *c)
 		if (n == FD_AGAIN)
 			st_again(c, &before);
 		else if (n != (ssize_t)len)
-			mx_drop(c);
+			mc_drop(c);
 		else if (r == ST_END)
-			mx_next(c);
+			mc_next(c);
 		if (n == FD_AGAIN)
 			return;
 	}
 }
 
-static void mx_write(struct client *c)
+static void fr_write(struct client *c)
 {
 	if (c->out_pos < c->out_len) {
 		ssize_t n = fd_write(c->fd, c->out + c->out_pos, c->out_len - c->out_pos);
 		if (n == FD_ERROR)
-			mx_drop(c);
+			mc_drop(c);
 		if (n > 0)
 			c->out_pos += (uint16_t)n;
 	}
 	if (c->out_pos == c->out_len)
 		c->out_pos = c->out_len = 0;
 	if (c->answer >= 0 && c->out_len == 0)
-		mx_write_answer(c);
-	if (c->phase == MX_REPORTING && mx_written(c))
-		mx_write_report(c);
-	if (c->closing && mx_written(c))
-		mx_drop(c);
+		fr_write_answer(c);
+	if (c->phase == MX_REPORTING && mc_written(c))
+		fr_write_report(c);
+	if (c->closing && mc_written(c))
+		mc_drop(c);
 }
 
 /* Whether we have something to write to c. */
-static bool mx_wants_write(const struct client *c)
+static bool fr_wants_write(const struct client *c)
 {
-	return !mx_written(c) || (c->phase == MX_REPORTING && st_is_due(c));
+	return !mc_written(c) || (c->phase == MX_REPORTING && st_is_due(c));
+}
+
+/* ===== se_ ====================================================================
+ * The clients' sessions: from the open channel to the exit status.  A session that the
+ * server did not start keeps its client's place in the queue and is opened again.
+ * Calls log_, rn_, ev_, sl_, buf_, fd_, tx_, ch_, tt_, ac_, xf_, st_, mc_, mx_. */
+
+/* Tells watchers that a session begins. */
+static void se_tell_opened(const struct client *c, const struct channel *ch)
+{
+	struct os_peer id = os_peer(c->fd);
+	if (ch->record >= 0)
+		ev_add((struct event){ .kind = EV_SESSION_OPENED,
+			.n = { sl_channel_index(ch), id.pid, (int32_t)id.uid } },
+		       st_record(c)->command);
 }
 
 /* Whether SendEnv lets us send this variable (NAME=value). */
-static bool mx_env_allowed(struct str s)
+static bool se_env_allowed(struct str s)
 {
 	const uint8_t *equals = memchr(s.p, '=', s.len);
 	if (!equals || equals == s.p || equals - s.p >= ENV_NAME_MAX)
@@ -8605,7 +8676,7 @@ static bool mx_env_allowed(struct str s)
 	return false;
 }
 
-static void mx_send_env(struct channel *ch, struct str s)
+static void se_send_env(struct channel *ch, struct str s)
 {
 	const uint8_t *equals = memchr(s.p, '=', s.len);
 	if (!equals)
@@ -8622,7 +8693,7 @@ static void mx_send_env(struct channel *ch, struct str s)
 }
 
 /* The DISPLAY that an sshmux client sent in its environment, which begins at `b`. */
-static struct str mx_display(struct buf b)
+static struct str se_display(struct buf b)
 {
 	static const char name[] = "DISPLAY=";
 	while (b.pos < b.len) {
@@ -8636,7 +8707,7 @@ static struct str mx_display(struct buf b)
 
 /* A session's channel is open: requests display, agent, terminal, environment and
  * command without waiting for answers in between. */
-static void mx_request_session(struct client *c, struct channel *ch)
+static void se_request(struct client *c, struct channel *ch)
 {
 	struct mx_session s;
 	struct buf b = mx_body(c);
@@ -8644,9 +8715,9 @@ static void mx_request_session(struct client *c, struct channel *ch)
 	ch_name(ch, s.command);
 	ch->escape = s.want_tty ? s.escape : NO_ESCAPE;
 	ch->flags |= CH_LINE_START;
-	bool own = us_is_own(os_peer(c->fd).uid);	/* no other user gets agent or display */
+	bool own = ac_is_own(os_peer(c->fd).uid);	/* no other user gets agent or display */
 	if (s.want_x11 && own)
-		xf_request_x11(ch, c->sshmux ? mx_display(b) : str_of(""));
+		xf_request_x11(ch, c->sshmux ? se_display(b) : str_of(""));
 	if (s.want_agent && own)
 		xf_request_agent(ch);
 	if (s.want_tty) {
@@ -8655,12 +8726,12 @@ static void mx_request_session(struct client *c, struct channel *ch)
 	}
 	int n = 0;
 	for (size_t i = 0; i < g.op.set_env.n; i++, n++)
-		mx_send_env(ch, str_of(g.op.set_env.at[i]));
+		se_send_env(ch, str_of(g.op.set_env.at[i]));
 	while (b.pos < b.len && n < ENV_VARIABLES) {
 		struct str v = buf_get_str(&b);
-		if (!mx_env_allowed(v))
+		if (!se_env_allowed(v))
 			continue;
-		mx_send_env(ch, v);
+		se_send_env(ch, v);
 		n++;
 	}
 	static const char *const start[] = { "exec", "shell", "subsystem" };
@@ -8675,7 +8746,7 @@ static void mx_request_session(struct client *c, struct channel *ch)
 }
 
 /* Tells the client; from here on its descriptors belong to the channel. */
-static void mx_start(struct client *c, struct channel *ch)
+static void se_start(struct client *c, struct channel *ch)
 {
 	uint32_t sid = (uint32_t)sl_channel_index(ch);
 	fd_borrow(&ch->end[CH_IN], c->fds[0]);
@@ -8686,23 +8757,23 @@ static void mx_start(struct client *c, struct channel *ch)
 	ch_become(ch, CH_OPEN);
 	if (ch->flags & CH_FAILED)	/* the other end will not read it */
 		ch_end_input(ch);
-	mx_reply(c, MUX_S_SESSION_OPENED, c->rid, &sid, NULL);
+	mc_reply(c, MUX_S_SESSION_OPENED, c->rid, &sid, NULL);
 	log_at(TP_VERBOSE, "channel %d: session opened", sl_channel_index(ch));
-	g.mx.opened += ch->kind == CH_SESSION;
-	mx_tell_opened(c, ch);
-	mx_next(c);
+	g.se.opened += ch->kind == CH_SESSION;
+	se_tell_opened(c, ch);
+	mc_next(c);
 }
 
 /* Learns the server's limit of sessions from a refusal; true if waiting can help.
  * If a session has just ended, the server may not have freed its slot yet: then we
  * learn nothing and ask again soon. */
-static bool mx_learn_limit(int others)
+static bool se_learn_limit(int others)
 {
 	if (g.ch.freed_at && g.now - g.ch.freed_at < SESSION_FREED_MS) {
-		g.mx.open_wait = g.mx.open_wait ? g.mx.open_wait * 2 : 50;
-		g.mx.open_wait = g.mx.open_wait < SESSION_FREED_MS ? g.mx.open_wait :
+		g.se.open_wait = g.se.open_wait ? g.se.open_wait * 2 : 50;
+		g.se.open_wait = g.se.open_wait < SESSION_FREED_MS ? g.se.open_wait :
 			SESSION_FREED_MS;
-		g.mx.open_after = g.now + g.mx.open_wait;
+		g.se.open_after = g.now + g.se.open_wait;
 		return true;
 	}
 	if (others == 0)
@@ -8715,10 +8786,10 @@ static bool mx_learn_limit(int others)
 
 /* The channel was not opened.  If the reason may be the server's limit of sessions,
  * or the link is down, the request keeps its place and waits (SES-server-limit). */
-static void mx_refused(struct client *c, struct channel *ch)
+static void se_refused(struct client *c, struct channel *ch)
 {
 	bool up = g.lk.state == LK_UP;
-	bool wait = up ? ch->kind == CH_SESSION && mx_learn_limit(g.ch.sessions - 1) :
+	bool wait = up ? ch->kind == CH_SESSION && se_learn_limit(g.ch.sessions - 1) :
 		g.rn.stop == RN_RUN;
 	ch_become(ch, CH_DEAD);
 	c->channel = -1;
@@ -8726,12 +8797,12 @@ static void mx_refused(struct client *c, struct channel *ch)
 		c->phase = MX_QUEUED;
 		c->deadline = c->give_up;
 	} else
-		mx_refuse(c, up ? "Session open refused by peer" : "connection to the server lost");
+		mc_refuse(c, up ? "Session open refused by peer" : "connection to the server lost");
 }
 
 /* Whether the server closed a session before it took the command, as dropbear does
  * when another session ends at that moment (SES-stillborn). */
-static bool mx_is_stillborn(const struct client *c, const struct channel *ch)
+static bool se_is_stillborn(const struct client *c, const struct channel *ch)
 {
 	bool taken = ch->state == CH_STARTING && ch->request[0] == CH_RQ_NONE;
 	return ch->kind == CH_SESSION && !taken && ch->rcvd == CH_CLOSED && ch->sent != CH_CLOSED &&
@@ -8740,14 +8811,14 @@ static bool mx_is_stillborn(const struct client *c, const struct channel *ch)
 
 /* Whether dropbear has yet to take the command.  We read no input before that,
  * because we could not read it again for another channel. */
-static bool mx_awaits_start(const struct channel *ch)
+static bool se_awaits_start(const struct channel *ch)
 {
 	return ch->kind == CH_SESSION && ch->request[0] != CH_RQ_NONE && ch->rcvd != CH_CLOSED &&
 	       tx_peer_is("dropbear");
 }
 
 /* The server started nothing: the request keeps its place and waits for another channel. */
-static void mx_reopen(struct client *c, struct channel *ch)
+static void se_reopen(struct client *c, struct channel *ch)
 {
 	ch_abandon(ch);
 	c->channel = -1;
@@ -8758,19 +8829,19 @@ static void mx_reopen(struct client *c, struct channel *ch)
 }
 
 /* The server has confirmed the channel; true when we have told its client. */
-static bool mx_confirmed(struct client *c, struct channel *ch)
+static bool se_confirmed(struct client *c, struct channel *ch)
 {
-	if (mx_is_stillborn(c, ch)) {
-		mx_reopen(c, ch);
+	if (se_is_stillborn(c, ch)) {
+		se_reopen(c, ch);
 		return false;
 	}
 	if (ch->state == CH_CONFIRMED && tp_room() == 0)
 		return false;
 	if (ch->state == CH_CONFIRMED && ch->kind == CH_SESSION)
-		mx_request_session(c, ch);
-	g.mx.open_wait = 0;
-	if (!mx_awaits_start(ch)) {
-		mx_start(c, ch);
+		se_request(c, ch);
+	g.se.open_wait = 0;
+	if (!se_awaits_start(ch)) {
+		se_start(c, ch);
 		rn_again();		/* the session may have ended already */
 	}
 	tp_flush();
@@ -8778,33 +8849,33 @@ static bool mx_confirmed(struct client *c, struct channel *ch)
 }
 
 /* Handles what has happened to a client's session since the last turn. */
-static void mx_session_events(struct client *c)
+static void se_events(struct client *c)
 {
 	struct channel *ch = sl_channel(c->channel);
 	uint32_t sid = (uint32_t)c->channel;
 	if (ch->state == CH_REFUSED) {
-		mx_refused(c, ch);
+		se_refused(c, ch);
 		return;
 	}
-	if ((ch->state == CH_CONFIRMED || ch->state == CH_STARTING) && !mx_confirmed(c, ch))
+	if ((ch->state == CH_CONFIRMED || ch->state == CH_STARTING) && !se_confirmed(c, ch))
 		return;
 	if (ch->events & CH_EV_TTY_FAILED) {
 		ch->events &= (uint8_t)~CH_EV_TTY_FAILED;
-		mx_reply(c, MUX_S_TTY_ALLOC_FAIL, sid, NULL, NULL);
+		mc_reply(c, MUX_S_TTY_ALLOC_FAIL, sid, NULL, NULL);
 	}
 	if (ch->events & CH_EV_SUSPEND) {
 		ch->events &= (uint8_t)~CH_EV_SUSPEND;
-		mx_reply(c, MUX_X_S_SUSPEND, sid, NULL, NULL);
+		mc_reply(c, MUX_X_S_SUSPEND, sid, NULL, NULL);
 	}
 	if (ch->events & CH_EV_HANG_UP) {	/* at once: the server may be dead (ESC-dot) */
-		mx_drop(c);
+		mc_drop(c);
 		return;
 	}
 	if (ch->state == CH_ENDED) {
 		if (ch->flags & CH_STATUS && !(ch->flags & CH_FAILED))
-			mx_reply(c, MUX_S_EXIT_MESSAGE, sid, &ch->status, NULL);
-		g.mx.completed += (ch->flags & CH_STATUS) != 0;
-		mx_tell_closed(c, ch, ch->flags & CH_STATUS && !(ch->flags & CH_FAILED) ?
+			mc_reply(c, MUX_S_EXIT_MESSAGE, sid, &ch->status, NULL);
+		g.se.completed += (ch->flags & CH_STATUS) != 0;
+		mc_tell_closed(c, ch, ch->flags & CH_STATUS && !(ch->flags & CH_FAILED) ?
 			(int32_t)ch->status : -1);
 		log_at(TP_VERBOSE, "channel %d: session ended", c->channel);
 		ch_become(ch, CH_DEAD);
@@ -8813,8 +8884,13 @@ static void mx_session_events(struct client *c)
 	}
 }
 
+/* ===== ad_ ====================================================================
+ * Admission: gives free memory, descriptors and channels to waiting clients, first come,
+ * first served, and ends waits at their deadlines.
+ * Calls rn_, sl_, req_, fd_, tx_, ch_, co_, in_, as_, mc_, mx_. */
+
 /* The client that has waited longest in this phase, or NULL. */
-static struct client *mx_oldest(enum mx_phase phase)
+static struct client *ad_oldest(enum mx_phase phase)
 {
 	struct client *first = NULL;
 	for_each_client(c)
@@ -8826,10 +8902,10 @@ static struct client *mx_oldest(enum mx_phase phase)
 
 /* The client that has waited longest and may open its channel now, or NULL.  Limits
  * of sessions do not apply to stdio forwards. */
-static struct client *mx_next_to_open(void)
+static struct client *ad_next_to_open(void)
 {
 	struct client *first = NULL;
-	bool session = g.ch.sessions < g.ch.session_limit && g.now >= g.mx.open_after;
+	bool session = g.ch.sessions < g.ch.session_limit && g.now >= g.se.open_after;
 	if (g.mx.held)
 		return NULL;
 	for_each_client(c) {
@@ -8842,7 +8918,7 @@ static struct client *mx_next_to_open(void)
 }
 
 /* Opens the channel that a waiting client asked for. */
-static void mx_open(struct client *c, struct channel *ch)
+static void ad_open(struct client *c, struct channel *ch)
 {
 	struct buf b = mx_body(c);
 	struct endpoint to;
@@ -8854,76 +8930,59 @@ static void mx_open(struct client *c, struct channel *ch)
 	if (ch->kind == CH_SESSION)
 		tx_channel_open("session", sl_channel_index(ch), ch->window, PACKET_MAX);
 	else if (mx_parse_stdio(&b, &to))
-		fw_open(ch, &to, "127.0.0.1", 65535);
+		co_open(ch, &to, "127.0.0.1", 65535);
 }
 
 /* Tells a client its place in the queue when that has changed. */
-static void mx_tell_place(struct client *c)
+static void ad_tell_place(struct client *c)
 {
 	uint32_t place = 1;
 	for_each_client(o)
 		place += o->phase == MX_QUEUED && (int32_t)(o->ticket - c->ticket) < 0;
-	if (place == c->place || !mx_written(c))
+	if (place == c->place || !mc_written(c))
 		return;
 	c->place = (uint16_t)place;
-	mx_reply(c, MUX_X_S_PLACE, c->rid, &place, NULL);
-}
-
-/* Whether -O reconnect has come since the last call. */
-static bool mx_takes_reconnect(void)
-{
-	bool asked = g.mx.reconnect;
-	g.mx.reconnect = false;
-	return asked;
-}
-
-/* Whether the only clients left, if any, are those that read reports. */
-static bool mx_only_watchers(void)
-{
-	for_each_client(c)
-		if (c->phase != MX_REPORTING)
-			return false;
-	return true;
+	mc_reply(c, MUX_X_S_PLACE, c->rid, &place, NULL);
 }
 
 /* Gives free memory, descriptors and channels to waiting clients, first come, first
  * served. */
-static void mx_admit(void)
+static void ad_admit(void)
 {
 	struct client *c;
-	while ((c = mx_oldest(MX_BODY_WAIT)) &&
+	while ((c = ad_oldest(MX_BODY_WAIT)) &&
 		(c->request = (int16_t)req_alloc(c->body_len)) >= 0) {
 		c->phase = MX_BODY;
 		c->deadline = g.now + REQUEST_MS;
 	}
 	while (g.now >= g.us.accept_after && fd_room(MX_DESCRIPTOR_MAX) &&
-		(c = mx_oldest(MX_NO_DESCRIPTOR))) {
+		(c = ad_oldest(MX_NO_DESCRIPTOR))) {
 		c->phase = MX_DESCRIPTORS;
 		rn_again();
 	}
 	if (g.now >= g.ch.limit_until)
 		ch_limit_sessions(SESSIONS, g.ch.limit_until);
-	while (as_idle() && (c = mx_oldest(MX_ASK_WAIT)))
+	while (as_idle() && (c = ad_oldest(MX_ASK_WAIT)))
 		mx_dispatch(c);
-	while (g.lk.state == LK_UP && tp_room() > 0 && (c = mx_next_to_open())) {
+	while (g.lk.state == LK_UP && tp_room() > 0 && (c = ad_next_to_open())) {
 		bool session = c->type == MUX_C_NEW_SESSION;
 		struct channel *ch = ch_alloc(session ? CH_SESSION : CH_STDIO, CH_OPENING);
 		if (!ch)
 			break;
-		mx_open(c, ch);
+		ad_open(c, ch);
 	}
 	for_each_client(o)
 		if (o->phase == MX_QUEUED && o->tell_place)
-			mx_tell_place(o);
+			ad_tell_place(o);
 }
 
 /* Whether a request waits for the link. */
-static bool mx_waits(void)
+static bool ad_waits(void)
 {
-	return mx_oldest(MX_QUEUED) || mx_oldest(MX_FORWARDING);
+	return ad_oldest(MX_QUEUED) || ad_oldest(MX_FORWARDING);
 }
 
-static void mx_expire(struct client *c)
+static void ad_expire(struct client *c)
 {
 	if (c->deadline == 0 || g.now < c->deadline)
 		return;
@@ -8934,19 +8993,19 @@ static void mx_expire(struct client *c)
 			 g.mx.held ? "the master holds them back" : can_open ? "all are in use" :
 			 in_state());
 	if (c->phase == MX_QUEUED)
-		mx_later(c, why);
+		mc_later(c, why);
 	else if (c->phase == MX_BODY_WAIT)
-		mx_later(c, "no room for the request in time");
+		mc_later(c, "no room for the request in time");
 	else if (c->phase == MX_NO_DESCRIPTOR)
-		mx_later(c, "the master has no file descriptors left");
+		mc_later(c, "the master has no file descriptors left");
 	else if (c->phase == MX_FORWARDING)
 		mx_forward_expired(c);
 	else if (c->phase == MX_PROBING) {
 		tx_forget_probes(sl_client_index(c));
 		mx_tell_state(c, false, "the server does not answer");
-		mx_next(c);
+		mc_next(c);
 	} else
-		mx_drop(c);
+		mc_drop(c);
 }
 
 /* ===== sd_ ================================================================
@@ -9094,7 +9153,7 @@ static uint32_t sd_may(const struct sender *s, uint32_t n)
 
 static struct sender *sd_sender(int i)
 {
-	return i < CHANNELS ? &g.ch.slot[i].sender : &g.mx.slot[i - CHANNELS].sender;
+	return i < CHANNELS ? &g.ch.slot[i].sender : &g.mc.slot[i - CHANNELS].sender;
 }
 
 /* poll() has found input of sender i at fd.  Terminals and short input go before
@@ -9139,14 +9198,14 @@ static bool sd_waits_for_network(void)
 static bool sd_wants_send(int i)
 {
 	return i < CHANNELS ? ch_wants_send(&g.ch.slot[i]) :
-		px_wants_send(&g.mx.slot[i - CHANNELS]);
+		px_wants_send(&g.mc.slot[i - CHANNELS]);
 }
 
 /* Moves at most `max` bytes of sender i's input; a proxy client's frame may be longer. */
 static uint32_t sd_move(int i, uint32_t max)
 {
 	if (i >= CHANNELS)
-		return px_read(&g.mx.slot[i - CHANNELS], max);
+		return px_read(&g.mc.slot[i - CHANNELS], max);
 	struct channel *c = &g.ch.slot[i];
 	return c->kind == CH_SESSION && c->escape <= 0xff ? es_read(c, max) : ch_read(c, max);
 }
@@ -9230,7 +9289,7 @@ static void sd_send(void)
  * decides what that means to clients.  The transport does the cryptography and owns
  * the socket once it is connected.  Every failure ends in lk_lost(), which logs each
  * new reason.  Times are in ms, those of options and `since` in seconds.
- * Calls log_, rn_, ev_, fd_, sp_, cn_, tx_, ch_, tt_, us_, fw_, px_, mx_, sd_. */
+ * Calls log_, rn_, ev_, fd_, sp_, cn_, tx_, ch_, tt_, us_, ac_, fw_, ls_, px_, mc_, mx_, sd_. */
 
 /* Whether another try may follow (-o Reconnect). */
 static bool lk_comes_back(void)
@@ -9285,7 +9344,7 @@ static void lk_leave(void)
 /* Counts the uses of the link so far: sessions, forwards and their connections. */
 static uint32_t lk_uses(void)
 {
-	return g.mx.completed + g.fw.accepted;
+	return g.se.completed + g.fw.accepted;
 }
 
 #define LK_REFUSED 16		/* times ReconnectMin, after the server has refused us */
@@ -9363,7 +9422,7 @@ static void lk_lost(const char *why)
 	lk_report(why, again);
 	lk_remember(why, was_up);
 	lk_leave();
-	fw_link_lost();
+	ls_link_lost();
 	log_counts();
 	if (was_up)
 		px_link_lost();
@@ -9452,9 +9511,9 @@ static void lk_connected(void)
 static void lk_admit_early(void)
 {
 	int fd;
-	while (g.us.early >= 0 && g.us.bound && g.mx.end < CLIENTS - 1 &&
-		(fd = us_accept(g.us.early)) >= 0)
-		mx_add(fd);
+	while (g.us.early >= 0 && g.us.bound && g.mc.end < CLIENTS - 1 &&
+		(fd = ac_accept(g.us.early)) >= 0)
+		mc_add(fd);
 	fd_close(&g.us.early);
 }
 
@@ -9692,7 +9751,7 @@ static void lk_service_up(void)
 		lk_fail("Connection to %s left as asked", g.op.tp.host);
 		g.lk.retry_at = g.now;
 	}
-	const struct forward *f = g.lk.state == LK_UP ? fw_failed() : NULL;
+	const struct forward *f = g.lk.state == LK_UP ? ls_failed() : NULL;
 	if (f) {
 		g.lk.last_try = true;
 		lk_fail("forward %s: %s", fw_name(f), f->why);
@@ -9866,8 +9925,8 @@ static void hk_settle(void)
  * polls, serves the transport, the clients and the channels, settles what follows and
  * frees what is dead.  Times are in ms.  It also takes the signals, and splits the
  * process after the login.
- * Calls log_, rn_, ev_, rl_, sl_, fd_, sp_, cn_, ex_, ch_, tt_, us_, fw_, px_, xf_, rx_, mx_, sd_,
- * lk_, hk_. */
+ * Calls log_, rn_, ev_, rl_, sl_, fd_, sp_, cn_, ex_, ch_, tt_, us_, ac_, fw_, ls_, co_, px_,
+ * xf_, rx_, mc_, mx_, fr_, se_, ad_, sd_, lk_, hk_. */
 
 enum lp_kind {
 	LP_SIGNAL, LP_TRANSPORT, LP_WATCH, LP_NETWORK, LP_LISTENER, LP_UPLINK, LP_CONNECTOR,
@@ -10004,7 +10063,7 @@ static void lp_add_clients(int *timeout)
 			lp_add_proxy(c, timeout);
 		else
 			lp_add(LP_CLIENT, sl_client_index(c), 0, c->fd,
-				(short)((mx_wants_read(c) ? POLLIN : 0) | (mx_wants_write(c) ?
+				(short)((fr_wants_read(c) ? POLLIN : 0) | (fr_wants_write(c) ?
 				POLLOUT : 0)));
 	}
 	if (g.us.listener < 0 || n == CLIENTS || !(fd_room(FD_SESSION) || fd_idle() < FD_SPARE))
@@ -10061,16 +10120,16 @@ static void lp_add_network(void)
 
 static void lp_add_forwards(int *timeout)
 {
-	bool room = fw_wants_accept() || lk_may_hasten();
-	if (!room && g.now < g.fw.accept_after)
-		lp_earlier(timeout, g.fw.accept_after);
+	bool room = co_wants_accept() || lk_may_hasten();
+	if (!room && g.now < g.co.accept_after)
+		lp_earlier(timeout, g.co.accept_after);
 	for_each_connector(k)
 		if (cn_events(k)) {
 			lp_add(LP_CONNECTOR, (int)(k - g.cn.slot), 0, k->fd, cn_events(k));
 			lp_earlier(timeout, k->attempt_deadline);
 		}
 	for_each_forward(f)
-		if (g.lk.logins > 0 && fw_is_due(f))
+		if (g.lk.logins > 0 && ls_is_due(f))
 			lp_earlier(timeout, f->retry_at ? f->retry_at : 1);
 	for_each_forward(f)
 		for (int k = 0; room && k < FW_SOCKETS; k++)
@@ -10102,8 +10161,8 @@ static int lp_build(void)
 		lp_earlier(&timeout, g.lk.retry_at);
 	if (g.us.bound)
 		lp_earlier(&timeout, g.us.look_at ? g.us.look_at : 1);
-	if (g.mx.open_after > g.now)
-		lp_earlier(&timeout, g.mx.open_after);
+	if (g.se.open_after > g.now)
+		lp_earlier(&timeout, g.se.open_after);
 	lp_earlier(&timeout, g.lk.probe_at);
 	lp_earlier(&timeout, g.lk.look_at);
 	if (g.lk.watch >= 0)
@@ -10162,18 +10221,18 @@ static void lp_serve_client(struct client *c, short revents)
 		return;
 	}
 	if (revents & POLLOUT)
-		mx_write(c);
-	if (mx_wants_read(c) && revents & (POLLIN | POLLHUP | POLLERR))
-		mx_read(c);
+		fr_write(c);
+	if (fr_wants_read(c) && revents & (POLLIN | POLLHUP | POLLERR))
+		fr_read(c);
 	else if (revents & (POLLHUP | POLLERR))
-		mx_drop(c);
+		mc_drop(c);
 }
 
 static void lp_serve_input(struct channel *c, short events, short revents)
 {
 	if (events & POLLIN && revents & ~POLLOUT) {
 		if (c->state == CH_SOCKS_LOCAL)
-			fw_socks_local(c, revents & (POLLRDHUP | POLLHUP | POLLERR));
+			co_socks_local(c, revents & (POLLRDHUP | POLLHUP | POLLERR));
 		else if (fd_of(c, CH_IN) >= 0)
 			sd_announce(sl_channel_index(c), c->end[CH_IN].fd);
 	}
@@ -10194,13 +10253,13 @@ static void lp_serve(const struct lp_owner *o, const struct pollfd *p)
 		lk_noticed();
 		break;
 	case LP_LISTENER: {
-		int fd = g.us.listener < 0 ? -1 : us_accept(g.us.listener);
+		int fd = g.us.listener < 0 ? -1 : ac_accept(g.us.listener);
 		if (fd >= 0)
-			mx_add(fd);
+			mc_add(fd);
 		break;
 	}
 	case LP_CLIENT:
-		lp_serve_client(&g.mx.slot[o->index], revents);
+		lp_serve_client(&g.mc.slot[o->index], revents);
 		break;
 	case LP_INPUT:
 		lp_serve_input(ch, p->events, revents);
@@ -10209,7 +10268,7 @@ static void lp_serve(const struct lp_owner *o, const struct pollfd *p)
 		if (g.lk.state != LK_UP)
 			lk_hasten();		/* the connection waits in the kernel's queue */
 		else if (g.fw.slot[o->index].socket[o->stream] >= 0)
-			fw_accept(&g.fw.slot[o->index], g.fw.slot[o->index].socket[o->stream]);
+			co_accept(&g.fw.slot[o->index], g.fw.slot[o->index].socket[o->stream]);
 		break;
 	case LP_CONNECTOR:
 		cn_service(&g.cn.slot[o->index], revents, g.now);
@@ -10229,7 +10288,8 @@ static void lp_settle(void)
 {
 	if (g.lk.state == LK_UP && tp_state() == TP_UP)
 		sd_send();
-	fw_settle();
+	ls_settle();
+	co_settle();
 	if (g.us.bound && g.now >= g.us.look_at)
 		us_watch();
 	ex_expire();
@@ -10247,20 +10307,20 @@ static void lp_settle(void)
 		if (c->phase == MX_ASKING)
 			mx_ask_events(c);
 		if (c->channel >= 0)
-			mx_session_events(c);
+			se_events(c);
 		if (c->forward >= 0)
 			mx_forward_events(c);
 		if (c->phase == MX_PROBING)
 			mx_probe_events(c);
-		mx_expire(c);
+		ad_expire(c);
 		if (px_is(c))
 			px_settle(c);
 		else
-			mx_write(c);
+			fr_write(c);
 	}
 	px_settle_channels();
-	mx_admit();
-	if (mx_waits())
+	ad_admit();
+	if (ad_waits())
 		lk_hasten();
 	if (g.lk.state == LK_UP)
 		tp_flush();
@@ -10270,7 +10330,7 @@ static void lp_reap(void)
 {
 	for_each_client(c)
 		if (c->dead) {
-			mx_free(c);
+			mc_free(c);
 			rn_again();
 		}
 	for_each_channel(c)
@@ -10297,7 +10357,7 @@ static void lp_begin_stop(void)
 /* True when nothing is left to do. */
 static bool lp_stopped(void)
 {
-	bool idle = mx_only_watchers() && g.ch.end == 0;
+	bool idle = mc_only_watchers() && g.ch.end == 0;
 	if (!idle)
 		g.lp.idle_at = 0;
 	else if (g.lp.has_split && us_persists() && g.op.persist > 0 && g.lp.idle_at == 0)
@@ -10309,12 +10369,12 @@ static bool lp_stopped(void)
 	if (g.lp.stop_deadline == 0)
 		lp_begin_stop();
 	for_each_client(c)	/* drop those that wait for neither output nor an answer */
-		if (c->channel < 0 && !mx_wants_write(c) &&
+		if (c->channel < 0 && !fr_wants_write(c) &&
 		    c->tail == 0) {
-			mx_drop(c);
+			mc_drop(c);
 			rn_again();
 		}
-	return (g.mx.end == 0 && g.ch.end == 0) || g.now >= g.lp.stop_deadline;
+	return (g.mc.end == 0 && g.ch.end == 0) || g.now >= g.lp.stop_deadline;
 }
 
 /* If poll() fails (no memory, or a lowered limit of descriptors), we still serve
@@ -10411,7 +10471,7 @@ static void lp_be_master(int own)
 		k->pid = 0;
 	if (own >= 0) {
 		fd_nonblock(own);
-		mx_add(own)->split = true;
+		mc_add(own)->split = true;
 	}
 	if (detached)
 		setsid();
@@ -10482,7 +10542,7 @@ static int lp_run(void)
 		lp_confine();
 	} while (!lp_stopped());
 	for_each_client(c)
-		mx_drop(c);
+		mc_drop(c);
 	lp_reap();
 	for_each_forward(f)
 		fw_free(f);
@@ -10492,11 +10552,11 @@ static int lp_run(void)
 	return g.rn.exit_code;
 }
 
-/* ===== cl_ ================================================================
- * The mux client: passes our stdio to a master and waits.  It may block: it has the
- * process to itself.  cl.out, the requests, uses g.req.memory.  A failure is a message
- * and exit status 255, or EX_TEMPFAIL if no session was free in time.
- * Calls log_, rn_, buf_, fd_, us_, fw_, mx_. */
+/* ===== cl_ ====================================================================
+ * The mux client's connection to a master: frames, HELLO, answers, signals.  It may block:
+ * it has the process to itself.  cl.out, the requests, uses g.req.memory.  A failure is a
+ * message and exit status 255, or EX_TEMPFAIL if no session was free in time.
+ * Calls log_, rn_, buf_, fd_, us_, mc_. */
 
 enum cl_tty { CL_TTY_AUTO, CL_TTY_NO, CL_TTY_YES, CL_TTY_FORCE };
 
@@ -10519,7 +10579,7 @@ static struct cl_state {
 	bool late;			/* no master, or no session, in time */
 	bool lost;			/* the session ended without an exit status */
 	bool signalled;			/* INT or TERM was passed on to the command */
-	bool split;			/* the master is our child: cl_split() */
+	bool split;			/* the master is our child: cs_split() */
 	pid_t copier[3];		/* children that copy stdin, stdout, stderr; 0: none */
 	struct buf out;			/* requests not written yet */
 } cl = { .fd = -1 };
@@ -10543,8 +10603,6 @@ static void cl_say(const char *format, ...)
 	va_end(ap);
 	log_put(TP_ERROR, g.log.syslog && !g.op.mux_command, text, cl_line_end);
 }
-
-/* --- bytes ------------------------------------------------------------------- */
 
 static void cl_pass_resize(void)
 {
@@ -10708,7 +10766,7 @@ static bool cl_connect(void)
 	}
 	if (cl_is_foreign())
 		return false;
-	mx_put_hello(&cl.out, false);
+	mc_put_hello(&cl.out, false);
 	return true;
 }
 
@@ -10746,43 +10804,6 @@ static bool cl_hello(void)
 		cl.sshmux |= str_is(name, "sshmux") && str_is(value, "1");
 	}
 	cl.greeted = true;
-	return true;
-}
-
-/* -v and --wait: only an sshmux master understands them. */
-static bool cl_put_wait(void)
-{
-	if (g.op.wait < 0 && g.log.level < TP_VERBOSE)
-		return true;
-	if (!cl_hello())
-		return false;
-	if (cl.sshmux) {
-		buf_put_u32(&cl.out, 12);
-		buf_put_u32(&cl.out, MUX_X_C_WAIT);
-		buf_put_u32(&cl.out, g.op.wait < 0 ? MX_KEEP_WAIT : (uint32_t)g.op.wait);
-		buf_put_u32(&cl.out, g.log.level >= TP_VERBOSE);
-	}
-	return true;
-}
-
-static bool cl_has_display(void)
-{
-	return g.op.forward_x11 && getenv("DISPLAY");
-}
-
-/* --bulk and --interactive, likewise.  Also reads HELLO before DISPLAY may be sent:
- * cl_put_session() needs cl.sshmux. */
-static bool cl_put_weight(void)
-{
-	if (!g.op.weight && !cl_has_display())
-		return true;
-	if (!cl_hello())
-		return false;
-	if (cl.sshmux && g.op.weight) {
-		buf_put_u32(&cl.out, 8);
-		buf_put_u32(&cl.out, MUX_X_C_WEIGHT);
-		buf_put_u32(&cl.out, (uint32_t)g.op.weight);
-	}
 	return true;
 }
 
@@ -10844,8 +10865,6 @@ static void cl_refused(const char *what, struct cl_frame *f)
 		cl_say("sshmux: %s: unexpected response from master 0x%08x", what,
 			(unsigned)f->type);
 }
-
-/* --- signals ------------------------------------------------------------------ */
 
 /* --timeout is over: tells an sshmux master to kill the command. */
 static void cl_tell_kill(void)
@@ -10931,8 +10950,6 @@ static void cl_set_timeout(void)
 		alarm(left ? left : (unsigned)g.op.timeout);
 }
 
-/* --- -O ---------------------------------------------------------------------- */
-
 /* Asks for the master's pid. */
 static bool cl_alive(void)
 {
@@ -10948,7 +10965,12 @@ static bool cl_alive(void)
 	return false;
 }
 
-static int cl_check(void)
+/* ===== ct_ ====================================================================
+ * The control commands (-O), with ssh's messages and exit status: a function for each,
+ * and their table.
+ * Calls buf_, cl_. */
+
+static int ct_check(void)
 {
 	struct cl_frame f;
 	if (!cl_alive())
@@ -10973,7 +10995,7 @@ static int cl_check(void)
 }
 
 /* Sends a request whose answer is OK. */
-static int cl_simple(enum mux_type type, const char *what, const char *done, bool eof_is_ok)
+static int ct_simple(enum mux_type type, const char *what, const char *done, bool eof_is_ok)
 {
 	struct cl_frame f = { .type = MUX_S_OK };
 	cl_end(cl_begin(type));
@@ -10993,19 +11015,19 @@ static int cl_simple(enum mux_type type, const char *what, const char *done, boo
 	return 0;
 }
 
-static int cl_exit(void)
+static int ct_exit(void)
 {
-	return cl_simple(MUX_C_TERMINATE, "termination request", "Exit request sent.", true);
+	return ct_simple(MUX_C_TERMINATE, "termination request", "Exit request sent.", true);
 }
 
-static int cl_stop(void)
+static int ct_stop(void)
 {
-	return cl_simple(MUX_C_STOP_LISTENING, "stop listening request",
+	return ct_simple(MUX_C_STOP_LISTENING, "stop listening request",
 		"Stop listening request sent.", false);
 }
 
 /* Opens or cancels one forward.  `print`: prints the port that the server chose. */
-static bool cl_forward(const struct forward *f, enum mux_type type, bool print)
+static bool ct_forward(const struct forward *f, enum mux_type type, bool print)
 {
 	struct cl_frame r;
 	size_t start = cl_begin(type);
@@ -11035,12 +11057,12 @@ static bool cl_forward(const struct forward *f, enum mux_type type, bool print)
 }
 
 /* All forwards of the options, local ones first (FWD-order).  False if one failed. */
-static bool cl_forwards(enum mux_type type, bool print)
+static bool ct_forwards(enum mux_type type, bool print)
 {
 	bool ok = true;
 	for (int remote = 0; remote < 2; remote++)
 		for_each_forward(f) {
-			if ((f->type == FW_REMOTE) != remote || cl_forward(f, type, print))
+			if ((f->type == FW_REMOTE) != remote || ct_forward(f, type, print))
 				continue;
 			cl_say("sshmux: master %sforward request failed", type == MUX_C_OPEN_FWD ?
 				"" : "cancel ");
@@ -11051,19 +11073,19 @@ static bool cl_forwards(enum mux_type type, bool print)
 	return ok;
 }
 
-static int cl_open_forwards(void)
+static int ct_open_forwards(void)
 {
-	return cl_forwards(MUX_C_OPEN_FWD, true) ? 0 : cl.late ? EX_TEMPFAIL : EXIT_SSH;
+	return ct_forwards(MUX_C_OPEN_FWD, true) ? 0 : cl.late ? EX_TEMPFAIL : EXIT_SSH;
 }
 
 /* ssh exits with 0 whatever the master says to a cancel (FWD-cancel-exit). */
-static int cl_cancel_forwards(void)
+static int ct_cancel_forwards(void)
 {
-	cl_forwards(MUX_C_CLOSE_FWD, false);
+	ct_forwards(MUX_C_CLOSE_FWD, false);
 	return cl.greeted ? 0 : EXIT_SSH;
 }
 
-static int cl_info(const char *what)
+static int ct_info(const char *what)
 {
 	struct cl_frame f;
 	if (!cl_hello())
@@ -11083,7 +11105,7 @@ static int cl_info(const char *what)
 }
 
 /* Prints a report of an sshmux master as it comes; 0 when it is complete. */
-static int cl_report(const char *what)
+static int ct_report(const char *what)
 {
 	struct cl_frame f;
 	if (!cl_hello())
@@ -11104,29 +11126,29 @@ static int cl_report(const char *what)
 	return ok && f.type == MUX_X_S_REPORT ? 0 : EXIT_SSH;
 }
 
-static int cl_status(void)
+static int ct_status(void)
 {
-	return cl_report(g.op.json ? "status-json" : "status");
+	return ct_report(g.op.json ? "status-json" : "status");
 }
 
-static int cl_metrics(void)
+static int ct_metrics(void)
 {
-	return cl_report("metrics");
+	return ct_report("metrics");
 }
 
-static int cl_log(void)
+static int ct_log(void)
 {
-	return cl_report(g.op.json ? "log-json" : "log");
+	return ct_report(g.op.json ? "log-json" : "log");
 }
 
 /* Runs until the master ends or a signal ends us. */
-static int cl_watch(void)
+static int ct_watch(void)
 {
-	return cl_report("watch");
+	return ct_report("watch");
 }
 
 /* drain, hold, …: sent together with the command's words. */
-static int cl_control(void)
+static int ct_control(void)
 {
 	struct cl_frame f;
 	if (!cl_hello())
@@ -11148,27 +11170,27 @@ static int cl_control(void)
 	return f.type == MUX_S_OK ? 0 : EXIT_SSH;
 }
 
-static int cl_conninfo(void)
+static int ct_conninfo(void)
 {
-	return cl_info("connection");
+	return ct_info("connection");
 }
 
-static int cl_channels(void)
+static int ct_channels(void)
 {
-	return cl_info("channels");
+	return ct_info("channels");
 }
 
 /* One direction of a copy, with the bytes that are read but not written yet. */
-struct cl_way {
+struct ct_way {
 	int from, to;
 	uint8_t *at;
 	size_t pos, len;
 };
-#define CL_WAY (REQUEST_POOL / 2)	/* cl.out does not need g.req.memory any more */
-#define CL_CHUNK 4096			/* what a pipe takes without blocking after POLLOUT */
+#define CT_WAY (REQUEST_POOL / 2)	/* cl.out does not need g.req.memory any more */
+#define CT_CHUNK 4096			/* what a pipe takes without blocking after POLLOUT */
 
 /* What this direction waits for: input, or room in its output. */
-static struct pollfd cl_way_poll(const struct cl_way *w)
+static struct pollfd ct_way_poll(const struct ct_way *w)
 {
 	return w->pos < w->len ? (struct pollfd){ .fd = w->to, .events = POLLOUT }
 			       : (struct pollfd){ .fd = w->from, .events = POLLIN };
@@ -11176,11 +11198,11 @@ static struct pollfd cl_way_poll(const struct cl_way *w)
 
 /* One step of a direction that poll() reports ready; false at its end.  Both ends stay
  * blocking: other processes share them. */
-static bool cl_way_step(struct cl_way *w)
+static bool ct_way_step(struct ct_way *w)
 {
 	ssize_t n;
 	if (w->pos == w->len) {
-		n = read(w->from, w->at, CL_WAY);
+		n = read(w->from, w->at, CT_WAY);
 		w->pos = 0;
 		w->len = n > 0 ? (size_t)n : 0;
 		return n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN));
@@ -11188,7 +11210,7 @@ static bool cl_way_step(struct cl_way *w)
 	size_t left = w->len - w->pos;
 	n = send(w->to, w->at + w->pos, left, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n < 0 && errno == ENOTSOCK)
-		n = write(w->to, w->at + w->pos, left < CL_CHUNK ? left : CL_CHUNK);
+		n = write(w->to, w->at + w->pos, left < CT_CHUNK ? left : CT_CHUNK);
 	if (n > 0)
 		w->pos += (size_t)n;
 	return n > 0 || errno == EINTR || errno == EAGAIN;
@@ -11196,7 +11218,7 @@ static bool cl_way_step(struct cl_way *w)
 
 /* `-O proxy`: after the answer, copies stdin to the socket and the socket to stdout until
  * either one ends. */
-static int cl_proxy(void)
+static int ct_proxy(void)
 {
 	struct cl_frame f;
 	cl_end(cl_begin(MUX_C_PROXY));
@@ -11207,66 +11229,106 @@ static int cl_proxy(void)
 		cl_say("sshmux: master returned error: %.*s", (int)why.len, (const char *)why.p);
 		return EXIT_SSH;
 	}
-	struct cl_way way[2] = {
+	struct ct_way way[2] = {
 		{ .from = STDIN_FILENO, .to = cl.fd, .at = g.req.memory },
-		{ .from = cl.fd, .to = STDOUT_FILENO, .at = g.req.memory + CL_WAY },
+		{ .from = cl.fd, .to = STDOUT_FILENO, .at = g.req.memory + CT_WAY },
 	};
 	signal(SIGPIPE, SIG_IGN);
 	for (;;) {
-		struct pollfd p[2] = { cl_way_poll(&way[0]), cl_way_poll(&way[1]) };
+		struct pollfd p[2] = { ct_way_poll(&way[0]), ct_way_poll(&way[1]) };
 		if (poll(p, 2, -1) < 0 && errno != EINTR)
 			return EXIT_SSH;
 		for (int i = 0; i < 2; i++)
-			if (p[i].revents && !cl_way_step(&way[i]))
+			if (p[i].revents && !ct_way_step(&way[i]))
 				return 0;
 	}
 }
 
-static const struct cl_command {
+static const struct ct_command {
 	const char *name;
 	int (*run)(void);
 	int words;			/* how many follow the host, or stand alone */
-} cl_commands[] = {
-	{ "check", cl_check, 0 },
-	{ "exit", cl_exit, 0 },
-	{ "stop", cl_stop, 0 },
-	{ "forward", cl_open_forwards, 0 },
-	{ "cancel", cl_cancel_forwards, 0 },
-	{ "conninfo", cl_conninfo, 0 },
-	{ "channels", cl_channels, 0 },
-	{ "proxy", cl_proxy, 0 },
-	{ "status", cl_status, 0 },
-	{ "metrics", cl_metrics, 0 },
-	{ "log", cl_log, 0 },
-	{ "watch", cl_watch, 0 },
-	{ "drain", cl_control, 0 },
-	{ "hold", cl_control, 0 },
-	{ "resume", cl_control, 0 },
-	{ "reconnect", cl_control, 0 },
-	{ "loglevel", cl_control, 1 },
-	{ "signal", cl_control, 2 },
-	{ "kill", cl_control, 1 },
+} ct_commands[] = {
+	{ "check", ct_check, 0 },
+	{ "exit", ct_exit, 0 },
+	{ "stop", ct_stop, 0 },
+	{ "forward", ct_open_forwards, 0 },
+	{ "cancel", ct_cancel_forwards, 0 },
+	{ "conninfo", ct_conninfo, 0 },
+	{ "channels", ct_channels, 0 },
+	{ "proxy", ct_proxy, 0 },
+	{ "status", ct_status, 0 },
+	{ "metrics", ct_metrics, 0 },
+	{ "log", ct_log, 0 },
+	{ "watch", ct_watch, 0 },
+	{ "drain", ct_control, 0 },
+	{ "hold", ct_control, 0 },
+	{ "resume", ct_control, 0 },
+	{ "reconnect", ct_control, 0 },
+	{ "loglevel", ct_control, 1 },
+	{ "signal", ct_control, 2 },
+	{ "kill", ct_control, 1 },
 };
 
-static const struct cl_command *cl_find_command(const char *name)
+static const struct ct_command *ct_find_command(const char *name)
 {
-	for (size_t i = 0; i < sizeof cl_commands / sizeof cl_commands[0]; i++)
-		if (strcmp(cl_commands[i].name, name) == 0)
-			return &cl_commands[i];
+	for (size_t i = 0; i < sizeof ct_commands / sizeof ct_commands[0]; i++)
+		if (strcmp(ct_commands[i].name, name) == 0)
+			return &ct_commands[i];
 	return NULL;
 }
 
 /* `-O name`, with ssh's messages and exit status. */
-static int cl_command(const char *name)
+static int ct_command(const char *name)
 {
 	cl_set_timeout();
-	int status = cl_connect() ? cl_find_command(name)->run() : EXIT_SSH;
+	int status = cl_connect() ? ct_find_command(name)->run() : EXIT_SSH;
 	return cl_signal == SIGALRM ? CL_TIMED_OUT : status;
 }
 
-/* --- our terminal -------------------------------------------------------------- */
+/* ===== cs_ ====================================================================
+ * Our session, or -W, over a master's connection: passes our stdio, waits for the end, and
+ * takes care of the terminal meanwhile.
+ * Calls rn_, buf_, fd_, us_, fw_, mc_, se_, cl_, ct_. */
 
-static void cl_cooked(void)
+/* -v and --wait: only an sshmux master understands them. */
+static bool cs_put_wait(void)
+{
+	if (g.op.wait < 0 && g.log.level < TP_VERBOSE)
+		return true;
+	if (!cl_hello())
+		return false;
+	if (cl.sshmux) {
+		buf_put_u32(&cl.out, 12);
+		buf_put_u32(&cl.out, MUX_X_C_WAIT);
+		buf_put_u32(&cl.out, g.op.wait < 0 ? MX_KEEP_WAIT : (uint32_t)g.op.wait);
+		buf_put_u32(&cl.out, g.log.level >= TP_VERBOSE);
+	}
+	return true;
+}
+
+static bool cs_has_display(void)
+{
+	return g.op.forward_x11 && getenv("DISPLAY");
+}
+
+/* --bulk and --interactive, likewise.  Also reads HELLO before DISPLAY may be sent:
+ * cs_put_session() needs cl.sshmux. */
+static bool cs_put_weight(void)
+{
+	if (!g.op.weight && !cs_has_display())
+		return true;
+	if (!cl_hello())
+		return false;
+	if (cl.sshmux && g.op.weight) {
+		buf_put_u32(&cl.out, 8);
+		buf_put_u32(&cl.out, MUX_X_C_WEIGHT);
+		buf_put_u32(&cl.out, (uint32_t)g.op.weight);
+	}
+	return true;
+}
+
+static void cs_cooked(void)
 {
 	if (cl.raw)
 		tcsetattr(STDIN_FILENO, TCSADRAIN, &cl.saved);
@@ -11274,7 +11336,7 @@ static void cl_cooked(void)
 }
 
 /* The modes that ssh sets: each byte at once, unchanged. */
-static void cl_raw(void)
+static void cs_raw(void)
 {
 	struct termios t;
 	if (tcgetattr(STDIN_FILENO, &t) != 0)
@@ -11291,23 +11353,21 @@ static void cl_raw(void)
 
 /* ~^Z: we stop as any job does; the master leaves the terminal alone until we say that we
  * are back. */
-static void cl_suspend(void)
+static void cs_suspend(void)
 {
 	bool raw = cl.raw;
-	cl_cooked();
+	cs_cooked();
 	kill(getpid(), SIGTSTP);
 	if (raw)
-		cl_raw();
+		cs_raw();
 	cl_resized = 1;
 	cl_pass_resize();
 	cl_end(cl_begin(MUX_X_C_RESUME));
 	cl_flush();
 }
 
-/* --- sessions -------------------------------------------------------------------- */
-
 /* -t, -T and RequestTTY; without them only a shell gets a terminal. */
-static bool cl_wants_tty(void)
+static bool cs_wants_tty(void)
 {
 	bool here = isatty(STDIN_FILENO), shell = g.op.n_command == 0 && g.op.session_type == 0;
 	if (g.op.request_tty == CL_TTY_FORCE)
@@ -11320,7 +11380,7 @@ static bool cl_wants_tty(void)
 }
 
 /* The words of the command, joined by blanks as ssh joins them. */
-static void cl_put_words(struct buf *b)
+static void cs_put_words(struct buf *b)
 {
 	size_t length = b->pos;
 	buf_put_u32(b, 0);
@@ -11333,7 +11393,7 @@ static void cl_put_words(struct buf *b)
 		buf_set_u32(b->p + length, (uint32_t)(b->pos - length - 4));
 }
 
-static void cl_put_display(struct buf *b)
+static void cs_put_display(struct buf *b)
 {
 	const char *d = getenv("DISPLAY");
 	buf_put_u32(b, (uint32_t)strlen(d) + 8);
@@ -11342,7 +11402,7 @@ static void cl_put_display(struct buf *b)
 }
 
 /* The whole session request; false if it does not fit. */
-static bool cl_put_session(bool tty)
+static bool cs_put_session(bool tty)
 {
 	extern char **environ;
 	struct buf *b = &cl.out;
@@ -11355,20 +11415,20 @@ static bool cl_put_session(bool tty)
 	buf_put_u32(b, g.op.session_type == 2);
 	buf_put_u32(b, (uint32_t)g.op.escape);
 	buf_put_text(b, term ? term : "");
-	cl_put_words(b);
+	cs_put_words(b);
 	for (size_t i = 0; i < g.op.set_env.n; i++)
 		buf_put_text(b, g.op.set_env.at[i]);
-	if (cl_has_display() && cl.sshmux)	/* for the master, not for the server */
-		cl_put_display(b);
+	if (cs_has_display() && cl.sshmux)	/* for the master, not for the server */
+		cs_put_display(b);
 	for (char **e = environ; *e; e++)
-		if (mx_env_allowed(str_of(*e)))
+		if (se_env_allowed(str_of(*e)))
 			buf_put_text(b, *e);
 	return cl_end(start);
 }
 
 /* Whether fd is a file on a network file system.  Our own connection may carry that, so
  * the master must not wait for the file. */
-static bool cl_is_networked(int fd)
+static bool cs_is_networked(int fd)
 {
 	/* linux/magic.h: FUSE, NFS, CIFS, SMB 2, 9P, Ceph, AFS */
 	static const uint32_t types[] = {
@@ -11384,7 +11444,7 @@ static bool cl_is_networked(int fd)
 }
 
 /* In a child: copies until the input ends or nobody reads the output. */
-static void cl_copy(int from, int to)
+static void cs_copy(int from, int to)
 {
 	sigset_t none;
 	ssize_t n = -1, k = 1;
@@ -11404,14 +11464,14 @@ static void cl_copy(int from, int to)
 
 /* The descriptor to pass for stdin, stdout or stderr: itself, or a pipe to a child that
  * reads or writes the file for us. */
-static int cl_stand_in(int fd)
+static int cs_stand_in(int fd)
 {
 	int p[2], ours = fd == STDIN_FILENO;	/* the end that the child keeps */
-	if (!cl_is_networked(fd) || pipe2(p, O_CLOEXEC) != 0)
+	if (!cs_is_networked(fd) || pipe2(p, O_CLOEXEC) != 0)
 		return fd;
 	cl.copier[fd] = fork();
 	if (cl.copier[fd] == 0)
-		cl_copy(ours ? fd : p[0], ours ? p[1] : fd);
+		cs_copy(ours ? fd : p[0], ours ? p[1] : fd);
 	close(p[ours]);
 	if (cl.copier[fd] > 0)
 		return p[!ours];
@@ -11420,7 +11480,7 @@ static int cl_stand_in(int fd)
 }
 
 /* The session is over: stops copying input and lets the output copies finish. */
-static void cl_end_copies(void)
+static void cs_end_copies(void)
 {
 	if (cl.copier[STDIN_FILENO] > 0)
 		kill(cl.copier[STDIN_FILENO], SIGKILL);
@@ -11431,12 +11491,12 @@ static void cl_end_copies(void)
 }
 
 /* Sends the request and then n descriptors.  *sid becomes the session's id. */
-static bool cl_open(const char *what, int n, uint32_t *sid)
+static bool cs_open(const char *what, int n, uint32_t *sid)
 {
 	struct cl_frame f;
 	bool sent = cl_flush();
 	for (int fd = 0; sent && fd < n; fd++) {
-		int passed = cl_stand_in(fd);
+		int passed = cs_stand_in(fd);
 		sent = fd_send(cl.fd, passed);
 		if (passed != fd)
 			close(passed);
@@ -11456,7 +11516,7 @@ static bool cl_open(const char *what, int n, uint32_t *sid)
 }
 
 /* Waits for EOF, the end of the session; its exit status may come before that. */
-static int cl_wait(uint32_t sid)
+static int cs_wait(uint32_t sid)
 {
 	struct cl_frame f;
 	int status = EXIT_SSH;
@@ -11464,14 +11524,14 @@ static int cl_wait(uint32_t sid)
 	while (cl_frame(&f)) {
 		bool mine = f.word == sid;
 		if (mine && f.type == MUX_S_TTY_ALLOC_FAIL)
-			cl_cooked();
+			cs_cooked();
 		else if (mine && f.type == MUX_X_S_SUSPEND && cl.sshmux)
-			cl_suspend();
+			cs_suspend();
 		else if (mine && f.type == MUX_S_EXIT_MESSAGE && !have) {
 			status = (int)(buf_get_u32(&f.rest) & 0xff);
 			have = true;
 		} else {
-			cl_cooked();
+			cs_cooked();
 			cl_say("sshmux: unexpected message 0x%08x from master", (unsigned)f.type);
 			return EXIT_SSH;
 		}
@@ -11481,7 +11541,7 @@ static int cl_wait(uint32_t sid)
 }
 
 /* -f: the session is open; our caller goes on. */
-static void cl_background(void)
+static void cs_background(void)
 {
 	unsigned left = alarm(0);	/* fork() does not pass it on */
 	pid_t pid = fork();
@@ -11495,24 +11555,24 @@ static void cl_background(void)
 
 /* Runs the command through the master; returns its exit status, or 255.  -N changes
  * nothing here: as in ssh, a client without a command gets a shell (SES-shell). */
-static int cl_session(void)
+static int cs_session(void)
 {
 	uint32_t sid;
-	bool tty = cl_wants_tty();
+	bool tty = cs_wants_tty();
 	if (tty && !cl_alive())
 		return EXIT_SSH;
-	if (!cl_put_session(tty)) {
+	if (!cs_put_session(tty)) {
 		cl_say("sshmux: command and environment are longer than %d bytes", REQUEST_POOL);
 		return EXIT_SSH;
 	}
-	if (!cl_open("session request", 3, &sid))
+	if (!cs_open("session request", 3, &sid))
 		return EXIT_SSH;
 	if (g.op.background)
-		cl_background();
+		cs_background();
 	if (tty)
-		cl_raw();
-	int status = cl_wait(sid);
-	cl_cooked();
+		cs_raw();
+	int status = cs_wait(sid);
+	cs_cooked();
 	if (tty && g.log.level >= TP_INFO)
 		cl_say("%s to %s closed.", cl.split && !us_persists() ? "Connection" :
 			"Shared connection", g.op.host_name);
@@ -11520,7 +11580,7 @@ static int cl_session(void)
 }
 
 /* -W's host:port, [host]:port or path. */
-static bool cl_parse_stdio(const char *text, struct forward *to)
+static bool cs_parse_stdio(const char *text, struct forward *to)
 {
 	char forward[FORWARD_HOST + 32];
 	return (size_t)snprintf(forward, sizeof forward, "1:%s", text) < sizeof forward &&
@@ -11529,18 +11589,18 @@ static bool cl_parse_stdio(const char *text, struct forward *to)
 
 /* -W: connects stdin and stdout to a host and port.  The master's EOF ends it; the exit
  * status is then 0 whatever the cause, as in ssh (STDIO-exit). */
-static int cl_stdio(void)
+static int cs_stdio(void)
 {
 	struct forward to;
 	struct cl_frame f;
 	uint32_t sid;
-	cl_parse_stdio(g.op.stdio_forward, &to);
+	cs_parse_stdio(g.op.stdio_forward, &to);
 	size_t start = cl_begin(MUX_C_NEW_STDIO_FWD);
 	buf_put_text(&cl.out, "");
 	buf_put_text(&cl.out, to.connect.host);
 	buf_put_u32(&cl.out, to.connect.port);
 	cl_end(start);
-	if (!cl_open(cl_stdio_what, 2, &sid))
+	if (!cs_open(cl_stdio_what, 2, &sid))
 		return EXIT_SSH;
 	if (!cl_frame(&f))
 		return 0;
@@ -11549,20 +11609,20 @@ static int cl_stdio(void)
 }
 
 /* One try at the session or -W. */
-static int cl_once(void)
+static int cs_once(void)
 {
-	if (!cl_connect() || (cl_early && !cl_hello()) || !cl_put_wait() || !cl_put_weight() ||
-		!cl_forwards(MUX_C_OPEN_FWD, false))
+	if (!cl_connect() || (cl_early && !cl_hello()) || !cs_put_wait() || !cs_put_weight() ||
+		!ct_forwards(MUX_C_OPEN_FWD, false))
 		return cl.late ? EX_TEMPFAIL : EXIT_SSH;
-	int status = g.op.stdio_forward ? cl_stdio() : cl_session();
-	cl_end_copies();
+	int status = g.op.stdio_forward ? cs_stdio() : cs_session();
+	cs_end_copies();
 	if (!cl.open && (cl.late || cl_signal == SIGALRM))
 		return EX_TEMPFAIL;
 	return status;
 }
 
 /* --retry: only for a command that certainly did not start, or that may run twice. */
-static bool cl_may_retry(int status)
+static bool cs_may_retry(int status)
 {
 	if (status == 0 || cl_signal || cl.foreign)
 		return false;
@@ -11571,20 +11631,20 @@ static bool cl_may_retry(int status)
 
 /* Runs the session when the master is our child.  It has logged in and opens the forwards
  * itself. */
-static int cl_split(void)
+static int cs_split(void)
 {
 	static const int numbers[] = { SIGCHLD, SIGUSR1, SIGPIPE, SIGXFSZ, SIGTTIN, SIGTTOU };
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
 		signal(numbers[i], SIG_DFL);
 	cl = (struct cl_state){ .fd = g.lp.split_fd, .split = true,
 		.out = buf_over(g.req.memory, sizeof g.req.memory) };
-	mx_put_hello(&cl.out, false);
+	mc_put_hello(&cl.out, false);
 	cl_signal = 0;
 	cl_set_timeout();
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	int status = !cl_put_weight() ? EXIT_SSH : g.op.stdio_forward ? cl_stdio() : cl_session();
+	int status = !cs_put_weight() ? EXIT_SSH : g.op.stdio_forward ? cs_stdio() : cs_session();
 	fd_close(&cl.fd);
 	if (g.op.background || (us_persists() && g.us.bound))
 		return status;
@@ -11596,25 +11656,24 @@ static int cl_split(void)
 	return status;
 }
 
-static int cl_main(void)
+static int cs_main(void)
 {
 	cl_set_timeout();
-	int status = cl_once();
-	for (int64_t i = 0; i < g.op.retry && cl_may_retry(status) &&
+	int status = cs_once();
+	for (int64_t i = 0; i < g.op.retry && cs_may_retry(status) &&
 		!(g.op.master && cl_may_fall_back()); i++) {
 		poll(NULL, 0, (int)rn_backoff((uint32_t)i, 1, CL_RETRY_MAX));
 		if (!cl_signal)
-			status = cl_once();
+			status = cs_once();
 	}
 	return status;
 }
 
-/* ===== op_ ================================================================
- * Options: a table of letters and one of ssh_config's keywords.  Usage, -G and
- * the configuration files (cf_) use both.  As in ssh, the first value of an option
- * wins, so we read the command line before the files.  Texts stay in op_store
+/* ===== op_ ====================================================================
+ * Options: a table of ssh_config's keywords, and their values.  As in ssh, the first value
+ * of an option wins, so the command line is read before the files.  Texts stay in op_store
  * (OPTION_TEXT bytes) until the process ends; op_die() reports what is wrong.
- * Calls log_, buf_, us_, fw_, cl_. */
+ * Calls log_, buf_, ac_, fw_. */
 
 static struct {
 	const char *file;		/* being read, NULL for the command line */
@@ -11827,70 +11886,6 @@ static const char *const op_aliases[][2] = {	/* older names of our keywords */
 	{ "TISAuthentication", "KbdInteractiveAuthentication" },
 };
 static const char op_unsafe[] = "ProxyUseFdpass RequiredRSASize RevokedHostKeys";
-
-static const struct op_letter {
-	char letter;
-	const char *argument;		/* its argument's name, NULL: takes none */
-	const char *keyword;		/* the keyword it sets, NULL: see op_special() */
-	const char *value;		/* the keyword's value if there is no argument */
-	const char *help;
-} op_letters[] = {
-	{ '1', NULL, NULL, NULL, "refused: there is no protocol 1" },
-	{ '2', NULL, NULL, NULL, "no effect: there is only protocol 2" },
-	{ '4', NULL, "AddressFamily", "inet", "IPv4 only" },
-	{ '6', NULL, "AddressFamily", "inet6", "IPv6 only" },
-	{ 'A', NULL, "ForwardAgent", "yes", "sessions that ask may use the master's agent" },
-	{ 'a', NULL, "ForwardAgent", "no", "they may not" },
-	{ 'B', "INTERFACE", "BindInterface", NULL, "interface to connect from" },
-	{ 'b', "ADDRESS", "BindAddress", NULL, "address to connect from" },
-	{ 'C', NULL, "Compression", "yes", "no effect: there is no compression" },
-	{ 'c', "CIPHERS", "Ciphers", NULL, "ciphers in order of preference, separated by commas" },
-	{ 'D', "[BIND:]PORT", "DynamicForward", NULL, "SOCKS server on PORT" },
-	{ 'E', "FILE", NULL, NULL, "messages go to FILE" },
-	{ 'e', "CHARACTER", "EscapeChar", NULL, "escape character of a terminal session, or none" },
-	{ 'F', "FILE", NULL, NULL, "read this configuration file alone, or none" },
-	{ 'f', NULL, "ForkAfterAuthentication", "yes", "go to the background when logged in" },
-	{ 'G', NULL, NULL, NULL, "print the options that result, and end" },
-	{ 'g', NULL, "GatewayPorts", "yes", "forwards listen on all addresses" },
-	{ 'h', NULL, NULL, NULL, "this help" },
-	{ 'I', "PKCS11", NULL, NULL, "refused: keys on smart cards" },
-	{ 'i', "KEY", "IdentityFile", NULL,
-	"private key, OpenSSH or dropbear format; may be repeated" },
-	{ 'J', "[USER@]HOST", NULL, NULL, "connect through these hosts, separated by commas" },
-	{ 'K', NULL, "GSSAPIAuthentication", "yes", "no effect: there is no GSSAPI" },
-	{ 'k', NULL, "GSSAPIDelegateCredentials", "no", "no effect, likewise" },
-	{ 'L', "LISTEN:TO", "LocalForward", NULL,
-	"forward [bind:]port or path to host:port or path" },
-	{ 'l', "USER", "User", NULL, "user to log in as" },
-	{ 'M', NULL, NULL, NULL, "be the master; -MM: ask the user about each request" },
-	{ 'm', "MACS", "MACs", NULL, "message authentication codes in order of preference" },
-	{ 'N', NULL, "SessionType", "none", "run no command" },
-	{ 'n', NULL, "StdinNull", "yes", "read nothing: stdin is /dev/null" },
-	{ 'O', "COMMAND", NULL, NULL,
-	"tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy, "
-	  "status, metrics, log, watch, drain, hold, resume, reconnect, loglevel, signal, "
-	  "kill; list" },
-	{ 'o', "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
-	{ 'P', "TAG", "Tag", NULL, "a name for Match tagged" },
-	{ 'p', "PORT", "Port", NULL, "port of the server" },
-	{ 'Q', "WHAT", NULL, NULL, "print what this build has: cipher, mac, kex, key, sig, …" },
-	{ 'q', NULL, "LogLevel", "QUIET", "only errors" },
-	{ 'R', "LISTEN:TO", "RemoteForward", NULL, "the same from the server to here" },
-	{ 'S', "PATH", "ControlPath", NULL, "control socket, or none" },
-	{ 's', NULL, "SessionType", "subsystem", "the command names a subsystem" },
-	{ 'T', NULL, NULL, NULL, "no terminal at the server" },
-	{ 't', NULL, NULL, NULL, "a terminal at the server; -tt even if stdin is none" },
-	{ 'V', NULL, NULL, NULL, "version" },
-	{ 'v', NULL, NULL, NULL, "explain; -vv more" },
-	{ 'W', "HOST:PORT", NULL, NULL,
-	"connect stdin and stdout to HOST:PORT or a path at the server" },
-	{ 'w', "TUN", NULL, NULL, "refused: tunnel devices" },
-	{ 'X', NULL, "ForwardX11", "yes",
-	"sessions that ask may use the master's display, like -Y" },
-	{ 'x', NULL, "ForwardX11", "no", "they may not" },
-	{ 'Y', NULL, "ForwardX11", "yes", "trusted X11 forwarding, the only kind" },
-	{ 'y', NULL, NULL, NULL, "messages go to the system's log" },
-};
 
 static bool op_set[OP_KEYWORDS];	/* which keywords have a value */
 static char op_fallback_from[128];	/* the file that set Fallback, for a message */
@@ -12292,13 +12287,13 @@ static bool op_forward(enum fw_type type, const char *value, const char *rest)
 }
 
 /* ControlAllow: a user or group, then what they may do.  The words follow each other in
- * op_store and become the lines of one text, which us_may() reads. */
+ * op_store and become the lines of one text, which ac_may() reads. */
 static bool op_rule(const struct op_keyword *k, const char *who, struct op_text *t)
 {
 	const char *word, *pattern;
 	int n = 0;
 	for (; (word = op_word(t)); n++) {
-		if (us_right(word, strlen(word), &pattern) < 0 || strlen(word) >= COMMAND_PATTERN ||
+		if (ac_right(word, strlen(word), &pattern) < 0 || strlen(word) >= COMMAND_PATTERN ||
 			strchr(word, '\n'))
 			return false;
 		op_store.text[word - op_store.text - 1] = '\n';
@@ -12492,14 +12487,80 @@ static void op_option(const char *text)
 	op_keyword(text, len, (struct op_text){ value, false });
 }
 
-/* --- the command line --------------------------------------------------------- */
+/* ===== av_ ====================================================================
+ * The command line: a table of letters, one of long options; help and -Q.
+ * Calls log_, cl_, ct_, cs_, op_. */
+
+static const struct av_letter {
+	char letter;
+	const char *argument;		/* its argument's name, NULL: takes none */
+	const char *keyword;		/* the keyword it sets, NULL: see av_special() */
+	const char *value;		/* the keyword's value if there is no argument */
+	const char *help;
+} av_letters[] = {
+	{ '1', NULL, NULL, NULL, "refused: there is no protocol 1" },
+	{ '2', NULL, NULL, NULL, "no effect: there is only protocol 2" },
+	{ '4', NULL, "AddressFamily", "inet", "IPv4 only" },
+	{ '6', NULL, "AddressFamily", "inet6", "IPv6 only" },
+	{ 'A', NULL, "ForwardAgent", "yes", "sessions that ask may use the master's agent" },
+	{ 'a', NULL, "ForwardAgent", "no", "they may not" },
+	{ 'B', "INTERFACE", "BindInterface", NULL, "interface to connect from" },
+	{ 'b', "ADDRESS", "BindAddress", NULL, "address to connect from" },
+	{ 'C', NULL, "Compression", "yes", "no effect: there is no compression" },
+	{ 'c', "CIPHERS", "Ciphers", NULL, "ciphers in order of preference, separated by commas" },
+	{ 'D', "[BIND:]PORT", "DynamicForward", NULL, "SOCKS server on PORT" },
+	{ 'E', "FILE", NULL, NULL, "messages go to FILE" },
+	{ 'e', "CHARACTER", "EscapeChar", NULL, "escape character of a terminal session, or none" },
+	{ 'F', "FILE", NULL, NULL, "read this configuration file alone, or none" },
+	{ 'f', NULL, "ForkAfterAuthentication", "yes", "go to the background when logged in" },
+	{ 'G', NULL, NULL, NULL, "print the options that result, and end" },
+	{ 'g', NULL, "GatewayPorts", "yes", "forwards listen on all addresses" },
+	{ 'h', NULL, NULL, NULL, "this help" },
+	{ 'I', "PKCS11", NULL, NULL, "refused: keys on smart cards" },
+	{ 'i', "KEY", "IdentityFile", NULL,
+	"private key, OpenSSH or dropbear format; may be repeated" },
+	{ 'J', "[USER@]HOST", NULL, NULL, "connect through these hosts, separated by commas" },
+	{ 'K', NULL, "GSSAPIAuthentication", "yes", "no effect: there is no GSSAPI" },
+	{ 'k', NULL, "GSSAPIDelegateCredentials", "no", "no effect, likewise" },
+	{ 'L', "LISTEN:TO", "LocalForward", NULL,
+	"forward [bind:]port or path to host:port or path" },
+	{ 'l', "USER", "User", NULL, "user to log in as" },
+	{ 'M', NULL, NULL, NULL, "be the master; -MM: ask the user about each request" },
+	{ 'm', "MACS", "MACs", NULL, "message authentication codes in order of preference" },
+	{ 'N', NULL, "SessionType", "none", "run no command" },
+	{ 'n', NULL, "StdinNull", "yes", "read nothing: stdin is /dev/null" },
+	{ 'O', "COMMAND", NULL, NULL,
+	"tell the master: check, forward, cancel, exit, stop, conninfo, channels, proxy, "
+	  "status, metrics, log, watch, drain, hold, resume, reconnect, loglevel, signal, "
+	  "kill; list" },
+	{ 'o', "NAME=VALUE", NULL, NULL, "option by its ssh_config name" },
+	{ 'P', "TAG", "Tag", NULL, "a name for Match tagged" },
+	{ 'p', "PORT", "Port", NULL, "port of the server" },
+	{ 'Q', "WHAT", NULL, NULL, "print what this build has: cipher, mac, kex, key, sig, …" },
+	{ 'q', NULL, "LogLevel", "QUIET", "only errors" },
+	{ 'R', "LISTEN:TO", "RemoteForward", NULL, "the same from the server to here" },
+	{ 'S', "PATH", "ControlPath", NULL, "control socket, or none" },
+	{ 's', NULL, "SessionType", "subsystem", "the command names a subsystem" },
+	{ 'T', NULL, NULL, NULL, "no terminal at the server" },
+	{ 't', NULL, NULL, NULL, "a terminal at the server; -tt even if stdin is none" },
+	{ 'V', NULL, NULL, NULL, "version" },
+	{ 'v', NULL, NULL, NULL, "explain; -vv more" },
+	{ 'W', "HOST:PORT", NULL, NULL,
+	"connect stdin and stdout to HOST:PORT or a path at the server" },
+	{ 'w', "TUN", NULL, NULL, "refused: tunnel devices" },
+	{ 'X', NULL, "ForwardX11", "yes",
+	"sessions that ask may use the master's display, like -Y" },
+	{ 'x', NULL, "ForwardX11", "no", "they may not" },
+	{ 'Y', NULL, "ForwardX11", "yes", "trusted X11 forwarding, the only kind" },
+	{ 'y', NULL, NULL, NULL, "messages go to the system's log" },
+};
 
 /* Options of our client that ssh does not have. */
-static const struct op_long {
+static const struct av_long {
 	const char *name, *argument, *help;
 	int64_t *to;
 	int64_t value;			/* without an argument; 0 means 1 */
-} op_longs[] = {
+} av_longs[] = {
 	{ "wait", "SECONDS", "wait so long for a master and for a session (exit status 75)",
 	&g.op.wait, 0 },
 	{ "timeout", "SECONDS", "end the command after so long (exit status 124)", &g.op.timeout,
@@ -12518,21 +12579,21 @@ static const struct op_long {
 	&g.op.weight, SD_INTERACTIVE },
 };
 
-static void op_usage(void)
+static void av_usage(void)
 {
 	static const char *const roles[] = { "The connection to the server", "Sessions", "Both" };
 	printf("usage: sshmux [options] [user@]host [command ...]       as ssh does\n"
 	       "       sshmux -M -S PATH -N [options] [user@]host      log in and serve PATH\n"
 	       "       sshmux -S PATH [options] host [command ...]     run a command through it\n"
 	       "       sshmux -S PATH -O COMMAND [host]\n\n");
-	for (size_t i = 0; i < sizeof op_letters / sizeof op_letters[0]; i++)
-		printf("  -%c %-12s %s\n", op_letters[i].letter, op_letters[i].argument ?
-			op_letters[i].argument : "",
-		       op_letters[i].help);
-	for (size_t i = 0; i < sizeof op_longs / sizeof op_longs[0]; i++)
-		printf("  --%s%s%s\n        %s\n", op_longs[i].name, op_longs[i].argument ? "=" :
+	for (size_t i = 0; i < sizeof av_letters / sizeof av_letters[0]; i++)
+		printf("  -%c %-12s %s\n", av_letters[i].letter, av_letters[i].argument ?
+			av_letters[i].argument : "",
+		       av_letters[i].help);
+	for (size_t i = 0; i < sizeof av_longs / sizeof av_longs[0]; i++)
+		printf("  --%s%s%s\n        %s\n", av_longs[i].name, av_longs[i].argument ? "=" :
 			"",
-		       op_longs[i].argument ? op_longs[i].argument : "", op_longs[i].help);
+		       av_longs[i].argument ? av_longs[i].argument : "", av_longs[i].help);
 	for (int role = 0; role < 3; role++) {
 		printf("\n%s, -o:", roles[role]);
 		for (size_t i = 0; i < OP_KEYWORDS; i++)
@@ -12543,44 +12604,44 @@ static void op_usage(void)
 	exit(0);
 }
 
-static void op_version(void)
+static void av_version(void)
 {
 	printf("sshmux %s (%s, %s profile)\n", SSHMUX_VERSION, tp_version, PROFILE_NAME);
 	exit(0);
 }
 
 /* -Q: for each of ssh's words a list for tp_algorithms(), or the answer itself. */
-#define OP_AS_IS (-1)
-static const struct op_query { const char *name; int kind; const char *spec; } op_queries[] = {
+#define AV_AS_IS (-1)
+static const struct av_query { const char *name; int kind; const char *spec; } av_queries[] = {
 	{ "cipher", TP_CIPHERS, "*" }, { "cipher-auth", TP_CIPHERS, "*poly1305*,*-gcm*" },
 	{ "mac", TP_MACS, "*" },
 	{ "kex", TP_KEX, "*" }, { "key", TP_HOST_KEYS, "ssh-*,ecdsa-*" },
 	{ "key-plain", TP_HOST_KEYS, "ssh-*,ecdsa-*" },
-	{ "key-cert", OP_AS_IS, "" }, { "key-ca-sign", OP_AS_IS, "" },
+	{ "key-cert", AV_AS_IS, "" }, { "key-ca-sign", AV_AS_IS, "" },
 	{ "key-sig", TP_USER_KEYS, "*" },
-	{ "sig", TP_HOST_KEYS, "*" }, { "compression", OP_AS_IS, "none" },
-	{ "protocol-version", OP_AS_IS, "2" },
+	{ "sig", TP_HOST_KEYS, "*" }, { "compression", AV_AS_IS, "none" },
+	{ "protocol-version", AV_AS_IS, "2" },
 	{ "Ciphers", TP_CIPHERS, "*" }, { "MACs", TP_MACS, "*" }, { "KexAlgorithms", TP_KEX, "*" },
 	{ "HostKeyAlgorithms", TP_HOST_KEYS, "*" }, { "PubkeyAcceptedAlgorithms", TP_USER_KEYS,
 	"*" },
 	{ "PubkeyAcceptedKeyTypes", TP_USER_KEYS, "*" },
 };
-#define OP_QUERIES (sizeof op_queries / sizeof op_queries[0])
+#define AV_QUERIES (sizeof av_queries / sizeof av_queries[0])
 
-static void op_query(const char *what)
+static void av_query(const char *what)
 {
 	char list[ALGORITHMS_TEXT];
-	const struct op_query *q = op_queries;
+	const struct av_query *q = av_queries;
 	bool help = strcmp(what, "help") == 0;
-	for (; q < op_queries + OP_QUERIES && (help || strcasecmp(q->name, what) != 0); q++)
+	for (; q < av_queries + AV_QUERIES && (help || strcasecmp(q->name, what) != 0); q++)
 		if (help)
 			puts(q->name);
 	if (help)
 		exit(0);
-	if (q == op_queries + OP_QUERIES)
+	if (q == av_queries + AV_QUERIES)
 		op_die("Unsupported query \"%s\"", what);
 	snprintf(list, sizeof list, "%s", q->spec);
-	if (q->kind != OP_AS_IS)
+	if (q->kind != AV_AS_IS)
 		tp_algorithms((enum tp_algorithms)q->kind, q->spec, list, sizeof list);
 	for (char *p = list; *p; p++)
 		if (*p == ',')
@@ -12591,7 +12652,7 @@ static void op_query(const char *what)
 }
 
 /* -E: our messages go there, the command's output does not. */
-static void op_log_to(const char *path)
+static void av_log_to(const char *path)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (fd < 0)
@@ -12600,7 +12661,7 @@ static void op_log_to(const char *path)
 }
 
 /* -t and -T: the last one counts; a second -t forces a terminal. */
-static void op_tty(bool wanted)
+static void av_tty(bool wanted)
 {
 	int64_t before = g.op.request_tty;
 	op_set_word("RequestTTY", "no");
@@ -12608,17 +12669,17 @@ static void op_tty(bool wanted)
 }
 
 /* Letters that do more than set a keyword. */
-static void op_special(const struct op_letter *l, const char *argument)
+static void av_special(const struct av_letter *l, const char *argument)
 {
 	struct forward to;
 	switch (l->letter) {
-	case 'h':	op_usage(); break;
-	case 'V':	op_version(); break;
+	case 'h':	av_usage(); break;
+	case 'V':	av_version(); break;
 	case '2':	break;
-	case 'E':	op_log_to(argument); break;
+	case 'E':	av_log_to(argument); break;
 	case 'F':	g.op.config_file = argument; break;
 	case 'G':	g.op.dump = true; break;
-	case 'Q':	op_query(argument); break;
+	case 'Q':	av_query(argument); break;
 	case 'M':
 		op_set_word("ControlMaster", "no");
 		g.op.master = g.op.master == OP_MASTER_YES ? OP_MASTER_ASK : OP_MASTER_YES;
@@ -12631,19 +12692,19 @@ static void op_special(const struct op_letter *l, const char *argument)
 		op_set_word("ProxyJump", argument);
 		break;
 	case 'O':
-		if (strcmp(argument, "list") != 0 && !cl_find_command(argument)) {
+		if (strcmp(argument, "list") != 0 && !ct_find_command(argument)) {
 			cl_say("Invalid multiplex command.");
 			exit(EXIT_SSH);
 		}
 		g.op.mux_command = argument;
 		break;
 	case 'W':
-		if (!cl_parse_stdio(argument, &to))
+		if (!cs_parse_stdio(argument, &to))
 			op_die("Bad stdio forwarding specification '%s'", argument);
 		g.op.stdio_forward = argument;
 		break;
 	case 't':
-	case 'T':	op_tty(l->letter == 't'); break;
+	case 'T':	av_tty(l->letter == 't'); break;
 	case 'o':	op_option(argument); break;
 	case 'y':	log_use_syslog(); break;
 	case 'v':
@@ -12657,10 +12718,10 @@ static void op_special(const struct op_letter *l, const char *argument)
 }
 
 /* For these letters the last one counts, not the first (CFG-first). */
-#define OP_LAST "46AaBbcegmNnqSsXxY"
+#define AV_LAST "46AaBbcegmNnqSsXxY"
 
 /* -i with a missing file: only a warning, as in ssh. */
-static bool op_is_missing_key(char letter, const char *path)
+static bool av_is_missing_key(char letter, const char *path)
 {
 	if (letter != 'i' || access(op_path(path), F_OK) == 0)
 		return false;
@@ -12669,26 +12730,26 @@ static bool op_is_missing_key(char letter, const char *path)
 }
 
 /* One word of letters, "-MNS" or "-p22"; returns how many words it used. */
-static int op_letter_word(char **word)
+static int av_letter_word(char **word)
 {
 	for (const char *p = *word + 1; *p; p++) {
-		const struct op_letter *l = NULL;
-		for (size_t i = 0; i < sizeof op_letters / sizeof op_letters[0]; i++)
-			if (op_letters[i].letter == *p)
-				l = &op_letters[i];
+		const struct av_letter *l = NULL;
+		for (size_t i = 0; i < sizeof av_letters / sizeof av_letters[0]; i++)
+			if (av_letters[i].letter == *p)
+				l = &av_letters[i];
 		if (!l)
 			op_die("unknown option -- %c (see sshmux -h)", *p);
 		const char *argument = l->argument ? p[1] ? p + 1 : word[1] : l->value;
 		if (l->argument && !argument)
 			op_die("option requires an argument -- %c", *p);
-		if (l->keyword && strchr(OP_LAST, *p))
+		if (l->keyword && strchr(AV_LAST, *p))
 			op_set[op_find(l->keyword, strlen(l->keyword)) - op_keywords] = false;
-		if (l->keyword && op_is_missing_key(l->letter, argument))
+		if (l->keyword && av_is_missing_key(l->letter, argument))
 			;
 		else if (l->keyword)
 			op_set_word(l->keyword, argument);
 		else
-			op_special(l, argument);
+			av_special(l, argument);
 		if (l->argument)
 			return p[1] ? 1 : 2;
 	}
@@ -12696,7 +12757,7 @@ static int op_letter_word(char **word)
 }
 
 /* Decodes a user's name in a URI: %40 is @. */
-static const char *op_decode(const char *p, size_t n)
+static const char *av_decode(const char *p, size_t n)
 {
 	const char *to = op_store.text + op_store.used;
 	for (size_t i = 0; i < n; i++) {
@@ -12714,7 +12775,7 @@ static const char *op_decode(const char *p, size_t n)
 }
 
 /* [user@]host, or ssh://[user@]host[:port] */
-static void op_host(const char *word)
+static void av_host(const char *word)
 {
 	bool uri = strncasecmp(word, "ssh://", 6) == 0;
 	const char *from = word + (uri ? 6 : 0), *at = strrchr(from, '@'), *host = at ? at + 1 :
@@ -12733,20 +12794,20 @@ static void op_host(const char *word)
 		op_set_word("Port", op_keep(port + 1, n - name - 1));
 	if (!at)
 		return;
-	op_set_word("User", uri ? op_decode(from, (size_t)(at - from)) :
+	op_set_word("User", uri ? av_decode(from, (size_t)(at - from)) :
 		op_keep(from, (size_t)(at - from)));
 }
 
-static void op_long(const char *word)
+static void av_long(const char *word)
 {
 	size_t n = strcspn(word, "=");
 	const char *value = word[n] ? word + n + 1 : NULL;
 	if (op_is(word, n, "version"))
-		op_version();
+		av_version();
 	if (op_is(word, n, "help"))
-		op_usage();
-	for (size_t i = 0; i < sizeof op_longs / sizeof op_longs[0]; i++) {
-		const struct op_long *l = &op_longs[i];
+		av_usage();
+	for (size_t i = 0; i < sizeof av_longs / sizeof av_longs[0]; i++) {
+		const struct av_long *l = &av_longs[i];
 		if (!op_is(word, n, l->name))
 			continue;
 		int64_t number = value ? op_time(value) : l->value ? l->value : 1;
@@ -12758,10 +12819,10 @@ static void op_long(const char *word)
 	op_die("unknown option --%s (see sshmux -h)", word);
 }
 
-/* -O's words.  If there is no host, op_host() took the first word for one. */
-static void op_command_words(void)
+/* -O's words.  If there is no host, av_host() took the first word for one. */
+static void av_command_words(void)
 {
-	const struct cl_command *k = cl_find_command(g.op.mux_command);
+	const struct ct_command *k = ct_find_command(g.op.mux_command);
 	int words = k ? k->words : 0;
 	static const char *all[3];
 	if (words > 0 && g.op.given && g.op.n_command == words - 1) {
@@ -12777,7 +12838,7 @@ static void op_command_words(void)
 }
 
 /* The command line: options, host, more options, then the command. */
-static void op_parse(char **argv)
+static void av_parse(char **argv)
 {
 	char **word = argv + 1;
 	bool end = false;		/* "--" was seen */
@@ -12786,11 +12847,11 @@ static void op_parse(char **argv)
 			end = true;
 			word++;
 		} else if (!end && strncmp(*word, "--", 2) == 0)
-			op_long(*word++ + 2);
+			av_long(*word++ + 2);
 		else if (!end && (*word)[0] == '-' && (*word)[1])
-			word += op_letter_word(word);
+			word += av_letter_word(word);
 		else if (!g.op.given)
-			op_host(*word++);
+			av_host(*word++);
 		else
 			break;
 	}
@@ -12798,17 +12859,14 @@ static void op_parse(char **argv)
 	while (g.op.command[g.op.n_command])
 		g.op.n_command++;
 	if (g.op.mux_command)
-		op_command_words();
+		av_command_words();
 }
 
-/* ===== cf_ ================================================================
- * Reads configuration files in ssh_config's format, settles what depends on several
- * options, and prints -O list and -G.  Texts go to op_store; an error ends the program.
- * Calls log_, buf_, fd_, sp_, us_, st_, cl_, op_. */
+/* ===== tk_ ====================================================================
+ * Tokens: %-sequences and ${NAME} in the values of options.
+ * Calls op_. */
 
-/* --- tokens ------------------------------------------------------------------- */
-
-static const char *cf_user(void)
+static const char *tk_user(void)
 {
 	const struct passwd *p = getpwuid(getuid());
 	if (!p && getuid() != 0)
@@ -12816,7 +12874,7 @@ static const char *cf_user(void)
 	return p ? p->pw_name : "root";
 }
 
-static const char *cf_local_host(void)
+static const char *tk_local_host(void)
 {
 	static char name[NI_MAXHOST];
 	if (gethostname(name, sizeof name - 1) != 0)
@@ -12824,13 +12882,13 @@ static const char *cf_local_host(void)
 	return name;
 }
 
-static void cf_port(char to[8])
+static void tk_port(char to[8])
 {
 	snprintf(to, 8, "%d", (int)g.op.port);
 }
 
 /* The name of ProxyJump's last host, without user and port. */
-static const char *cf_jump_host(void)
+static const char *tk_jump_host(void)
 {
 	static char name[NI_MAXHOST];
 	const char *hop = g.op.proxy_jump && strcasecmp(g.op.proxy_jump, "none") != 0 ?
@@ -12844,44 +12902,44 @@ static const char *cf_jump_host(void)
 }
 
 /* %C: names the connection in a fixed length, for paths. */
-static void cf_hash(char to[41])
+static void tk_hash(char to[41])
 {
 	char text[1024], port[8];
 	uint8_t hash[20];
-	cf_port(port);
-	int n = snprintf(text, sizeof text, "%s%s%s%s%s", cf_local_host(), g.op.host_name, port,
-		g.op.tp.user, cf_jump_host());
+	tk_port(port);
+	int n = snprintf(text, sizeof text, "%s%s%s%s%s", tk_local_host(), g.op.host_name, port,
+		g.op.tp.user, tk_jump_host());
 	tp_sha1((const uint8_t *)text, n < (int)sizeof text ? (size_t)n : sizeof text - 1, hash);
 	for (int i = 0; i < 20; i++)
 		snprintf(to + 2 * i, 3, "%02x", hash[i]);
 }
 
 /* A token's value, in `room` if it must be built; NULL for an unknown token. */
-static const char *cf_token(char token, char room[64])
+static const char *tk_token(char token, char room[64])
 {
 	switch (token) {
 	case '%':	return "%";
-	case 'C':	cf_hash(room); return room;
+	case 'C':	tk_hash(room); return room;
 	case 'd':	return op_home();
 	case 'h':	return g.op.host_name;
 	case 'i':	snprintf(room, 64, "%u", (unsigned)getuid()); return room;
-	case 'j':	return cf_jump_host();
+	case 'j':	return tk_jump_host();
 	case 'k':	return g.op.host_key_alias ? g.op.host_key_alias : g.op.given;
-	case 'L':	snprintf(room, 64, "%.*s", (int)strcspn(cf_local_host(), "."),
-		cf_local_host()); return room;
-	case 'l':	return cf_local_host();
+	case 'L':	snprintf(room, 64, "%.*s", (int)strcspn(tk_local_host(), "."),
+		tk_local_host()); return room;
+	case 'l':	return tk_local_host();
 	case 'n':	return g.op.given;
-	case 'p':	cf_port(room); return room;
+	case 'p':	tk_port(room); return room;
 	case 'r':	return g.op.tp.user;
 	case 'T':	return "NONE";		/* for LocalCommand: there is no tunnel */
-	case 'u':	return cf_user();
+	case 'u':	return tk_user();
 	}
 	return NULL;
 }
 
 /* Puts the value of ${NAME} in *value and returns where ${NAME} ends; dies if there is no
  * value. */
-static const char *cf_variable(const char *p, const char **value)
+static const char *tk_variable(const char *p, const char **value)
 {
 	char name[128];
 	const char *end = strchr(p, '}');
@@ -12896,11 +12954,11 @@ static const char *cf_variable(const char *p, const char **value)
 	return end;
 }
 
-#define CF_TOKENS "CdhijkLlnpru"
+#define TK_TOKENS "CdhijkLlnpru"
 
-/* Expands the %-tokens in `text`: those in `tokens`, or CF_TOKENS if NULL.  `variables`:
+/* Expands the %-tokens in `text`: those in `tokens`, or TK_TOKENS if NULL.  `variables`:
  * ${NAME}, too. */
-static const char *cf_expand(const char *text, const char *tokens, bool variables)
+static const char *tk_expand(const char *text, const char *tokens, bool variables)
 {
 	char room[64];
 	if (!text || (!strchr(text, '%') && !(variables && strstr(text, "${"))))
@@ -12909,12 +12967,12 @@ static const char *cf_expand(const char *text, const char *tokens, bool variable
 	for (const char *p = text; *p; p++) {
 		const char *value = NULL;
 		if (variables && p[0] == '$' && p[1] == '{')
-			p = cf_variable(p + 2, &value);
+			p = tk_variable(p + 2, &value);
 		else if (*p != '%') {
 			op_put(*p);
 			continue;
-		} else if (!*++p || (*p != '%' && !strchr(tokens ? tokens : CF_TOKENS, *p)) ||
-			!(value = cf_token(*p, room)))
+		} else if (!*++p || (*p != '%' && !strchr(tokens ? tokens : TK_TOKENS, *p)) ||
+			!(value = tk_token(*p, room)))
 			op_die("unknown key %%%c in \"%s\"", *p ? *p : ' ', text);
 		if (!op_printable(value))
 			op_die("\"%.60s\": a value in it contains invalid characters", text);
@@ -12925,7 +12983,23 @@ static const char *cf_expand(const char *text, const char *tokens, bool variable
 	return start;
 }
 
-/* --- files -------------------------------------------------------------------- */
+/* `s` with each % doubled: tk_expand() turns it back into `s`. */
+static const char *tk_literal(const char *s)
+{
+	const char *start = op_store.text + op_store.used;
+	for (; *s; s++) {
+		if (*s == '%')
+			op_put('%');
+		op_put(*s);
+	}
+	op_put(0);
+	return start;
+}
+
+/* ===== cf_ ====================================================================
+ * Reads configuration files in ssh_config's format: Host, Match, Include.  An error ends
+ * the program.
+ * Calls log_, buf_, fd_, sp_, op_, tk_. */
 
 /* Reads one line of a file that pread() cannot read, such as a pipe. */
 static ssize_t cf_read_pipe(int fd, char *line, size_t size)
@@ -12966,7 +13040,7 @@ static const char *cf_host_now(void)
 	const char *typed = g.op.host_name, *host = g.op.given;
 	if (typed) {
 		g.op.host_name = g.op.given;	/* %h in HostName is this one */
-		host = cf_expand(typed, "h", false);
+		host = tk_expand(typed, "h", false);
 		g.op.host_name = typed;
 	}
 	return host;
@@ -12974,10 +13048,10 @@ static const char *cf_host_now(void)
 
 static const char *cf_user_now(void)
 {
-	return g.op.user ? g.op.user : cf_user();
+	return g.op.user ? g.op.user : tk_user();
 }
 
-/* cf_expand() while files are being read, with the values known so far. */
+/* tk_expand() while files are being read, with the values known so far. */
 static const char *cf_expand_now(const char *text, bool variables)
 {
 	const char *host = g.op.host_name, *user = g.op.tp.user, *alias = g.op.host_key_alias;
@@ -12985,7 +13059,7 @@ static const char *cf_expand_now(const char *text, bool variables)
 	g.op.tp.user = cf_user_now();
 	if (!alias)
 		g.op.host_key_alias = g.op.host_name;
-	text = cf_expand(text, NULL, variables);
+	text = tk_expand(text, NULL, variables);
 	g.op.host_name = host;
 	g.op.tp.user = user;
 	g.op.host_key_alias = alias;
@@ -13095,7 +13169,7 @@ static const struct cf_criterion {
 } cf_criteria[] = {
 	{ "command", cf_command_now, false, true }, { "exec", NULL, false, false },
 	{ "host", cf_host_now, true, false },
-	{ "localnetwork", NULL, false, false }, { "localuser", cf_user, false, false },
+	{ "localnetwork", NULL, false, false }, { "localuser", tk_user, false, false },
 	{ "originalhost", cf_given_now, true, false },
 	{ "sessiontype", cf_session_now, false, false }, { "tagged", cf_tag_now, false, true },
 	{ "user", cf_user_now, false, false },
@@ -13166,7 +13240,6 @@ static bool cf_match(struct op_text t)
 }
 
 static bool cf_read(const char *path, int depth);
-static bool cf_list_names(struct op_text t);
 
 /* Whether c is in the set at *p, "[a-z]" or "[!a-z]"; moves *p past it.  A [ without an
  * end is a plain character. */
@@ -13345,6 +13418,18 @@ static void cf_check_owner(const char *path, int fd)
 		op_die("Bad owner or permissions on %s", path);
 }
 
+/* -O list: calls g.op.list for the names on a Host line that are not patterns.  False: skip
+ * the keywords of this block. */
+static bool cf_names(struct op_text t)
+{
+	size_t mark = op_store.used;
+	for (const char *word; (word = op_word(&t));)
+		if (!strpbrk(word, "*?!") && op_safe(word, OP_BAD_HOST))
+			g.op.list(word);
+	op_store.used = mark;
+	return false;
+}
+
 /* Reads a file; false if it cannot be opened. */
 static bool cf_read(const char *path, int depth)
 {
@@ -13367,7 +13452,7 @@ static bool cf_read(const char *path, int depth)
 		if (!*text || *text == '#')
 			continue;
 		if (op_is(text, len, "Host"))
-			active = g.op.list ? cf_list_names(t) : cf_host(t);
+			active = g.op.list ? cf_names(t) : cf_host(t);
 		else if (op_is(text, len, "Match"))
 			active = cf_match(t);
 		else if (active && op_is(text, len, "Include"))
@@ -13400,40 +13485,30 @@ static void cf_files_once(void)
 	cf_read(CONFIG_DIRECTORY "config", 0);
 }
 
-/* `s` with each % doubled: cf_expand() turns it back into `s`. */
-static const char *cf_literal(const char *s)
-{
-	const char *start = op_store.text + op_store.used;
-	for (; *s; s++) {
-		if (*s == '%')
-			op_put('%');
-		op_put(*s);
-	}
-	op_put(0);
-	return start;
-}
-
 /* Reads the files; for Match final once more, with the host that the first pass found. */
 static void cf_files(void)
 {
 	cf_files_once();
 	if (!g.op.wants_final || g.op.list)
 		return;
-	g.op.host_name = cf_literal(op_lower(cf_host_now()));
+	g.op.host_name = tk_literal(op_lower(cf_host_now()));
 	op_set[op_find("HostName", 8) - op_keywords] = true;
 	g.op.final = true;
 	cf_files_once();
 }
 
-/* --- dependent values --------------------------------------------------------- */
+/* ===== dv_ ====================================================================
+ * Derives values that depend on several options, and fills in what a login needs and no
+ * option gave.
+ * Calls us_, op_, tk_. */
 
-static bool cf_is_none(const char *value)
+static bool dv_is_none(const char *value)
 {
 	return !value || strcasecmp(value, "none") == 0;
 }
 
 /* Each jump reads the same files: without a limit, a loop of jumps would never end. */
-static void cf_count_jump(const char *jump)
+static void dv_count_jump(const char *jump)
 {
 	const char *before = getenv("SSHMUX_JUMPS");
 	char text[12];
@@ -13446,19 +13521,19 @@ static void cf_count_jump(const char *jump)
 
 /* -J: a ProxyCommand that runs sshmux itself, which reaches the last host through the
  * others. */
-static const char *cf_jump(void)
+static const char *dv_jump(void)
 {
 	char command[PATH_MAX * 2 + 1024];
 	char self[PATH_MAX];
-	const char *jump = cf_literal(g.op.proxy_jump), *comma = strrchr(jump, ','), *host = comma ?
+	const char *jump = tk_literal(g.op.proxy_jump), *comma = strrchr(jump, ','), *host = comma ?
 		comma + 1 : jump, *file = g.op.config_file;
 	bool uri = strncasecmp(host, "ssh://", 6) == 0;
-	cf_count_jump(jump);
+	dv_count_jump(jump);
 	if (!os_self(self, sizeof self) || (file && strchr(file, '\'')))
 		op_die("bad ProxyJump \"%.100s\"", jump);
 	int n = snprintf(command, sizeof command, "'%s'%s%s%s%s%.*s%s -W '[%%h]:%%p' -- '%s%s'",
-		cf_literal(self),
-		file ? " -F '" : "", file ? cf_literal(file) : "", file ? "'" : "",
+		tk_literal(self),
+		file ? " -F '" : "", file ? tk_literal(file) : "", file ? "'" : "",
 		comma ? " -J '" : "", comma ? (int)(comma - jump) : 0, jump, comma ? "'" : "",
 		uri ? "" : "ssh://", host);
 	if (n >= (int)sizeof command)
@@ -13467,14 +13542,14 @@ static const char *cf_jump(void)
 }
 
 /* Settles the host name that we connect to. */
-static void cf_resolve_host(void)
+static void dv_resolve_host(void)
 {
 	const char *name = g.op.host_name;
 	g.op.host_name = g.op.given;
 	if (!g.op.given)
 		return;
 	if (name)
-		name = cf_expand(name, "h", false);
+		name = tk_expand(name, "h", false);
 	else
 		name = g.op.given;
 	if (strlen(name) >= NI_MAXHOST || !op_safe(name, OP_BAD_HOST))
@@ -13484,65 +13559,65 @@ static void cf_resolve_host(void)
 		g.op.host_key_alias = op_lower(g.op.host_key_alias);
 }
 
-static void cf_resolve_command(void)
+static void dv_resolve_command(void)
 {
 	static const char *word;
-	if (cf_is_none(g.op.remote_command))
+	if (dv_is_none(g.op.remote_command))
 		g.op.remote_command = NULL;
 	if (!g.op.remote_command || g.op.stdio_forward || g.op.mux_command || g.op.dump)
 		return;
 	if (g.op.n_command > 0)
 		op_die("Cannot execute command-line and remote command.");
-	word = cf_expand(g.op.remote_command, NULL, false);
+	word = tk_expand(g.op.remote_command, NULL, false);
 	g.op.command = &word;
 	g.op.n_command = 1;
 }
 
-static void cf_resolve_path(void)
+static void dv_resolve_path(void)
 {
 	const char *path = g.op.control_path;
-	if (cf_is_none(path))
+	if (dv_is_none(path))
 		g.op.control_path = NULL;
 	else if (!g.op.given && strchr(path, '%'))
 		op_die("the control path depends on the host, and none is given");
 	else
-		g.op.control_path = op_path(cf_expand(path, NULL, true));
+		g.op.control_path = op_path(tk_expand(path, NULL, true));
 }
 
 /* Settles what every role must know. */
-static void cf_resolve(void)
+static void dv_resolve(void)
 {
-	cf_resolve_host();
-	const char *user = g.op.user ? g.op.user : cf_user();
+	dv_resolve_host();
+	const char *user = g.op.user ? g.op.user : tk_user();
 	g.op.tp.user = op_keep(user, strlen(user));
-	if (cf_is_none(g.op.proxy_jump))
+	if (dv_is_none(g.op.proxy_jump))
 		g.op.proxy_jump = NULL;
-	if (cf_is_none(g.op.proxy_command))
+	if (dv_is_none(g.op.proxy_command))
 		g.op.proxy_command = NULL;
-	cf_resolve_path();
-	cf_resolve_command();
+	dv_resolve_path();
+	dv_resolve_command();
 	for_each_forward(f)
 		if (g.op.clear_forwards || g.op.stdio_forward)
 			f->state = FW_FREE;
 }
 
-static void cf_default_paths(struct list *l, const char *const *paths)
+static void dv_default_paths(struct list *l, const char *const *paths)
 {
 	for (bool none = l->n == 0; none && *paths; paths++)
 		l->at[l->n++] = op_path(*paths);
 }
 
-static void cf_drop_none(struct list *l)
+static void dv_drop_none(struct list *l)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < l->n; i++)
-		if (!cf_is_none(l->at[i]))
+		if (!dv_is_none(l->at[i]))
 			l->at[n++] = l->at[i];
 	l->n = n;
 }
 
 /* The files with keys and known hosts. */
-static void cf_paths(void)
+static void dv_paths(void)
 {
 	static const char *const keys[] = { "~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa",
 		"~/.ssh/id_dropbear", NULL };
@@ -13550,34 +13625,34 @@ static void cf_paths(void)
 	static const char *const global[] = { "/etc/ssh/ssh_known_hosts",
 		"/etc/ssh/ssh_known_hosts2", NULL };
 	g.op.tp.identity_default = g.op.identity.n == 0;
-	cf_default_paths(&g.op.identity, keys);
-	cf_default_paths(&g.op.known_hosts, hosts);
-	cf_default_paths(&g.op.global_hosts, global);
+	dv_default_paths(&g.op.identity, keys);
+	dv_default_paths(&g.op.known_hosts, hosts);
+	dv_default_paths(&g.op.global_hosts, global);
 	for (size_t i = 0; i < g.op.identity.n; i++)
-		g.op.identity.at[i] = cf_expand(g.op.identity.at[i], NULL, true);
+		g.op.identity.at[i] = tk_expand(g.op.identity.at[i], NULL, true);
 	for (size_t i = 0; i < g.op.known_hosts.n; i++)
-		g.op.known_hosts.at[i] = cf_expand(g.op.known_hosts.at[i], NULL, true);
-	cf_drop_none(&g.op.identity);
+		g.op.known_hosts.at[i] = tk_expand(g.op.known_hosts.at[i], NULL, true);
+	dv_drop_none(&g.op.identity);
 }
 
 /* The agent's socket: IdentityAgent, or SSH_AUTH_SOCK. */
-static const char *cf_agent(void)
+static const char *dv_agent(void)
 {
 	const char *agent = g.op.identity_agent;
 	if (!agent || strcmp(agent, "SSH_AUTH_SOCK") == 0)
 		return getenv("SSH_AUTH_SOCK");
 	if (*agent == '$' && agent[1] != '{')
 		return getenv(agent + 1);
-	return cf_is_none(agent) ? NULL : op_path(cf_expand(agent, NULL, true));
+	return dv_is_none(agent) ? NULL : op_path(tk_expand(agent, NULL, true));
 }
 
-static bool cf_prefers(const char *method)
+static bool dv_prefers(const char *method)
 {
 	return !g.op.preferred_auth || op_names(g.op.preferred_auth, ',', method, strlen(method));
 }
 
 /* Fills in the transport's configuration. */
-static void cf_transport(void)
+static void dv_transport(void)
 {
 	static struct list hosts;
 	struct tp_config *t = &g.op.tp;
@@ -13591,7 +13666,7 @@ static void cf_transport(void)
 	t->identity = g.op.identity.at;
 	t->n_identity = g.op.identity.n;
 	t->identities_only = g.op.identities_only;
-	t->agent = cf_agent();
+	t->agent = dv_agent();
 	t->password = getenv("DROPBEAR_PASSWORD");
 	t->known_hosts = hosts.at;
 	t->n_known_hosts = hosts.n;
@@ -13600,14 +13675,14 @@ static void cf_transport(void)
 	t->n_pin = g.op.pin.n;
 	t->batch = g.op.batch;
 	t->prompts = (uint32_t)g.op.prompts;
-	t->no_pubkey = !g.op.pubkey_auth || !cf_prefers("publickey");
-	t->no_password = !g.op.password_auth || !cf_prefers("password");
-	t->no_keyboard = !g.op.keyboard_auth || !cf_prefers("keyboard-interactive");
+	t->no_pubkey = !g.op.pubkey_auth || !dv_prefers("publickey");
+	t->no_password = !g.op.password_auth || !dv_prefers("password");
+	t->no_keyboard = !g.op.keyboard_auth || !dv_prefers("keyboard-interactive");
 	t->cancel_fd = g.lp.cancel_pipe[0];
 }
 
 /* The number of a user or group. */
-static unsigned long cf_id(const char *name, size_t len, bool group)
+static unsigned long dv_id(const char *name, size_t len, bool group)
 {
 	const char *text = op_keep(name, len);
 	char *end;
@@ -13622,11 +13697,11 @@ static unsigned long cf_id(const char *name, size_t len, bool group)
 }
 
 /* Who else may connect, and what they may do.  Looks up names once, here. */
-static void cf_access(void)
+static void dv_access(void)
 {
 	char id[24];
 	if (g.op.control_group)
-		us_let_in((gid_t)cf_id(g.op.control_group, strlen(g.op.control_group), true));
+		us_let_in((gid_t)dv_id(g.op.control_group, strlen(g.op.control_group), true));
 	else if (g.op.allow.n > 0)
 		op_die("ControlAllow without ControlGroup: nobody else may connect");
 	for (size_t i = 0; i < g.op.allow.n; i++) {
@@ -13636,104 +13711,109 @@ static void cf_access(void)
 		if (*rule == '*')
 			continue;
 		snprintf(id, sizeof id, "%s%lu", group ? "@" : "",
-			cf_id(rule + group, n - group, group));
+			dv_id(rule + group, n - group, group));
 		g.op.allow.at[i] = op_join(id, rule + n);
 	}
 }
 
 /* Fills in what a login needs and no option gave. */
-static void cf_login(void)
+static void dv_login(void)
 {
-	cf_paths();
-	cf_access();
-	if (cf_is_none(g.op.forward_agent))
+	dv_paths();
+	dv_access();
+	if (dv_is_none(g.op.forward_agent))
 		g.op.forward_agent = NULL;
 	else
 		g.op.forward_agent = op_path(g.op.forward_agent);
 	if (g.op.forward_x11 && g.op.x11_trusted == 1)
 		op_die("X11 forwarding is always trusted: ForwardX11Trusted=no is not possible");
 	if (g.op.proxy_jump)
-		g.op.proxy_command = cf_jump();
-	g.op.proxy_command = cf_expand(g.op.proxy_command, "hnpr", false);
-	g.op.local_command = g.op.permit_local ? cf_expand(g.op.local_command, CF_TOKENS "T",
+		g.op.proxy_command = dv_jump();
+	g.op.proxy_command = tk_expand(g.op.proxy_command, "hnpr", false);
+	g.op.local_command = g.op.permit_local ? tk_expand(g.op.local_command, TK_TOKENS "T",
 		false) : NULL;
-	cf_transport();
+	dv_transport();
 }
 
-/* --- -O list ---------------------------------------------------------------------- */
+/* Reconnect's default: yes for a master that runs no session of its own. */
+static int64_t dv_reconnect(void)
+{
+	return g.op.control_path && g.op.master && g.op.session_type == 1 && !g.op.stdio_forward ?
+		LK_YES : LK_NO;
+}
+
+/* ===== li_ ====================================================================
+ * -O list: the masters of all names in the configuration files.
+ * Calls buf_, js_, ct_, cf_, dv_. */
 
 /* -O list --json: an object for each name; `status` is what -O status --json prints, or null. */
-static void cf_list_json(const char *name)
+static void li_json(const char *name)
 {
 	struct buf b = buf_over(g.scratch, sizeof g.scratch);
-	st_open(&b, NULL);
-	st_text(&b, "name", name);
-	st_text(&b, "control_path", g.op.control_path);
-	st_name(&b, "status");
+	js_open(&b, NULL);
+	js_text(&b, "name", name);
+	js_text(&b, "control_path", g.op.control_path);
+	js_name(&b, "status");
 	(void)!write(STDOUT_FILENO, b.p, b.pos);
 	g.op.timeout = LIST_SECONDS;
-	if (cl_command("status") != 0)
+	if (ct_command("status") != 0)
 		(void)!write(STDOUT_FILENO, "null", 4);
 	(void)!write(STDOUT_FILENO, "}\n", 2);
 }
 
 /* In a child: reads the files for one name and asks its master. */
-static void cf_list_one(const char *name)
+static void li_one(const char *name)
 {
-	g.op.list = false;
+	g.op.list = NULL;
 	g.op.given = name;
 	op_where.file = NULL;
 	cf_files();
-	cf_resolve();
+	dv_resolve();
 	if (!g.op.control_path)
 		exit(0);
 	if (g.op.connect_timeout <= 0)
 		g.op.connect_timeout = LIST_SECONDS;
 	if (g.op.json) {
-		cf_list_json(name);
+		li_json(name);
 		exit(0);
 	}
 	printf("%s\t%s\t", name, g.op.control_path);
 	fflush(stdout);
 	dup2(STDOUT_FILENO, STDERR_FILENO);
 	cl_line_end = "\n";
-	exit(cl_command("check"));
+	exit(ct_command("check"));
 }
 
-/* Lists the names on a Host line that are not patterns.  Each gets a child, which has no
- * options set yet.  False: skip the keywords of this block. */
-static bool cf_list_names(struct op_text t)
+/* Each name gets a child, which has no options set yet. */
+static void li_name(const char *name)
 {
-	size_t mark = op_store.used;
-	for (const char *word; (word = op_word(&t));) {
-		pid_t pid = strpbrk(word, "*?!") || !op_safe(word, OP_BAD_HOST) ? -1 : fork();
-		if (pid == 0)
-			cf_list_one(word);
-		if (pid > 0)
-			waitpid(pid, NULL, 0);
-	}
-	op_store.used = mark;
-	return false;
+	pid_t pid = fork();
+	if (pid == 0)
+		li_one(name);
+	if (pid > 0)
+		waitpid(pid, NULL, 0);
 }
 
-static int cf_list(void)
+static int li_list(void)
 {
-	g.op.list = true;
+	g.op.list = li_name;
 	g.op.given = "";
 	cf_files();
 	return 0;
 }
 
-/* --- -G ------------------------------------------------------------------------- */
+/* ===== pr_ ====================================================================
+ * -G: prints the options that result.
+ * Calls op_, dv_. */
 
-static const char *cf_choice(const struct op_choice *c, int64_t value)
+static const char *pr_choice(const struct op_choice *c, int64_t value)
 {
 	while (c->name && c->value != value)
 		c++;
 	return c->name ? c->name : "";
 }
 
-static void cf_print_endpoint(const struct endpoint *e, bool listens)
+static void pr_endpoint(const struct endpoint *e, bool listens)
 {
 	if (e->port == FW_PATH)
 		printf(" %s", e->host);
@@ -13743,20 +13823,20 @@ static void cf_print_endpoint(const struct endpoint *e, bool listens)
 		printf(" [%s]:%u", e->host, (unsigned)e->port);
 }
 
-static void cf_print_forwards(const char *name, enum fw_type type)
+static void pr_forwards(const char *name, enum fw_type type)
 {
 	for_each_forward(f) {
 		if (f->type != type)
 			continue;
 		printf("%s", name);
-		cf_print_endpoint(&f->listen, true);
+		pr_endpoint(&f->listen, true);
 		if (type != FW_DYNAMIC && strcmp(f->connect.host, "socks") != 0)
-			cf_print_endpoint(&f->connect, false);
+			pr_endpoint(&f->connect, false);
 		putchar('\n');
 	}
 }
 
-static void cf_print_list(const char *name, const struct list *l, bool in_one)
+static void pr_list(const char *name, const struct list *l, bool in_one)
 {
 	for (size_t i = 0; i < l->n; i++)
 		printf("%s %s%s", in_one && i > 0 ? "" : name, l->at[i], in_one && i + 1 < l->n ?
@@ -13764,7 +13844,7 @@ static void cf_print_list(const char *name, const struct list *l, bool in_one)
 }
 
 /* Prints the rules as they were written, with quotes around a word that has a blank. */
-static void cf_print_rules(const char *name, const struct list *l)
+static void pr_rules(const char *name, const struct list *l)
 {
 	for (size_t i = 0; i < l->n; i++) {
 		printf("%s", name);
@@ -13777,7 +13857,7 @@ static void cf_print_rules(const char *name, const struct list *l)
 	}
 }
 
-static void cf_print_escape(const char *name)
+static void pr_escape(const char *name)
 {
 	if (g.op.escape == NO_ESCAPE)
 		printf("%s none\n", name);
@@ -13786,7 +13866,7 @@ static void cf_print_escape(const char *name)
 			(int)(g.op.escape < ' ' ? g.op.escape + '@' : g.op.escape));
 }
 
-static void cf_print_rates(const char *name)
+static void pr_rates(const char *name)
 {
 	printf("%s", name);
 	for (int way = 0; way < RL_WAYS; way++)
@@ -13797,20 +13877,20 @@ static void cf_print_rates(const char *name)
 	puts("");
 }
 
-static void cf_print_qos(const char *name)
+static void pr_qos(const char *name)
 {
-	printf("%s %s %s\n", name, cf_choice(op_dscp, g.op.dscp_interactive),
-		cf_choice(op_dscp, g.op.dscp_bulk));
+	printf("%s %s %s\n", name, pr_choice(op_dscp, g.op.dscp_interactive),
+		pr_choice(op_dscp, g.op.dscp_bulk));
 }
 
-static void cf_print_algorithms(const char *name, const struct op_keyword *k)
+static void pr_algorithms(const char *name, const struct op_keyword *k)
 {
 	char list[ALGORITHMS_TEXT];
 	tp_algorithms((enum tp_algorithms)k->min, *(const char **)k->to, list, sizeof list);
 	printf("%s %s\n", name, list);
 }
 
-static void cf_print(const struct op_keyword *k)
+static void pr_option(const struct op_keyword *k)
 {
 	char name[40];
 	size_t n = 0;
@@ -13834,7 +13914,7 @@ static void cf_print(const struct op_keyword *k)
 		/* fall through */
 	case OP_PORT:
 	case OP_NUMBER:		printf("%s %lld\n", name, (long long)number); break;
-	case OP_CHOICE:		printf("%s %s\n", name, cf_choice(k->choices, number)); break;
+	case OP_CHOICE:		printf("%s %s\n", name, pr_choice(k->choices, number)); break;
 	case OP_PERSIST:
 		if (number > 0)
 			printf("%s %lld\n", name, (long long)number);
@@ -13843,27 +13923,20 @@ static void cf_print(const struct op_keyword *k)
 		break;
 	case OP_APPEND:
 	case OP_ADD_WORDS:
-	case OP_VARIABLES:	cf_print_list(name, k->to, false); break;
-	case OP_WORDS:		cf_print_list(name, k->to, true); break;
+	case OP_VARIABLES:	pr_list(name, k->to, false); break;
+	case OP_WORDS:		pr_list(name, k->to, true); break;
 	case OP_REKEY:		printf("%s %llu %u\n", name,
 		(unsigned long long)g.op.tp.rekey_bytes, (unsigned)g.op.tp.rekey_seconds); break;
-	case OP_FORWARD:	cf_print_forwards(name, (enum fw_type)k->min); break;
-	case OP_ESCAPE:		cf_print_escape(name); break;
-	case OP_QOS:		cf_print_qos(name); break;
-	case OP_RATE:		cf_print_rates(name); break;
-	case OP_ALGORITHMS:	cf_print_algorithms(name, k); break;
-	case OP_ALLOW:		cf_print_rules(name, k->to); break;
+	case OP_FORWARD:	pr_forwards(name, (enum fw_type)k->min); break;
+	case OP_ESCAPE:		pr_escape(name); break;
+	case OP_QOS:		pr_qos(name); break;
+	case OP_RATE:		pr_rates(name); break;
+	case OP_ALGORITHMS:	pr_algorithms(name, k); break;
+	case OP_ALLOW:		pr_rules(name, k->to); break;
 	}
 }
 
-/* Reconnect's default: yes for a master that runs no session of its own. */
-static int64_t cf_reconnect(void)
-{
-	return g.op.control_path && g.op.master && g.op.session_type == 1 && !g.op.stdio_forward ?
-		LK_YES : LK_NO;
-}
-
-static int cf_dump(void)
+static int pr_dump(void)
 {
 	if (!g.op.given)
 		op_die("no host given (see sshmux -h)");
@@ -13872,10 +13945,10 @@ static int cf_dump(void)
 	if (!g.op.forward_agent)
 		g.op.forward_agent = "no";
 	if (g.op.reconnect < 0)
-		g.op.reconnect = cf_reconnect();
-	cf_paths();
+		g.op.reconnect = dv_reconnect();
+	dv_paths();
 	for (size_t i = 0; i < OP_KEYWORDS; i++)
-		cf_print(&op_keywords[i]);
+		pr_option(&op_keywords[i]);
 	return 0;
 }
 
@@ -13929,7 +14002,7 @@ static int main_connect(void)
 	g.lp.split = main_has_session() ? LP_SERVES_ITSELF : g.op.background || us_persists() ?
 		LP_DETACHES : LP_STAYS;
 	if (g.op.reconnect < 0)
-		g.op.reconnect = cf_reconnect();
+		g.op.reconnect = dv_reconnect();
 	if (g.op.control_path)
 		us_claim(g.op.control_path);
 	else
@@ -13940,13 +14013,13 @@ static int main_connect(void)
 	unsigned left = alarm(0);
 	if (g.op.timeout > 0 && main_has_session())
 		alarm(left ? left : (unsigned)g.op.timeout);
-	cf_login();
+	dv_login();
 	if (g.op.proxy_command)
 		setenv(MAIN_LOGIN, "1", 1);
 	if (!tp_init(&g.op.tp))
 		op_die("%s", tp_error());
 	int status = lp_run();
-	return g.lp.split_fd > 0 ? cl_split() : status;
+	return g.lp.split_fd > 0 ? cs_split() : status;
 }
 
 /* Fallback=no: unless we are to be a master, we do not log in without knowing of one. */
@@ -14006,7 +14079,7 @@ static void main_no_input(void)
 /* Runs over a master's connection; true if that settles it, with our exit status. */
 static bool main_ride(int *status)
 {
-	*status = cl_main();
+	*status = cs_main();
 	return !cl_may_fall_back();
 }
 
@@ -14035,23 +14108,23 @@ int main(int argc, char **argv)
 	signal(SIGUSR1, SIG_IGN);	/* SIGUSR1 may come before we can handle it */
 	main_defaults();
 	main_stdio();
-	op_parse(argv);
+	av_parse(argv);
 	if (g.op.given)
 		cf_files();
-	cf_resolve();
+	dv_resolve();
 	if (g.op.dump)
-		return cf_dump();
+		return pr_dump();
 	for (size_t i = 0; g.op.send_env.n == 0 && i < sizeof default_env / sizeof default_env[0];
 		i++)
 		g.op.send_env.at[i] = default_env[i];
 	if (g.op.send_env.n == 0)
 		g.op.send_env.n = sizeof default_env / sizeof default_env[0];
 	if (g.op.mux_command && strcmp(g.op.mux_command, "list") == 0)
-		return cf_list();
+		return li_list();
 	if (g.op.mux_command && !g.op.control_path)
 		op_die("No ControlPath specified for \"-O\" command");
 	if (g.op.mux_command)
-		return cl_command(g.op.mux_command);
+		return ct_command(g.op.mux_command);
 	if (!g.op.given)
 		op_die("no host given (see sshmux -h)");
 	if (g.op.background && g.op.n_command == 0 && main_has_session() && !g.op.stdio_forward)

@@ -101,9 +101,9 @@ static const char *ch_wrong(void)
 		if (!check_index(c->client, CLIENTS) || !check_index(c->forward, FORWARDS) ||
 			!check_index(check_connector(c), CONNECTORS))
 			return "a channel's link beyond its table";
-		if (c->client >= 0 && g.mx.slot[c->client].phase == MX_FREE)
+		if (c->client >= 0 && g.mc.slot[c->client].phase == MX_FREE)
 			return "a channel of a client that has left";
-		if (c->client >= 0 && c->kind != CH_PROXY && g.mx.slot[c->client].channel != i)
+		if (c->client >= 0 && c->kind != CH_PROXY && g.mc.slot[c->client].channel != i)
 			return "a channel whose client has another one";
 		if (check_connector(c) >= 0 && g.cn.slot[c->connector].state == CN_IDLE)
 			return "a channel waits for an idle connector";
@@ -114,10 +114,10 @@ static const char *ch_wrong(void)
 static const char *mx_wrong(void)
 {
 	for (int i = 0; i < CLIENTS; i++) {
-		const struct client *c = &g.mx.slot[i];
+		const struct client *c = &g.mc.slot[i];
 		if (c->phase == MX_FREE)
 			continue;
-		if (i >= g.mx.end)
+		if (i >= g.mc.end)
 			return "a client behind mx.end";
 		if (c->dead)
 			return "a dead client that was not reaped";
@@ -152,9 +152,9 @@ static const char *fw_wrong(void)
 			continue;
 		if (!check_index(f->client, CLIENTS) || !check_index(f->connector, CONNECTORS))
 			return "a forward's link beyond its table";
-		if (f->client >= 0 && g.mx.slot[f->client].phase == MX_FREE)
+		if (f->client >= 0 && g.mc.slot[f->client].phase == MX_FREE)
 			return "a forward of a client that has left";
-		if (f->client >= 0 && f->type != FW_PROXY && g.mx.slot[f->client].forward != i)
+		if (f->client >= 0 && f->type != FW_PROXY && g.mc.slot[f->client].forward != i)
 			return "a forward whose client waits for another";
 		if (f->connector >= 0)
 			owners[f->connector]++;
@@ -175,8 +175,8 @@ static bool check_strangers;	/* a unit test holds request memory itself */
 static const char *req_wrong(void)
 {
 	int owners[REQUESTS] = { 0 };
-	for (int i = 0; i < g.mx.end; i++) {
-		const struct client *c = &g.mx.slot[i];
+	for (int i = 0; i < g.mc.end; i++) {
+		const struct client *c = &g.mc.slot[i];
 		if (c->phase != MX_FREE && c->request >= 0)
 			owners[c->request]++;
 		if (c->phase != MX_FREE && c->answer >= 0)
@@ -236,8 +236,8 @@ static const char *fd_wrong(void)
 {
 	bool ok = true;
 	check_owned.n = 0;
-	for (int i = 0; i < g.mx.end && ok; i++) {
-		const struct client *c = &g.mx.slot[i];
+	for (int i = 0; i < g.mc.end && ok; i++) {
+		const struct client *c = &g.mc.slot[i];
 		ok = c->phase == MX_FREE || check_own(c->fd);
 		for (int k = 0; ok && c->phase != MX_FREE && k < c->n_fds; k++)
 			ok = check_own(c->fds[k]);

@@ -22,8 +22,8 @@ static bool fuzz_read(int first_fd)
 		return false;
 	}
 	cf_files();
-	cf_resolve();
-	cf_login();
+	dv_resolve();
+	dv_login();
 	return true;
 }
 

@@ -17,11 +17,11 @@ static bool fuzz_parse(char **argv)
 	world.exit_code = -1;
 	if (setjmp(world.exited))
 		return false;
-	op_parse(argv);
+	av_parse(argv);
 	g.op.config_file = "none";
-	cf_resolve();
+	dv_resolve();
 	if (g.op.host_name)
-		cf_login();
+		dv_login();
 	return true;
 }
 

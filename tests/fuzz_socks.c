@@ -48,9 +48,9 @@ static void fuzz_pieces(const uint8_t *data, size_t size)
 	struct endpoint whole = { "", 0 }, cut = { "", 0 };
 	struct channel a = { .socks = 0 }, b = { .socks = 0 };
 	bool done_a = false, done_b = false;
-	int used_a = fw_socks_step(&a, data, size, &whole, &done_a), used_b = 0;
+	int used_a = sk_step(&a, data, size, &whole, &done_a), used_b = 0;
 	for (size_t n = 1; n <= size && used_b == 0; n++)
-		used_b = fw_socks_step(&b, data, n, &cut, &done_b);
+		used_b = sk_step(&b, data, n, &cut, &done_b);
 	fuzz_require(used_a == used_b || used_a < 0 || used_b < 0,
 		"pieces of a SOCKS request make a difference");
 	if (used_a > 0 && done_a && used_a == used_b)

@@ -67,6 +67,6 @@ static void fuzz_one(const uint8_t *data, size_t size)
 		world_server_closes();
 	else
 		fuzz_require(g.rn.exit_code == 255, "link lost and no exit status of 255");
-	fuzz_require(g.mx.end == 0 && (g.lk.state != LK_UP || world_idle()), "something is left");
+	fuzz_require(g.mc.end == 0 && (g.lk.state != LK_UP || world_idle()), "something is left");
 	fuzz_require(world_end(), "a descriptor is left");
 }

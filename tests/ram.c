@@ -31,7 +31,7 @@ int main(int argc, char **argv)
 	snprintf(text, sizeof text, "CHANNELS %d * %zu", CHANNELS, sizeof(struct channel));
 	owner(sizeof g.ch.slot, "channels", text);
 	snprintf(text, sizeof text, "CLIENTS %d * %zu", CLIENTS, sizeof(struct client));
-	owner(sizeof g.mx.slot, "clients", text);
+	owner(sizeof g.mc.slot, "clients", text);
 	snprintf(text, sizeof text, "FORWARDS %d * %zu + CONNECTORS %d * %zu", FORWARDS,
 		sizeof(struct forward),
 		 CONNECTORS, sizeof(struct connector));

@@ -564,9 +564,9 @@ static void flow_session(struct session *s, const int fds[3])
 	peer_hello(&s->p);
 	session_request(s, 0, "x", copies);
 	world_run();
-	for (int i = 0; i < g.mx.end; i++)
-		if (g.mx.slot[i].phase == MX_OPENING)
-			s->id = g.mx.slot[i].channel;
+	for (int i = 0; i < g.mc.end; i++)
+		if (g.mc.slot[i].phase == MX_OPENING)
+			s->id = g.mc.slot[i].channel;
 	s->remote = (uint32_t)s->id + 100;
 	session_confirm(s, 1000, 1000);
 }

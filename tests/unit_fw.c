@@ -372,7 +372,7 @@ static void unit_fw_remote_socks_long(void)
 	pool_account(c);
 	fake_put(SSH_CHANNEL_DATA, "uS", 0, start, sizeof start);
 	world_run();
-	check(fake_expect(SSH_CHANNEL_WINDOW_ADJUST, "uu", 60, SOCKS_MAX) && c->window == SOCKS_MAX,
+	check(fake_expect(SSH_CHANNEL_WINDOW_ADJUST, "uu", 60, SK_MAX) && c->window == SK_MAX,
 		"fw: half a SOCKS request fills the window: there is more");
 	fake_put(SSH_CHANNEL_CLOSE, "u", 0);
 	world_run();

@@ -204,7 +204,7 @@ static void unit_link_wanted(void)
 	struct forward like = { .type = FW_LOCAL, .listen = { "127.0.0.1", 0 },
 		.connect = { "there", 80 } };
 	struct forward *f = fw_add(&like);
-	fw_start(f);
+	ls_start(f);
 	world_run();
 	getsockname(f->socket[0], (struct sockaddr *)&a, &len);
 	link_wait();
@@ -410,7 +410,7 @@ static void unit_link_accept(void)
 		struct forward like = { .type = FW_LOCAL, .listen = { "127.0.0.1", 0 },
 			.connect = { "there", 80 } };
 		struct forward *f = fw_add(&like);
-		fw_start(f);
+		ls_start(f);
 		world_run();
 		struct sockaddr_in a;
 		socklen_t len = sizeof a;
@@ -419,11 +419,11 @@ static void unit_link_accept(void)
 		peer_connect(&p);
 		world.accept_error = errors[i];
 		bool rests = world_rest(100);
-		check(s >= 0 && rests && g.mx.end == 0,
+		check(s >= 0 && rests && g.mc.end == 0,
 			"link: accept() fails with \"%s\": no spinning", strerror(errors[i]));
 		world.accept_error = 0;
 		world_sleep(ACCEPT_MS - 1);
-		bool paused = g.mx.end == 0 && g.ch.end == 0;
+		bool paused = g.mc.end == 0 && g.ch.end == 0;
 		world_sleep(1);
 		check(paused && peer_expect(&p, MASTER_HELLO) && g.ch.end == 1,
 			"link: and both are served after ACCEPT_MS");

@@ -213,7 +213,7 @@ static void unit_mux_hello(void)
 	peer_put(&p, MUX_C_ALIVE_CHECK, "u", 3);
 	world_run();
 	check(peer_expect(&p, MASTER_HELLO) &&
-		peer_expect(&p, MUX_S_ALIVE, "uu", 3, (uint32_t)getpid()) && g.mx.slot[0].sshmux,
+		peer_expect(&p, MUX_S_ALIVE, "uu", 3, (uint32_t)getpid()) && g.mc.slot[0].sshmux,
 	      "mux: HELLO with long unknown extensions");
 	peer_close(&p);
 	check_clean("mux: extensions");
@@ -424,7 +424,7 @@ static void unit_mux_memory(bool by_death)
 	fake.room = 0;			/* no channel is opened: bodies stay */
 	for (int i = 0; i < 3; i++)
 		mux_command(&s[i], big, sizeof big);
-	check(world_requests() == 2 && g.mx.slot[2].phase == MX_BODY_WAIT && fake.out_count == 0,
+	check(world_requests() == 2 && g.mc.slot[2].phase == MX_BODY_WAIT && fake.out_count == 0,
 		"mux: the third body waits for memory");
 	if (by_death)
 		session_close(&s[0]);
@@ -436,7 +436,7 @@ static void unit_mux_memory(bool by_death)
 		fake_put(SSH_CHANNEL_OPEN_CONFIRMATION, "uuuu", 0, 9, 9, 9);
 		world_run();
 	}
-	bool last = g.mx.slot[2].phase == MX_QUEUED || g.mx.slot[2].phase == MX_OPENING;
+	bool last = g.mc.slot[2].phase == MX_QUEUED || g.mc.slot[2].phase == MX_OPENING;
 	check(last, "mux: a body that waited goes on when memory is %s", by_death ?
 		"left by the dead" : "free");
 	fake.room = SIZE_MAX;
@@ -532,7 +532,7 @@ static void unit_mux_second_session(void)
 	world_run();
 	peer_drain(&s.p);
 	check(s.p.got >= 12 && buf_u32_at(s.p.in + 4) == MUX_S_FAILURE && !s.p.eof &&
-		g.mx.slot[0].channel >= 0,
+		g.mc.slot[0].channel >= 0,
 	      "mux: a second session too long to read leaves the first alone");
 	s.p.got = 0;
 	session_close(&(struct session){ .p.fd = -1, .in = t.in, .out = t.out, .err = t.err });

@@ -20,7 +20,7 @@ static bool op_words_parse(const char *const *words)
 	world.exit_code = -1;
 	if (setjmp(world.exited))
 		return false;
-	op_parse(argv);
+	av_parse(argv);
 	return true;
 }
 #define PARSE(...) op_words_parse((const char *const[]){ __VA_ARGS__, NULL })
@@ -264,7 +264,7 @@ static bool op_resolves(void)
 	if (setjmp(world.exited))
 		return false;
 	cf_files();
-	cf_resolve();
+	dv_resolve();
 	return true;
 }
 
@@ -273,7 +273,7 @@ static bool op_expands(char *to, size_t size)
 {
 	if (setjmp(world.exited))
 		return false;
-	snprintf(to, size, "%s", cf_expand("[%C][%d][%h][%i][%j][%k][%L][%l][%n][%p][%r][%u]", NULL,
+	snprintf(to, size, "%s", tk_expand("[%C][%d][%h][%i][%j][%k][%L][%l][%n][%p][%r][%u]", NULL,
 		false));
 	return true;
 }

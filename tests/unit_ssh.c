@@ -259,8 +259,8 @@ static void unit_ssh_stillborn(void)
 		fake_put(SSH_CHANNEL_EOF, "u", (uint32_t)s.id);
 		fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
 		world_run();
-		for (int i = 0; i < g.mx.end; i++)
-			s.id = g.mx.slot[i].phase == MX_OPENING ? g.mx.slot[i].channel : s.id;
+		for (int i = 0; i < g.mc.end; i++)
+			s.id = g.mc.slot[i].phase == MX_OPENING ? g.mc.slot[i].channel : s.id;
 		for (const struct fake_message *m; (m = fake_take());) {
 			opens += m->bytes[0] == SSH_CHANNEL_OPEN;
 			closes += m->bytes[0] == SSH_CHANNEL_CLOSE;
@@ -306,8 +306,8 @@ static void unit_ssh_stillborn_asked(bool lost)
 	}
 	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
 	world_run();
-	for (int i = 0; i < g.mx.end; i++)
-		s.id = g.mx.slot[i].phase == MX_OPENING ? g.mx.slot[i].channel : s.id;
+	for (int i = 0; i < g.mc.end; i++)
+		s.id = g.mc.slot[i].phase == MX_OPENING ? g.mc.slot[i].channel : s.id;
 	while (fake_take())
 		;
 	session_confirm(&s, 1000, 1000);

@@ -99,16 +99,16 @@ static void schema_status(const char *manual, const char *end)
 				.socket = { -1, -1, -1, -1 } };
 	}
 	int proxy = 0;
-	while (g.mx.slot[proxy].phase != MX_FREE)
+	while (g.mc.slot[proxy].phase != MX_FREE)
 		proxy++;
-	g.mx.slot[proxy].phase = MX_PROXY_HEAD;
-	g.mx.slot[proxy].fd = -1;
+	g.mc.slot[proxy].phase = MX_PROXY_HEAD;
+	g.mc.slot[proxy].fd = -1;
 	st_begin(&c, str_of("status-json"), 0);
 	while (st_next(&c, &b) == ST_PIECE)
 		;
 	text[b.pos] = 0;
 	const char *rest = schema_value(&told, "", text);
-	g.mx.slot[proxy].phase = MX_FREE;
+	g.mc.slot[proxy].phase = MX_FREE;
 	g.fw.slot[0].state = g.fw.slot[1].state = FW_FREE;
 	check(!b.bad && rest && strcmp(rest, "\n") == 0,
 		"reports: a status is one object and a newline");

@@ -376,10 +376,10 @@ static int world_requests(void)
 /* Whether nothing of clients and channels is left. */
 static bool world_idle(void)
 {
-	bool idle = g.mx.end == 0 && g.ch.end == 0 && g.ch.sessions == 0 && g.pool.shared == 0 &&
+	bool idle = g.mc.end == 0 && g.ch.end == 0 && g.ch.sessions == 0 && g.pool.shared == 0 &&
 		    check_free_blocks() == WINDOW_BLOCKS && world_requests() == 0;
 	if (!idle)
-		printf("# clients %d, channels %d, sessions %d, pool_shared %u, blocks %u of %u, requests %d\n", g.mx.end,
+		printf("# clients %d, channels %d, sessions %d, pool_shared %u, blocks %u of %u, requests %d\n", g.mc.end,
 		       g.ch.end, g.ch.sessions, g.pool.shared, check_free_blocks(), WINDOW_BLOCKS,
 			world_requests());
 	return idle;
@@ -391,9 +391,9 @@ static bool world_end(void)
 	tp_stop();
 	us_remove();
 	cn_stop(&g.lk.uplink);
-	for (int i = 0; i < g.mx.end; i++)
-		if (g.mx.slot[i].phase != MX_FREE)
-			mx_drop(&g.mx.slot[i]);
+	for (int i = 0; i < g.mc.end; i++)
+		if (g.mc.slot[i].phase != MX_FREE)
+			mc_drop(&g.mc.slot[i]);
 	lp_reap();
 	for (int i = 0; i < g.ch.end; i++)
 		if (g.ch.slot[i].state != CH_FREE)
@@ -624,10 +624,10 @@ static bool session_ask(struct session *s, const char *command)
 	session_request(s, 0, command, fds);
 	world_run();
 	s->id = -1;
-	for (int i = 0; i < g.mx.end; i++)
-		if (g.mx.slot[i].phase == MX_OPENING && s->id < g.mx.slot[i].channel &&
-		    g.ch.slot[g.mx.slot[i].channel].state == CH_OPENING)
-			s->id = g.mx.slot[i].channel;
+	for (int i = 0; i < g.mc.end; i++)
+		if (g.mc.slot[i].phase == MX_OPENING && s->id < g.mc.slot[i].channel &&
+		    g.ch.slot[g.mc.slot[i].channel].state == CH_OPENING)
+			s->id = g.mc.slot[i].channel;
 	s->remote = 100 + (uint32_t)s->id;
 	return ok;
 }

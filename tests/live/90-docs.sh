@@ -298,12 +298,12 @@ keywords() {
 # Tokens: those that a path takes, each of them
 tokens() {
 	part Tokens | sed -n 's/^\.It Cm \(\\&\)*//p' >"$T/text"
-	sed -n '/^static const char \*cf_token/,/^}/p' "$SOURCE" | sed -n "s/^	case '\(.\)':.*/%\1/p" >"$T/program"
+	sed -n '/^static const char \*tk_token/,/^}/p' "$SOURCE" | sed -n "s/^	case '\(.\)':.*/%\1/p" >"$T/program"
 	same "manual: tokens are those of the program"
 }
 
 commands() {
-	{ rows cl_commands; echo list; } >"$T/program"
+	{ rows ct_commands; echo list; } >"$T/program"
 	sed -n '/^\.Ss Control commands/,/^\.Ss Keywords$/p' "$MANUAL" | sed -n 's/^\.It Cm \([a-z]*\).*/\1/p' >"$T/text"
 	same "manual: control commands are those of the program"
 	unknown=
