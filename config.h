@@ -553,7 +553,8 @@
 	LIMIT(REPLY_MAX, 128, 4096)
 
 #define LIMIT_CHECK(name, least, most) \
-	_Static_assert((name) >= (least) && (name) <= (most), #name " is not in " #least ".." #most);
+	_Static_assert((name) >= (least) && (name) <= (most), \
+		#name " is not in " #least ".." #most);
 LIMITS(LIMIT_CHECK)
 
 /* What must hold between two of them. */

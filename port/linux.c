@@ -149,9 +149,9 @@ int os_watch_network(void)
 
 static const uint8_t *os_ip(const struct sockaddr *a)
 {
-	return a->sa_family == AF_INET6 ?
-		(const uint8_t *)&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr
-					: (const uint8_t *)&((const struct sockaddr_in *)(const void *)a)->sin_addr;
+	if (a->sa_family == AF_INET6)
+		return (const uint8_t *)&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr;
+	return (const uint8_t *)&((const struct sockaddr_in *)(const void *)a)->sin_addr;
 }
 
 /* Binds and connects datagram sockets to ask the kernel. */

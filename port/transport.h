@@ -73,7 +73,7 @@ struct tp_config {
 	uint64_t rekey_bytes;		/* RekeyLimit; 0: the transport's own default */
 	uint32_t rekey_seconds;		/* 0: no limit by time beyond the default */
 	bool batch;			/* BatchMode: never ask anything */
-	uint32_t prompts;		/* NumberOfPasswordPrompts: tries of each method that asks */
+	uint32_t prompts;	/* NumberOfPasswordPrompts: tries of each method that asks */
 	/* methods (RFC 4252) not to try */
 	bool no_pubkey, no_password, no_keyboard;
 	int cancel_fd;			/* readable when the user wants to stop; -1 for none */

@@ -88,7 +88,8 @@ static const struct { int away, capacity; } cases[] = {
 
 static void table(int n)
 {
-	printf("%d masters lose their server at once; tries in the busiest second after its return,\n"
+	printf("%d masters lose their server at once; "
+		"tries in the busiest second after its return,\n"
 	       "seconds until half and until all are in, tries of each\n\n", n);
 	printf("%8s %12s | %8s %6s %6s %7s | %8s %6s %6s %7s\n", "away", "logins/s", "every",
 		"half", "all",

@@ -270,7 +270,8 @@ static void unit_fw_remote(void)
 	if (emulated("mips", "fw: a closed port is an open failure", NO_SO_ERROR))
 		fake_take();
 	else
-		check(fake_expect(SSH_CHANNEL_OPEN_FAILURE, "uuss", 60, 2, "Connection refused", ""),
+		check(fake_expect(SSH_CHANNEL_OPEN_FAILURE, "uuss",
+				60, 2, "Connection refused", ""),
 			"fw: a closed port is an open failure");
 	forward_ask(&p, MUX_C_CLOSE_FWD, 2, "", 8080, "127.0.0.1", port);
 	check(peer_expect(&p, MUX_S_OK, "u", 5) && fake_expect(SSH_GLOBAL_REQUEST, "sbsu",

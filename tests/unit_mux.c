@@ -688,7 +688,8 @@ static void mux_live_until(struct session *s, enum mux_death when)
 		size_t n = mux_put(bytes, when == DIES_IN_SKIP ? MUX_C_ALIVE_CHECK :
 			MUX_C_NEW_SESSION, "usuuuuuss", 9,
 				   "", 0, 0, 0, 0, 0, "xterm",
-					"a command that is longer than the place in the client's slot for sure");
+					"a command that is longer than the place "
+					"in the client's slot for sure");
 		peer_hello(&s->p);
 		peer_bytes(&s->p, bytes, when == DIES_IN_HEADER ? 7 : when < DIES_WITHOUT_FDS ?
 			n - 5 : n);

@@ -105,9 +105,11 @@ static void unit_px_bad(void)
 		{ "direct-tcpip cut short", 90,
 		B("\0\0\0\14direct-tcpip\0\0\0\1\0\0\0\144\0\0\0\144\0\0\0\1h\0\0\0\26") },
 		{ "direct-tcpip to a host with a NUL", 90,
-		B("\0\0\0\14direct-tcpip\0\0\0\1\0\0\0\144\0\0\0\144\0\0\0\2h\0\0\0\0\26\0\0\0\1h\0\0\0\1") },
+		B("\0\0\0\14direct-tcpip\0\0\0\1\0\0\0\144\0\0\0\144"
+			"\0\0\0\2h\0\0\0\0\26\0\0\0\1h\0\0\0\1") },
 		{ "direct-streamlocal without its last word", 90,
-		B("\0\0\0\36direct-streamlocal@openssh.com\0\0\0\1\0\0\0\144\0\0\0\144\0\0\0\2/p\0\0\0\0") },
+		B("\0\0\0\36direct-streamlocal@openssh.com\0\0\0\1\0\0\0\144\0\0\0\144"
+			"\0\0\0\2/p\0\0\0\0") },
 		{ "tun with something behind it", 90,
 		B("\0\0\0\17tun@openssh.com\0\0\0\1\0\0\0\144\0\0\0\144\0\0\0\1\0\0\0\1\0") },
 		{ "exec with something behind it", 98, B(TO "\0\0\0\4exec\1\0\0\0\1x\0") },

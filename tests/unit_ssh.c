@@ -139,7 +139,8 @@ static void unit_ssh_channels(void)
 			     "%s of channel %u", ssh_good[i].name, ids[k]);
 		}
 	check(all,
-		"ssh: data, EOF and CLOSE for channels that do not exist lose the link, the rest is ignored");
+		"ssh: data, EOF and CLOSE for channels that do not exist lose the link, "
+		"the rest is ignored");
 	all = true;
 	for (int type = 80; type < 128; type++) {
 		bool known = false;
@@ -299,7 +300,8 @@ static void unit_ssh_stillborn_asked(bool lost)
 		world_run();
 		check(g.lk.state == LK_WAITING && peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9,
 			(uint32_t)s.id) && peer_gone(&s.p),
-		      "ssh: a connection that is lost then may have started it: it is not asked again");
+		      "ssh: a connection that is lost then may have started it: "
+		      "it is not asked again");
 		session_close(&s);
 		check(world_end(), "ssh: lost while asked: no descriptor leaked");
 		return;

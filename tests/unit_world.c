@@ -379,7 +379,8 @@ static bool world_idle(void)
 	bool idle = g.mc.end == 0 && g.ch.end == 0 && g.ch.sessions == 0 && g.pool.shared == 0 &&
 		    check_free_blocks() == WINDOW_BLOCKS && world_requests() == 0;
 	if (!idle)
-		printf("# clients %d, channels %d, sessions %d, pool_shared %u, blocks %u of %u, requests %d\n", g.mc.end,
+		printf("# clients %d, channels %d, sessions %d, pool_shared %u, "
+			"blocks %u of %u, requests %d\n", g.mc.end,
 		       g.ch.end, g.ch.sessions, g.pool.shared, check_free_blocks(), WINDOW_BLOCKS,
 			world_requests());
 	return idle;

@@ -375,7 +375,8 @@ static void describe_key(const unsigned char *blob, size_t len)
 	key_type[type_len] = '\0';
 	if (len > MAX_PUBKEY_SIZE && strcmp(key_type, "ssh-rsa") == 0)
 		port_fail(TP_CAUSE_HOSTKEY, "%s: its RSA host key has more than 4096 bits, "
-			"which is not supported: it may have another host key for HostKeyAlgorithms",
+			"which is not supported: it may have another host key for "
+			"HostKeyAlgorithms",
 			port.config->host);
 
 	port_hash(blob, len, hash);

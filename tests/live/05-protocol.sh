@@ -36,5 +36,10 @@ if [ -r "$TESTDIR/../sshmux.c" ]; then
 	works "house: a write is seen" grep -q 'buf_ writes g.ch.end' "$T/said"
 	works "house: a call is seen" grep -q 'buf_ calls ch_settle() below it' "$T/said"
 	works "house: a banner is seen" grep -q 'the banner of buf_ does not name ch_' "$T/said"
+	cd "$TESTDIR/.." || exit 1
+	is "house: no line of any C file has more than 100 columns" "$(
+		for f in ./*.[ch] port/*.[ch] port/*/*.[ch] tests/*.[ch]; do
+			expand "$f" | awk -v f="$f" 'length > 100 { print f ":" NR }'
+		done)" ''
 fi
 finish
