@@ -167,11 +167,14 @@ static void unit_link_flapping(void)
 	struct session s;
 	bool within = true;
 	link_begin();
-	for (int n = 0; n < 100; n++) {
+	for (int n = 0; n < 100 && within; n++) {
 		world_sleep(5000);
 		link_lose();
-		within = within && g.lk.retry_at - world.now <= 5000;
-		within = link_return() && within;
+		int64_t wait = g.lk.retry_at - world.now;
+		within = link_return() && wait <= 5000;
+		if (!within)
+			printf("# loss %d: a wait of %d ms, then state %d; %s\n", n, (int)wait,
+				(int)g.lk.state, world.log);
 	}
 	check(within && g.lk.tries == 100,
 		"link: a hundred losses after 5 s each: no wait is longer");
