@@ -63,8 +63,9 @@ dist:
 	@cd dist && sha256sum $(CROSS_TARGETS:%=sshmux-$(VERSION)-%) >SHA256SUMS
 	@cd dist && wc -c $(CROSS_TARGETS:%=sshmux-$(VERSION)-%)
 
-# The binary of this TARGET, by the rules of the top-level Makefile.
-$(CROSS_TARGETS:%=$(DIST)%): $(DIST)%: FORCE | $(TP_SRC)/src/packet.c $(MUSL_SRC)/configure
+# The binary of this TARGET, by the rules of the top-level Makefile.  What is fetched is
+# fetched here, once, and not by the make of each target.
+$(CROSS_TARGETS:%=$(DIST)%): $(DIST)%: FORCE | $(TP_SRC)/src/packet.c $(MUSL_SRC)/configure $(CI_SOURCES)
 	@+$(AGAIN) STATIC=1 TARGET=$* PROFILE=$(CROSS_PROFILE) AR=$(call cross_prefix,$*)ar \
 		CC='$(call cross_cc,$*) -specs=build/musl-$*/specs' OWN_FLAGS='$(CROSS_OWN_$*)' LINK_STRIP= \
 		$(if $(CROSS_TESTS),cross-tests) cross-binary
@@ -87,7 +88,7 @@ cross-binary: $(O)/sshmux
 # A new musl means new headers; and nothing is compiled before there is one.
 ifneq ($(filter $(CROSS_TARGETS),$(TARGET)),)
 $(O)/flags: | build/musl-$(TARGET)/specs
-$(addprefix $(O)/,sshmux.o linux.o confine.o small.o unit.o fake.o herd.o) $(TP_OBJS): build/musl-$(TARGET)/specs
+$(addprefix $(O)/,sshmux.o linux.o confine.o small.o unit.o fake.o ciphers.o) $(TP_OBJS): build/musl-$(TARGET)/specs
 endif
 
 $(MUSL_SRC)/configure: | port/cross/musl
