@@ -153,6 +153,17 @@
 #include "port/linux.h"
 #include "port/transport.h"
 
+#define LENGTH(array) (sizeof (array) / sizeof (array)[0])
+#define UNUSED __attribute__((unused))
+#define PRINTF(text, first) __attribute__((format(printf, text, first)))
+/* Fills the array `text` from the last named parameter, `format`, and what follows it. */
+#define FORMAT(text, format) \
+	do { \
+		va_list ap_; \
+		va_start(ap_, format); \
+		vsnprintf(text, sizeof (text), format, ap_); \
+		va_end(ap_); \
+	} while (0)
 #define EXIT_SSH 255		/* the exit status of ssh's own failures */
 #define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
 #define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
@@ -1048,17 +1059,12 @@ static void log_line(enum tp_level level, const char *text)
 		g.log.lost = log_put(level, g.log.syslog, text, NULL) ? 0 : g.log.lost + 1;
 }
 
-static void log_at(enum tp_level level, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
-static void log_at(enum tp_level level, const char *format, ...)
+static PRINTF(2, 3) void log_at(enum tp_level level, const char *format, ...)
 {
 	if ((int)level > g.log.level)
 		return;
 	char text[LOG_TEXT];
-	va_list ap;
-	va_start(ap, format);
-	vsnprintf(text, sizeof text, format, ap);
-	va_end(ap);
+	FORMAT(text, format);
 	log_line(level, text);
 }
 
@@ -1494,8 +1500,7 @@ static bool str_is(struct str s, const char *t)
 
 /* Appends a formatted line, with foreign text made harmless by tp_clean().  A line that does
  * not fit is left out whole. */
-static void buf_print(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void buf_print(struct buf *b, const char *format, ...)
+static PRINTF(2, 3) void buf_print(struct buf *b, const char *format, ...)
 {
 	char line[2 * LOG_TEXT], *end;
 	size_t left = b->len - b->pos;
@@ -2136,7 +2141,7 @@ static bool sp_is_known(const char *program, const char *const variables[])
 	const char *const known[] = { g.op.event_command, g.op.xauth ? g.op.xauth : "xauth",
 		ask && *ask ? ask : ASKPASS };
 	bool found = false;
-	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+	for (size_t i = 0; i < LENGTH(known); i++)
 		found |= known[i] && strcmp(program, known[i]) == 0;
 	for (; found && *variables; variables++)
 		found = strncmp(*variables, "SSHMUX_", 7) == 0 ||
@@ -3310,7 +3315,7 @@ static const struct tt_mode {
 #define TT_OP_ISPEED 128
 #define TT_OP_OSPEED 129
 #define TT_OP_END 0
-#define TT_MODES_MAX (5 * (sizeof tt_modes / sizeof tt_modes[0] + 2) + 1)
+#define TT_MODES_MAX (5 * (LENGTH(tt_modes) + 2) + 1)
 
 static uint32_t tt_speed(speed_t s)
 {
@@ -3319,7 +3324,7 @@ static uint32_t tt_speed(speed_t s)
 		{ B19200, 19200 }, { B38400, 38400 }, { B57600, 57600 }, { B115200, 115200 },
 		{ B230400, 230400 }, { B460800, 460800 }, { B921600, 921600 },
 	};
-	for (size_t i = 0; i < sizeof speeds / sizeof speeds[0]; i++)
+	for (size_t i = 0; i < LENGTH(speeds); i++)
 		if (speeds[i].code == s)
 			return speeds[i].baud;
 	return 9600;
@@ -3348,7 +3353,7 @@ static void tt_put_modes(struct buf *to, int fd)
 		buf_put_u32(&b, tt_speed(cfgetospeed(&t)));
 		buf_put_u8(&b, TT_OP_ISPEED);
 		buf_put_u32(&b, tt_speed(cfgetispeed(&t)));
-		for (size_t i = 0; i < sizeof tt_modes / sizeof tt_modes[0]; i++) {
+		for (size_t i = 0; i < LENGTH(tt_modes); i++) {
 			buf_put_u8(&b, tt_modes[i].opcode);
 			buf_put_u32(&b, tt_value(&t, &tt_modes[i]));
 		}
@@ -4709,7 +4714,7 @@ static void co_socks_remote(struct channel *c)
 	bool done = false;
 	for (int i = 0; i < 2 && !done && cn_take() >= 0; i++) {
 		size_t n = 0;
-		int pieces = pool_iov(&c->queue[CH_OUT], iov, (int)(sizeof iov / sizeof iov[0]));
+		int pieces = pool_iov(&c->queue[CH_OUT], iov, (int)LENGTH(iov));
 		for (int k = 0; k < pieces && n < SK_MAX; k++) {
 			size_t part = iov[k].iov_len < SK_MAX - n ? iov[k].iov_len :
 				SK_MAX - n;
@@ -5792,9 +5797,9 @@ static void px_dispatch(struct client *c)
 {
 	struct buf b = buf_over(px_body(c), c->body_len);
 	size_t i = 0;
-	while (i < sizeof px_table / sizeof px_table[0] && px_table[i].type != c->type)
+	while (i < LENGTH(px_table) && px_table[i].type != c->type)
 		i++;
-	if (i == sizeof px_table / sizeof px_table[0]) {
+	if (i == LENGTH(px_table)) {
 		px_drop(c, "a message of a type that is not for it to send");
 		return;
 	}
@@ -6061,15 +6066,22 @@ static uint32_t xf_in_use(void)
 	return in_use;
 }
 
+/* The first display in this state, or NULL. */
+static struct display *xf_find(enum xf_state state)
+{
+	for (struct display *d = g.xf.slot; d < g.xf.slot + DISPLAYS; d++)
+		if (d->state == state)
+			return d;
+	return NULL;
+}
+
 /* Runs xauth for the next display that needs its cookie.  Each session asks again, because
  * the display may have been restarted meanwhile. */
 static void xf_ask_cookie(void)
 {
-	struct display *d = g.xf.slot;
+	struct display *d = xf_find(XF_TO_ASK);
 	char name[XF_NAME + 8];
-	while (d < g.xf.slot + DISPLAYS && d->state != XF_TO_ASK)
-		d++;
-	if (d == g.xf.slot + DISPLAYS)
+	if (!d)
 		return;
 	/* xauth's name for a display that ssh itself forwards here */
 	bool forwarded = strncmp(d->name, "localhost:", 10) == 0;
@@ -6104,11 +6116,9 @@ static bool xf_cookie_line(char *line, uint8_t *cookie)
 static void xf_read_cookie(void)
 {
 	char *text = (char *)g.scratch, *rest;
-	struct display *d = g.xf.slot;
+	struct display *d = xf_find(XF_ASKED);
 	ex_read(&g.ex.slot[EX_XAUTH], text, sizeof g.scratch);
-	while (d < g.xf.slot + DISPLAYS && d->state != XF_ASKED)
-		d++;
-	if (d == g.xf.slot + DISPLAYS)
+	if (!d)
 		return;
 	d->state = XF_UNKNOWN;
 	for (char *line = strtok_r(text, "\n", &rest); line && d->state != XF_KNOWN;
@@ -6371,7 +6381,7 @@ static void rx_channel_open_failure(struct buf *b)
 	uint32_t code = buf_get_u32(b);
 	struct str text = buf_get_str(b);
 	char why[160];
-	snprintf(why, sizeof why, "%s%s%.*s", reasons[code < sizeof reasons / sizeof reasons[0] ?
+	snprintf(why, sizeof why, "%s%s%.*s", reasons[code < LENGTH(reasons) ?
 		code : 0], text.len ? ": " : "",
 		(int)(text.len > 100 ? 100 : text.len), (const char *)text.p);
 	bool own = c->client >= 0 && sl_client(c->client)->split;
@@ -6419,18 +6429,12 @@ static void rx_data(struct channel *c, int stream, struct str data)
 static void rx_channel_data(struct buf *b)
 {
 	struct channel *c = rx_channel(b);
+	int stream = CH_OUT;
+	if (b->p[0] == SSH_CHANNEL_EXTENDED_DATA)
+		stream = buf_get_u32(b) == SSH_EXTENDED_DATA_STDERR ? CH_ERR : CH_STREAMS;
 	struct str data = buf_get_str(b);
 	if (c && !b->bad)
-		rx_data(c, CH_OUT, data);
-}
-
-static void rx_channel_extended_data(struct buf *b)
-{
-	struct channel *c = rx_channel(b);
-	uint32_t type = buf_get_u32(b);
-	struct str data = buf_get_str(b);
-	if (c && !b->bad)
-		rx_data(c, type == SSH_EXTENDED_DATA_STDERR ? CH_ERR : CH_STREAMS, data);
+		rx_data(c, stream, data);
 }
 
 /* Twisted Conch sends EOF ahead of data that waits for our window; its CLOSE comes after that
@@ -6472,9 +6476,8 @@ static void rx_exit_signal(struct channel *c, struct buf *b)
 }
 
 /* The remote program reads no more; no EOF is sent back. */
-static void rx_eow(struct channel *c, struct buf *b)
+static void rx_eow(struct channel *c, UNUSED struct buf *b)
 {
-	(void)b;
 	ch_end_input(c);
 	if (c->sent == CH_FLOWS)
 		c->sent = CH_EOF;
@@ -6499,7 +6502,7 @@ static void rx_channel_request(struct buf *b)
 		px_server_request(c, b, name, want_reply);
 		return;
 	}
-	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+	for (size_t i = 0; i < LENGTH(known); i++)
 		if (str_is(name, known[i].name)) {
 			known[i].run(c, b);
 			done = !b->bad;
@@ -6530,8 +6533,9 @@ static void rx_refused(struct channel *c, enum ch_request what)
 	}
 }
 
-static void rx_channel_reply(struct buf *b, bool success)
+static void rx_channel_reply(struct buf *b)
 {
+	bool success = b->p[0] == SSH_CHANNEL_SUCCESS;
 	struct channel *c = rx_late_channel(b);
 	if (!c)
 		return;
@@ -6547,16 +6551,6 @@ static void rx_channel_reply(struct buf *b, bool success)
 		rx_refused(c, what);
 }
 
-static void rx_channel_success(struct buf *b)
-{
-	rx_channel_reply(b, true);
-}
-
-static void rx_channel_failure(struct buf *b)
-{
-	rx_channel_reply(b, false);
-}
-
 /* Every request that wants a reply gets a failure, which also answers
  * "keepalive@openssh.com".  The rest, such as "hostkeys-00@openssh.com", is ignored. */
 static void rx_global_request(struct buf *b)
@@ -6568,9 +6562,10 @@ static void rx_global_request(struct buf *b)
 
 /* The answer to our oldest global request.  For a keepalive success and failure mean the
  * same; lk_ has already noted that the answer came. */
-static void rx_global_reply(struct buf *b, bool success)
+static void rx_global_reply(struct buf *b)
 {
 	struct global_request first;
+	bool success = b->p[0] == SSH_REQUEST_SUCCESS;
 	if (!tx_answered(&first)) {
 		rx_bad("answer to a global request that was not made");
 		return;
@@ -6586,34 +6581,24 @@ static void rx_global_reply(struct buf *b, bool success)
 	}
 }
 
-static void rx_request_success(struct buf *b)
-{
-	rx_global_reply(b, true);
-}
-
-static void rx_request_failure(struct buf *b)
-{
-	rx_global_reply(b, false);
-}
-
 static const struct {
 	uint8_t type;
 	void (*run)(struct buf *);
 } rx_table[] = {
 	{ SSH_GLOBAL_REQUEST, rx_global_request },
-	{ SSH_REQUEST_SUCCESS, rx_request_success },
-	{ SSH_REQUEST_FAILURE, rx_request_failure },
+	{ SSH_REQUEST_SUCCESS, rx_global_reply },
+	{ SSH_REQUEST_FAILURE, rx_global_reply },
 	{ SSH_CHANNEL_OPEN, rx_channel_open },
 	{ SSH_CHANNEL_OPEN_CONFIRMATION, rx_channel_open_confirmation },
 	{ SSH_CHANNEL_OPEN_FAILURE, rx_channel_open_failure },
 	{ SSH_CHANNEL_WINDOW_ADJUST, rx_channel_window_adjust },
 	{ SSH_CHANNEL_DATA, rx_channel_data },
-	{ SSH_CHANNEL_EXTENDED_DATA, rx_channel_extended_data },
+	{ SSH_CHANNEL_EXTENDED_DATA, rx_channel_data },
 	{ SSH_CHANNEL_EOF, rx_channel_eof },
 	{ SSH_CHANNEL_CLOSE, rx_channel_close },
 	{ SSH_CHANNEL_REQUEST, rx_channel_request },
-	{ SSH_CHANNEL_SUCCESS, rx_channel_success },
-	{ SSH_CHANNEL_FAILURE, rx_channel_failure },
+	{ SSH_CHANNEL_SUCCESS, rx_channel_reply },
+	{ SSH_CHANNEL_FAILURE, rx_channel_reply },
 };
 
 /* Handles one message, which begins with its type byte. */
@@ -6621,7 +6606,7 @@ static void rx_message(uint8_t *p, size_t len)
 {
 	struct buf b = buf_over(p, len);
 	uint8_t type = buf_get_u8(&b);
-	for (size_t i = 0; i < sizeof rx_table / sizeof rx_table[0]; i++)
+	for (size_t i = 0; i < LENGTH(rx_table); i++)
 		if (rx_table[i].type == type) {
 			rx_table[i].run(&b);
 			if (b.bad)
@@ -6639,12 +6624,13 @@ static void rx_message(uint8_t *p, size_t len)
 
 enum as_answer { AS_WAITING, AS_NO, AS_YES };
 
-static bool as_idle(void)
+/* The first idle slot; PROGRAMS if all are busy. */
+static int as_idle(void)
 {
-	for (int i = EX_ASKERS; i < PROGRAMS; i++)
-		if (g.ex.slot[i].state == EX_IDLE)
-			return true;
-	return false;
+	int i = EX_ASKERS;
+	while (i < PROGRAMS && g.ex.slot[i].state != EX_IDLE)
+		i++;
+	return i;
 }
 
 /* Starts to ask; returns the slot, or -1 while all are busy.  If no program can be run, the
@@ -6658,9 +6644,7 @@ static int8_t as_start(const char *question)
 	const char *const argv[] = { never ? "" : program && *program ? program : ASKPASS, clean,
 		NULL };
 	static char prompt[] = "SSH_ASKPASS_PROMPT=confirm", *const confirm[] = { prompt, NULL };
-	int i = EX_ASKERS;
-	while (i < PROGRAMS && g.ex.slot[i].state != EX_IDLE)
-		i++;
+	int i = as_idle();
 	if (i == PROGRAMS)
 		return -1;
 	ex_start(&g.ex.slot[i], argv, confirm, g.now + ASK_MS);
@@ -6830,16 +6814,11 @@ static struct st_peer st_peer(const struct client *c)
 	return p;
 }
 
-static bool st_is_waiting(const struct client *c)
-{
-	return c->phase == MX_QUEUED;
-}
-
 /* Whether client i has, or waits for, a session or the connection of -W. */
 static bool st_has_session(int i)
 {
 	const struct client *c = &g.mc.slot[i];
-	return c->phase != MX_FREE && !c->dead && (c->channel >= 0 || st_is_waiting(c));
+	return c->phase != MX_FREE && !c->dead && (c->channel >= 0 || c->phase == MX_QUEUED);
 }
 
 static const char *st_session_state(const struct client *c)
@@ -6852,11 +6831,12 @@ static const char *st_session_state(const struct client *c)
 	return ch_is_closing(ch) ? "closing" : "open";
 }
 
+/* Its place in the queue, from 1. */
 static uint32_t st_place(const struct client *c)
 {
 	uint32_t place = 1;
 	for_each_client(o)
-		place += st_is_waiting(o) && (int32_t)(o->ticket - c->ticket) < 0;
+		place += o->phase == MX_QUEUED && (int32_t)(o->ticket - c->ticket) < 0;
 	return place;
 }
 
@@ -7225,9 +7205,8 @@ static void st_people_table(struct buf *b, int i)
 
 /* --- the parts of a status ---------------------------------------------------------------- */
 
-static bool st_always(int i)
+static bool st_always(UNUSED int i)
 {
-	(void)i;
 	return true;
 }
 
@@ -7246,7 +7225,7 @@ static const struct st_part {
 	{ CLIENTS, st_has_proxy, st_json_proxy, st_people_proxy, "],\"proxies\":[", "proxies\n" },
 	{ TABLES, st_always, st_json_table, st_people_table, "],\"tables\":[", "" },
 };
-#define ST_PARTS (sizeof st_parts / sizeof st_parts[0])
+#define ST_PARTS LENGTH(st_parts)
 
 /* The next element of c's status: the head, the elements of each part, the end. */
 static enum st_result st_status(struct client *c, struct buf *b)
@@ -7307,7 +7286,7 @@ static const struct st_metric {
 	{ "sshmux_forwards_waiting", "gauge", "", "Forwards that do not stand.",
 	ST_FORWARDS_WAITING },
 };
-#define ST_METRICS_N (sizeof st_metrics / sizeof st_metrics[0])
+#define ST_METRICS_N LENGTH(st_metrics)
 
 static uint64_t st_metric(enum st_metric_value value)
 {
@@ -7709,21 +7688,15 @@ static bool mc_only_watchers(void)
  * request gets FAILURE or PERMISSION_DENIED; times are in ms.
  * Calls log_, rn_, sl_, buf_, req_, tx_, us_, ac_, fw_, ls_, in_, px_, as_, st_, mc_. */
 
-static bool mx_consent(struct client *c, const char *format,
-	...) __attribute__((format(printf, 2, 3)));
-
 /* Whether the present request may go ahead: without asking, or because the user
  * said yes.  If false, we ask the user now or later; the handler returns, and
  * runs again after a yes. */
-static bool mx_consent(struct client *c, const char *format, ...)
+static PRINTF(2, 3) bool mx_consent(struct client *c, const char *format, ...)
 {
 	char question[2 * FORWARD_HOST + 300];
 	if (g.op.master != OP_MASTER_ASK || c->consent || c->split)
 		return true;
-	va_list ap;
-	va_start(ap, format);
-	vsnprintf(question, sizeof question, format, ap);
-	va_end(ap);
+	FORMAT(question, format);
 	for (char *p = question; *p; p++)	/* clients chose some of the words */
 		if (iscntrl((unsigned char)*p))
 			*p = '?';
@@ -7753,17 +7726,15 @@ static void mx_hello(struct client *c, struct buf *b)
 	c->greeted = true;
 }
 
-static void mx_alive_check(struct client *c, struct buf *b)
+static void mx_alive_check(struct client *c, UNUSED struct buf *b)
 {
-	(void)b;
 	uint32_t pid = (uint32_t)getpid();
 	mc_reply(c, MUX_S_ALIVE, c->rid, &pid, NULL);
 }
 
 /* Removes the path before it answers, so that a new master can start. */
-static void mx_terminate(struct client *c, struct buf *b)
+static void mx_terminate(struct client *c, UNUSED struct buf *b)
 {
-	(void)b;
 	if (!mx_consent(c, "Terminate shared connection to %s? ", g.op.host_name))
 		return;
 	us_remove();
@@ -7772,9 +7743,8 @@ static void mx_terminate(struct client *c, struct buf *b)
 	rn_stop(RN_NOW, 0);
 }
 
-static void mx_stop_listening(struct client *c, struct buf *b)
+static void mx_stop_listening(struct client *c, UNUSED struct buf *b)
 {
-	(void)b;
 	if (!mx_consent(c, "Disable further multiplexing on shared connection to %s? ",
 		g.op.host_name))
 		return;
@@ -8095,9 +8065,8 @@ static void mx_wait(struct client *c, struct buf *b)
 }
 
 /* The client says whether its data is bulk or interactive: sd_ need not guess. */
-static void mx_weight(struct client *c, struct buf *b)
+static void mx_weight(struct client *c, UNUSED struct buf *b)
 {
-	(void)b;
 	if (c->rid <= SD_INTERACTIVE)
 		c->sender.weight = (uint8_t)c->rid;
 }
@@ -8148,24 +8117,22 @@ static bool mx_is_signal(struct str name)
 		"ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM",
 		"USR1", "USR2"
 	};
-	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+	for (size_t i = 0; i < LENGTH(known); i++)
 		if (str_is(name, known[i]))
 			return true;
 	return false;
 }
 
 /* The client's --timeout is over: sends TERM to its command. */
-static void mx_kill(struct client *c, struct buf *b)
+static void mx_kill(struct client *c, UNUSED struct buf *b)
 {
-	(void)b;
 	if (c->channel >= 0)
 		mx_send_signal(sl_channel(c->channel), str_of("TERM"));
 }
 
 /* An sshmux client was continued after ~^Z. */
-static void mx_resume(struct client *c, struct buf *b)
+static void mx_resume(struct client *c, UNUSED struct buf *b)
 {
-	(void)b;
 	if (c->channel >= 0)
 		sl_channel(c->channel)->flags &= (uint16_t)~CH_SUSPENDED;
 }
@@ -8183,20 +8150,17 @@ static void mx_report(struct client *c, struct buf *b)
 	c->phase = MX_REPORTING;
 }
 
-/* The session with this number.  If there is none, it answers c and returns NULL. */
-static struct channel *mx_session_by(struct client *c, struct str number)
+/* The session with this number, or NULL. */
+static struct channel *mx_session_by(struct str number)
 {
 	uint32_t id = 0;
-	for (uint32_t i = 0; i < number.len && i < 6; i++)
-		id = id * 10 + (uint32_t)(number.p[i] - '0');
 	bool digits = number.len > 0 && number.len < 6;
-	for (uint32_t i = 0; i < number.len; i++)
-		digits &= isdigit(number.p[i]) != 0;
+	for (uint32_t i = 0; digits && i < number.len; i++) {
+		digits = isdigit(number.p[i]);
+		id = id * 10 + (uint32_t)(number.p[i] - '0');
+	}
 	struct channel *ch = digits ? sl_channel(id) : NULL;
-	if (ch && ch->kind == CH_SESSION && ch->state == CH_OPEN && ch->client >= 0)
-		return ch;
-	mc_failure(c, "there is no such session");
-	return NULL;
+	return ch && ch->kind == CH_SESSION && ch->state == CH_OPEN && ch->client >= 0 ? ch : NULL;
 }
 
 /* An sshmux client got a signal and passes it on to its command. */
@@ -8207,84 +8171,66 @@ static void mx_signal(struct client *c, struct buf *b)
 		mx_send_signal(sl_channel(c->channel), name);
 }
 
+/* The verbs of -O.  Each returns NULL, or why it fails. */
+
 /* Frees the path for another master; this one ends when its sessions have finished. */
-static void mx_drain(struct client *c, struct str a, struct str b)
+static const char *mx_drain(UNUSED const struct str *word)
 {
-	(void)a;
-	(void)b;
 	us_remove();
 	g.mx.draining = true;
 	rn_stop(RN_WHEN_IDLE, g.rn.exit_code);
-	mc_ok(c);
-	for_each_client(o)	/* those that wait have not begun */
-		if (o->phase == MX_QUEUED && o->type == MUX_C_NEW_SESSION)
-			mc_refuse(o, "the master is draining");
+	for_each_client(c)	/* those that wait have not begun */
+		if (c->phase == MX_QUEUED && c->type == MUX_C_NEW_SESSION)
+			mc_refuse(c, "the master is draining");
+	return NULL;
 }
 
-static void mx_hold(struct client *c, struct str a, struct str b)
+static const char *mx_hold(UNUSED const struct str *word)
 {
-	(void)a;
-	(void)b;
 	g.mx.held = true;
-	mc_ok(c);
+	return NULL;
 }
 
-static void mx_unhold(struct client *c, struct str a, struct str b)
+static const char *mx_unhold(UNUSED const struct str *word)
 {
-	(void)a;
-	(void)b;
 	g.mx.held = false;
-	mc_ok(c);
+	return NULL;
 }
 
-static void mx_reconnect(struct client *c, struct str a, struct str b)
+static const char *mx_reconnect(UNUSED const struct str *word)
 {
-	(void)a;
-	(void)b;
-	if (g.op.reconnect == LK_NO || g.rn.stop != RN_RUN) {
-		mc_failure(c, "the master would end: it was not told to reconnect");
-		return;
-	}
+	if (g.op.reconnect == LK_NO || g.rn.stop != RN_RUN)
+		return "the master would end: it was not told to reconnect";
 	g.mx.reconnect = true;
-	mc_ok(c);
+	return NULL;
 }
 
-static void mx_loglevel(struct client *c, struct str name, struct str b)
+static const char *mx_loglevel(const struct str *word)
 {
-	(void)b;
-	if (log_set_level(name))
-		mc_ok(c);
-	else
-		mc_failure(c, "there is no such level");
+	return log_set_level(word[0]) ? NULL : "there is no such level";
 }
 
-static void mx_signal_session(struct client *c, struct str session, struct str name)
+static const char mx_no_session[] = "there is no such session";
+
+static const char *mx_signal_session(const struct str *word)
 {
-	struct channel *ch = mx_session_by(c, session);
-	if (!ch)
-		return;
-	if (!mx_is_signal(name))
-		mc_failure(c, "there is no such signal");
-	else if (!mx_send_signal(ch, name))
-		mc_failure(c, "the session cannot be told now");
-	else
-		mc_ok(c);
+	struct channel *ch = mx_session_by(word[0]);
+	return !ch ? mx_no_session : !mx_is_signal(word[1]) ? "there is no such signal" :
+		mx_send_signal(ch, word[1]) ? NULL : "the session cannot be told now";
 }
 
 /* Drops the session's client; the server sees the channel close. */
-static void mx_kill_session(struct client *c, struct str session, struct str b)
+static const char *mx_kill_session(const struct str *word)
 {
-	(void)b;
-	struct channel *ch = mx_session_by(c, session);
-	if (!ch)
-		return;
-	mc_drop(sl_client(ch->client));
-	mc_ok(c);
+	struct channel *ch = mx_session_by(word[0]);
+	if (ch)
+		mc_drop(sl_client(ch->client));
+	return ch ? NULL : mx_no_session;
 }
 
 static const struct mx_verb {
 	const char *name;
-	void (*run)(struct client *, struct str, struct str);
+	const char *(*run)(const struct str *);
 } mx_verbs[] = {
 	{ "drain", mx_drain },
 	{ "hold", mx_hold },
@@ -8297,22 +8243,27 @@ static const struct mx_verb {
 
 static void mx_control(struct client *c, struct buf *b)
 {
-	struct str verb = buf_get_str(b), first = buf_get_str(b), second = buf_get_str(b);
+	struct str verb = buf_get_str(b), word[2];
+	word[0] = buf_get_str(b);
+	word[1] = buf_get_str(b);
 	const struct mx_verb *v = NULL;
-	for (size_t i = 0; i < sizeof mx_verbs / sizeof mx_verbs[0]; i++)
+	for (size_t i = 0; i < LENGTH(mx_verbs); i++)
 		if (str_is(verb, mx_verbs[i].name))
 			v = &mx_verbs[i];
-	if (b->bad || !v) {
-		b->bad = false;
-		mc_failure(c, "there is no such command");
-	} else if (mx_consent(c, "Allow %s on shared connection to %s? ", v->name, g.op.host_name))
-		v->run(c, first, second);
+	if (!b->bad && v && !mx_consent(c, "Allow %s on shared connection to %s? ", v->name,
+		g.op.host_name))
+		return;
+	const char *why = b->bad || !v ? "there is no such command" : v->run(word);
+	b->bad = false;
+	if (why)
+		mc_failure(c, why);
+	else
+		mc_ok(c);
 }
 
 /* From here on the client speaks SSH messages itself. */
-static void mx_proxy(struct client *c, struct buf *b)
+static void mx_proxy(struct client *c, UNUSED struct buf *b)
 {
-	(void)b;
 	if (c->channel >= 0) {
 		mc_failure(c, "Multiple sessions not supported");
 		return;
@@ -8352,7 +8303,7 @@ static const struct mx_handler {
 
 static const struct mx_handler *mx_handler(uint32_t type)
 {
-	for (size_t i = 0; i < sizeof mx_table / sizeof mx_table[0]; i++)
+	for (size_t i = 0; i < LENGTH(mx_table); i++)
 		if (mx_table[i].type == type)
 			return &mx_table[i];
 	return NULL;
@@ -8887,34 +8838,31 @@ static void se_events(struct client *c)
 /* ===== ad_ ====================================================================
  * Admission: gives free memory, descriptors and channels to waiting clients, first come,
  * first served, and ends waits at their deadlines.
- * Calls rn_, sl_, req_, fd_, tx_, ch_, co_, in_, as_, mc_, mx_. */
+ * Calls rn_, sl_, req_, fd_, tx_, ch_, co_, in_, as_, st_, mc_, mx_. */
 
-/* The client that has waited longest in this phase, or NULL. */
-static struct client *ad_oldest(enum mx_phase phase)
+/* The client that has waited longest in this phase, or NULL.  `others`: leaves out those
+ * that wait for a session. */
+static struct client *ad_longest(enum mx_phase phase, bool others)
 {
 	struct client *first = NULL;
 	for_each_client(c)
-		if (c->phase == phase && !c->dead &&
+		if (c->phase == phase && !c->dead && !(others && c->type == MUX_C_NEW_SESSION) &&
 			(!first || (int32_t)(c->ticket - first->ticket) < 0))
 			first = c;
 	return first;
+}
+
+static struct client *ad_oldest(enum mx_phase phase)
+{
+	return ad_longest(phase, false);
 }
 
 /* The client that has waited longest and may open its channel now, or NULL.  Limits
  * of sessions do not apply to stdio forwards. */
 static struct client *ad_next_to_open(void)
 {
-	struct client *first = NULL;
 	bool session = g.ch.sessions < g.ch.session_limit && g.now >= g.se.open_after;
-	if (g.mx.held)
-		return NULL;
-	for_each_client(c) {
-		if (c->phase == MX_QUEUED && !c->dead &&
-			(session || c->type != MUX_C_NEW_SESSION) &&
-		    (!first || (int32_t)(c->ticket - first->ticket) < 0))
-			first = c;
-	}
-	return first;
+	return g.mx.held ? NULL : ad_longest(MX_QUEUED, !session);
 }
 
 /* Opens the channel that a waiting client asked for. */
@@ -8936,9 +8884,7 @@ static void ad_open(struct client *c, struct channel *ch)
 /* Tells a client its place in the queue when that has changed. */
 static void ad_tell_place(struct client *c)
 {
-	uint32_t place = 1;
-	for_each_client(o)
-		place += o->phase == MX_QUEUED && (int32_t)(o->ticket - c->ticket) < 0;
+	uint32_t place = st_place(c);
 	if (place == c->place || !mc_written(c))
 		return;
 	c->place = (uint16_t)place;
@@ -8962,7 +8908,7 @@ static void ad_admit(void)
 	}
 	if (g.now >= g.ch.limit_until)
 		ch_limit_sessions(SESSIONS, g.ch.limit_until);
-	while (as_idle() && (c = ad_oldest(MX_ASK_WAIT)))
+	while (as_idle() < PROGRAMS && (c = ad_oldest(MX_ASK_WAIT)))
 		mx_dispatch(c);
 	while (g.lk.state == LK_UP && tp_room() > 0 && (c = ad_next_to_open())) {
 		bool session = c->type == MUX_C_NEW_SESSION;
@@ -9438,14 +9384,10 @@ static void lk_lost(const char *why)
 		       why);
 }
 
-static void lk_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void lk_fail(const char *format, ...)
+static PRINTF(1, 2) void lk_fail(const char *format, ...)
 {
 	char text[400];
-	va_list ap;
-	va_start(ap, format);
-	vsnprintf(text, sizeof text, format, ap);
-	va_end(ap);
+	FORMAT(text, format);
 	lk_lost(text);
 }
 
@@ -10593,14 +10535,10 @@ struct cl_frame {
 	struct buf rest;
 };
 
-static void cl_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void cl_say(const char *format, ...)
+static PRINTF(1, 2) void cl_say(const char *format, ...)
 {
 	char text[LOG_TEXT];
-	va_list ap;
-	va_start(ap, format);
-	vsnprintf(text, sizeof text, format, ap);
-	va_end(ap);
+	FORMAT(text, format);
 	log_put(TP_ERROR, g.log.syslog && !g.op.mux_command, text, cl_line_end);
 }
 
@@ -10890,7 +10828,7 @@ static bool cl_pass_signal(int number)
 	uint8_t frame[20];
 	if (!cl.sshmux || !cl.open || cl.raw || cl.signalled)
 		return false;
-	for (size_t i = 0; i < sizeof passed / sizeof passed[0]; i++) {
+	for (size_t i = 0; i < LENGTH(passed); i++) {
 		size_t n = strnlen(passed[i].name, 4);
 		if (passed[i].number != number)
 			continue;
@@ -10934,7 +10872,7 @@ static void cl_catch_signals(void)
 	struct sigaction a, old;
 	memset(&a, 0, sizeof a);
 	a.sa_handler = cl_on_signal;
-	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+	for (size_t i = 0; i < LENGTH(numbers); i++)
 		if (numbers[i] == SIGUSR1 || (sigaction(numbers[i], NULL, &old) == 0 &&
 			old.sa_handler != SIG_IGN))
 			/* main() ignores USR1 for the master's sake */
@@ -11272,7 +11210,7 @@ static const struct ct_command {
 
 static const struct ct_command *ct_find_command(const char *name)
 {
-	for (size_t i = 0; i < sizeof ct_commands / sizeof ct_commands[0]; i++)
+	for (size_t i = 0; i < LENGTH(ct_commands); i++)
 		if (strcmp(ct_commands[i].name, name) == 0)
 			return &ct_commands[i];
 	return NULL;
@@ -11437,7 +11375,7 @@ static bool cs_is_networked(int fd)
 	struct statfs fs;
 	if (fstatfs(fd, &fs) != 0)
 		return false;
-	for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+	for (size_t i = 0; i < LENGTH(types); i++)
 		if ((uint32_t)fs.f_type == types[i])
 			return true;
 	return false;
@@ -11634,7 +11572,7 @@ static bool cs_may_retry(int status)
 static int cs_split(void)
 {
 	static const int numbers[] = { SIGCHLD, SIGUSR1, SIGPIPE, SIGXFSZ, SIGTTIN, SIGTTOU };
-	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+	for (size_t i = 0; i < LENGTH(numbers); i++)
 		signal(numbers[i], SIG_DFL);
 	cl = (struct cl_state){ .fd = g.lp.split_fd, .split = true,
 		.out = buf_over(g.req.memory, sizeof g.req.memory) };
@@ -11680,17 +11618,14 @@ static struct {
 	unsigned line;
 } op_where;
 
-static void op_die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
-static void op_die(const char *format, ...)
+static PRINTF(1, 2) _Noreturn void op_die(const char *format, ...)
 {
-	char text[480];
-	va_list ap;
-	int n = op_where.file ? snprintf(text, sizeof text, "%.200s line %u: ", op_where.file,
-		op_where.line) : 0;
-	va_start(ap, format);
-	vsnprintf(text + n, sizeof text - (size_t)n, format, ap);
-	va_end(ap);
-	log_line(TP_ERROR, text);
+	char text[280];
+	FORMAT(text, format);
+	if (op_where.file)
+		log_at(TP_ERROR, "%.200s line %u: %s", op_where.file, op_where.line, text);
+	else
+		log_line(TP_ERROR, text);
 	exit(EXIT_SSH);
 }
 
@@ -11857,7 +11792,7 @@ static const struct op_keyword {
 	{ "WatchNetwork", OP_MASTER, OP_CHOICE, &g.op.watch_network, 0, 0, op_yes_no },
 	{ "XAuthLocation", OP_MASTER, OP_TEXT, &g.op.xauth, 0, 0, NULL },
 };
-#define OP_KEYWORDS (sizeof op_keywords / sizeof op_keywords[0])
+#define OP_KEYWORDS LENGTH(op_keywords)
 
 /* ssh_config's other keywords.  Ignoring those in op_idle is safe: we lack what they would
  * add.  Ignoring those in op_unsafe is not: they would protect against an attacker. */
@@ -12381,7 +12316,7 @@ static void op_follow(const struct op_keyword *k)
 
 static const struct op_keyword *op_find(const char *name, size_t len)
 {
-	for (size_t i = 0; i < sizeof op_aliases / sizeof op_aliases[0]; i++)
+	for (size_t i = 0; i < LENGTH(op_aliases); i++)
 		if (op_is(name, len, op_aliases[i][0])) {
 			name = op_aliases[i][1];
 			len = strlen(name);
@@ -12586,11 +12521,11 @@ static void av_usage(void)
 	       "       sshmux -M -S PATH -N [options] [user@]host      log in and serve PATH\n"
 	       "       sshmux -S PATH [options] host [command ...]     run a command through it\n"
 	       "       sshmux -S PATH -O COMMAND [host]\n\n");
-	for (size_t i = 0; i < sizeof av_letters / sizeof av_letters[0]; i++)
+	for (size_t i = 0; i < LENGTH(av_letters); i++)
 		printf("  -%c %-12s %s\n", av_letters[i].letter, av_letters[i].argument ?
 			av_letters[i].argument : "",
 		       av_letters[i].help);
-	for (size_t i = 0; i < sizeof av_longs / sizeof av_longs[0]; i++)
+	for (size_t i = 0; i < LENGTH(av_longs); i++)
 		printf("  --%s%s%s\n        %s\n", av_longs[i].name, av_longs[i].argument ? "=" :
 			"",
 		       av_longs[i].argument ? av_longs[i].argument : "", av_longs[i].help);
@@ -12626,7 +12561,7 @@ static const struct av_query { const char *name; int kind; const char *spec; } a
 	"*" },
 	{ "PubkeyAcceptedKeyTypes", TP_USER_KEYS, "*" },
 };
-#define AV_QUERIES (sizeof av_queries / sizeof av_queries[0])
+#define AV_QUERIES LENGTH(av_queries)
 
 static void av_query(const char *what)
 {
@@ -12734,7 +12669,7 @@ static int av_letter_word(char **word)
 {
 	for (const char *p = *word + 1; *p; p++) {
 		const struct av_letter *l = NULL;
-		for (size_t i = 0; i < sizeof av_letters / sizeof av_letters[0]; i++)
+		for (size_t i = 0; i < LENGTH(av_letters); i++)
 			if (av_letters[i].letter == *p)
 				l = &av_letters[i];
 		if (!l)
@@ -12806,7 +12741,7 @@ static void av_long(const char *word)
 		av_version();
 	if (op_is(word, n, "help"))
 		av_usage();
-	for (size_t i = 0; i < sizeof av_longs / sizeof av_longs[0]; i++) {
+	for (size_t i = 0; i < LENGTH(av_longs); i++) {
 		const struct av_long *l = &av_longs[i];
 		if (!op_is(word, n, l->name))
 			continue;
@@ -13211,7 +13146,7 @@ static bool cf_match(struct op_text t)
 		bool negated = *word == '!';
 		size_t n = strcspn(word += negated, "=");
 		const struct cf_criterion *c = cf_criteria,
-			*end = c + sizeof cf_criteria / sizeof cf_criteria[0];
+			*end = c + LENGTH(cf_criteria);
 		if (op_is(word, n, "all")) {
 			if (many > 1 || op_word(&t))
 				op_die("'%s' cannot be combined with other Match attributes", word);
@@ -14102,9 +14037,8 @@ static bool main_ride_along(int *status)
 	return main_ride(status);
 }
 
-int main(int argc, char **argv)
+int main(UNUSED int argc, char **argv)
 {
-	(void)argc;
 	signal(SIGUSR1, SIG_IGN);	/* SIGUSR1 may come before we can handle it */
 	main_defaults();
 	main_stdio();
@@ -14114,11 +14048,11 @@ int main(int argc, char **argv)
 	dv_resolve();
 	if (g.op.dump)
 		return pr_dump();
-	for (size_t i = 0; g.op.send_env.n == 0 && i < sizeof default_env / sizeof default_env[0];
+	for (size_t i = 0; g.op.send_env.n == 0 && i < LENGTH(default_env);
 		i++)
 		g.op.send_env.at[i] = default_env[i];
 	if (g.op.send_env.n == 0)
-		g.op.send_env.n = sizeof default_env / sizeof default_env[0];
+		g.op.send_env.n = LENGTH(default_env);
 	if (g.op.mux_command && strcmp(g.op.mux_command, "list") == 0)
 		return li_list();
 	if (g.op.mux_command && !g.op.control_path)
