@@ -1159,17 +1159,24 @@ static int64_t rn_clock(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000 + 1;
 }
 
+/* Fills n bytes with random ones from the kernel; false if that fails. */
+static bool rn_bytes(void *to, size_t n)
+{
+	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	bool ok = fd >= 0 && read(fd, to, n) == (ssize_t)n;
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
 /* A number below n (1..2^31), good enough to spread retries. */
 static uint32_t rn_random(uint32_t n)
 {
 	static uint32_t state;		/* xorshift */
 	/* identical routers boot with equal clocks and pids: ask the kernel */
 	if (state == 0) {
-		int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-		if (fd < 0 || read(fd, &state, sizeof state) != (ssize_t)sizeof state)
+		if (!rn_bytes(&state, sizeof state))
 			state = (uint32_t)rn_clock() * 2654435761u ^ (uint32_t)getpid();
-		if (fd >= 0)
-			close(fd);
 		state |= 1;
 	}
 	state ^= state << 13;
@@ -1460,6 +1467,24 @@ static void buf_put_str(struct buf *b, struct str s)
 {
 	buf_put_u32(b, s.len);
 	buf_put_bytes(b, s.p, s.len);
+}
+
+/* Begins a mux frame: a length, a type and a word (request or session id); returns where.
+ * buf_end() fills in the length. */
+static size_t buf_frame(struct buf *b, uint32_t type, uint32_t word)
+{
+	size_t start = b->pos;
+	buf_put_u32(b, 0);
+	buf_put_u32(b, type);
+	buf_put_u32(b, word);
+	return start;
+}
+
+/* The length at `start` becomes that of what follows it. */
+static void buf_end(struct buf *b, size_t start)
+{
+	if (!b->bad)
+		buf_set_u32(b->p + start, (uint32_t)(b->pos - start) - 4);
 }
 
 static struct str str_of(const char *s)
@@ -1790,6 +1815,15 @@ static void fd_nonblock(int fd)
 		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
+/* Puts /dev/null in the place of fd; false if that fails. */
+static bool fd_null(int fd)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	bool done = null >= 0 && dup2(null, fd) >= 0;
+	fd_close(&null);
+	return done;
+}
+
 /* Counts clients without a session.  FD_SPARE of them always fit (FD_OWN): a master
  * can still answer and be stopped when its sessions use all other descriptors. */
 #define FD_SPARE 4
@@ -1931,20 +1965,41 @@ static void fd_return(struct passed *d)
 	fd_close(&d->fd);
 }
 
+/* An IP address: its bytes, by its family. */
+static void *fd_ip(const void *address)
+{
+	struct sockaddr_in6 *v6 = (void *)(uintptr_t)address;
+	struct sockaddr_in *v4 = (void *)(uintptr_t)address;
+	return v4->sin_family == AF_INET6 ? (void *)&v6->sin6_addr : (void *)&v4->sin_addr;
+}
+
+/* Begins an IP address, for its bytes to be filled in; returns its length. */
+static socklen_t fd_ip_begin(struct sockaddr_storage *a, int family, uint32_t port)
+{
+	*a = (struct sockaddr_storage){ .ss_family = (sa_family_t)family };
+	/* sin6_port has the same offset */
+	((struct sockaddr_in *)(void *)a)->sin_port = htons((uint16_t)port);
+	return family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+}
+
+/* Writes an IP address as text; returns the port, -1 if it is an address of another kind. */
+static int fd_ip_text(const struct sockaddr_storage *a, char to[INET6_ADDRSTRLEN])
+{
+	if (a->ss_family != AF_INET6 && a->ss_family != AF_INET)
+		return -1;
+	inet_ntop(a->ss_family, fd_ip(a), to, INET6_ADDRSTRLEN);
+	return ntohs(((const struct sockaddr_in *)(const void *)a)->sin_port);
+}
+
 /* "1.2.3.4:22" or "[::1]:22". */
 static void fd_address(const struct sockaddr_storage *a, char *to, size_t size)
 {
-	char ip[INET6_ADDRSTRLEN] = "";
-	const struct sockaddr_in6 *v6 = (const void *)a;
-	const struct sockaddr_in *v4 = (const void *)a;
-	if (a->ss_family == AF_INET6) {
-		inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip);
-		snprintf(to, size, "[%s]:%d", ip, ntohs(v6->sin6_port));
-	} else if (a->ss_family == AF_INET) {
-		inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip);
-		snprintf(to, size, "%s:%d", ip, ntohs(v4->sin_port));
-	} else
+	char ip[INET6_ADDRSTRLEN];
+	int port = fd_ip_text(a, ip);
+	if (port < 0)
 		snprintf(to, size, "local");
+	else
+		snprintf(to, size, a->ss_family == AF_INET6 ? "[%s]:%d" : "%s:%d", ip, port);
 }
 
 /* Closes all descriptors from 3 on except these. */
@@ -1966,57 +2021,56 @@ static void fd_return_all(void)
 				fd_return(&c->end[k]);
 }
 
-/* Receives one byte with one descriptor, as PROTOCOL.mux passes them.  Returns 1 with
- * *fd, FD_AGAIN or FD_END; FD_ERROR unless exactly one descriptor came with the byte;
- * FD_FULL, with nothing read, if we have no descriptor left: the kernel would drop it. */
-static ssize_t fd_receive(int from, int *fd)
+/* Sends the n bytes at p with a descriptor; returns what sendmsg() does. */
+static ssize_t fd_send_with(int to, int fd, const void *p, size_t n, int flags)
 {
 	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
-	uint8_t byte;
-	struct iovec iov = { &byte, 1 };
-	struct msghdr m = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = &control, .msg_controllen = CMSG_LEN(sizeof(int)),
-	};
-	ssize_t n = -1;
-	int another = fcntl(from, F_DUPFD_CLOEXEC, 0);
-	if (another < 0)
-		return FD_FULL;
-	close(another);
-	FD_CALL(n, recvmsg(from, &m, MSG_CMSG_CLOEXEC));
-	if (n <= 0)
-		return fd_result(n);
-	const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
-		c->cmsg_len != CMSG_LEN(sizeof(int)))
-		return FD_ERROR;
-	memcpy(fd, CMSG_DATA(c), sizeof *fd);
-	if (m.msg_flags & MSG_CTRUNC) {		/* there were more: the kernel closed them */
-		fd_close(fd);
-		return FD_ERROR;
-	}
-	return 1;
-}
-
-/* Sends what fd_receive() receives; blocks.  Only the client uses it. */
-static bool fd_send(int to, int fd)
-{
-	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
+	struct iovec iov = { (void *)(uintptr_t)p, n };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+		.msg_controllen = sizeof control };
 	memset(&control, 0, sizeof control);
-	uint8_t byte = 0;
-	struct iovec iov = { &byte, 1 };
-	struct msghdr m = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = &control, .msg_controllen = CMSG_SPACE(sizeof(int)),
-	};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(sizeof(int));
 	memcpy(CMSG_DATA(c), &fd, sizeof fd);
-	ssize_t n = -1;
-	FD_CALL(n, sendmsg(to, &m, MSG_NOSIGNAL));
-	return n == 1;
+	ssize_t sent = -1;
+	FD_CALL(sent, sendmsg(to, &m, flags | MSG_NOSIGNAL));
+	return sent;
+}
+
+/* Receives up to n bytes; *fd becomes the descriptor that came with them, -1 unless it was
+ * exactly one.  Returns what recvmsg() does. */
+static ssize_t fd_receive_with(int from, int *fd, void *p, size_t n)
+{
+	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
+	struct iovec iov = { p, n };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+		.msg_controllen = CMSG_LEN(sizeof(int)) };
+	ssize_t got = -1;
+	FD_CALL(got, recvmsg(from, &m, MSG_CMSG_CLOEXEC));
+	const struct cmsghdr *c = got > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+	*fd = -1;
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+		c->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(fd, CMSG_DATA(c), sizeof *fd);
+	if (c && m.msg_flags & MSG_CTRUNC)	/* there were more: the kernel closed them */
+		fd_close(fd);
+	return got;
+}
+
+/* Receives one byte with one descriptor, as PROTOCOL.mux passes them.  Returns 1 with
+ * *fd, FD_AGAIN or FD_END; FD_ERROR unless exactly one descriptor came with the byte;
+ * FD_FULL, with nothing read, if we have no descriptor left: the kernel would drop it. */
+static ssize_t fd_receive(int from, int *fd)
+{
+	uint8_t byte;
+	int another = fcntl(from, F_DUPFD_CLOEXEC, 0);
+	if (another < 0)
+		return FD_FULL;
+	close(another);
+	ssize_t n = fd_receive_with(from, fd, &byte, 1);
+	return n > 0 && *fd < 0 ? FD_ERROR : fd_result(n);
 }
 
 /* ===== sp_ ================================================================
@@ -2048,18 +2102,14 @@ static void sp_resolve(const char *host, int family, int out)
 	r.error = getaddrinfo(host, NULL, &hints, &list);
 	for (struct addrinfo *a = list; r.error == 0 && a && r.n < ADDRESSES; a = a->ai_next) {
 		struct cn_address *to = &r.address[r.n];
+		bool v6 = a->ai_family == AF_INET6;
+		if (!v6 && a->ai_family != AF_INET)
+			continue;
 		to->family = (sa_family_t)a->ai_family;
-		if (a->ai_family == AF_INET6) {
-			const struct sockaddr_in6 *s = (const void *)a->ai_addr;
-			memcpy(to->bytes, &s->sin6_addr, 16);
-			to->scope = s->sin6_scope_id;
-			r.n++;
-		} else if (a->ai_family == AF_INET) {
-			memcpy(to->bytes,
-				&((const struct sockaddr_in *)(const void *)a->ai_addr)->sin_addr,
-				4);
-			r.n++;
-		}
+		memcpy(to->bytes, fd_ip(a->ai_addr), v6 ? 16 : 4);
+		const struct sockaddr_in6 *from = (const void *)a->ai_addr;
+		to->scope = v6 ? from->sin6_scope_id : 0;
+		r.n++;
 	}
 	ssize_t n = write(out, &r, sizeof r);	/* less than PIPE_BUF: whole or not at all */
 	_exit(n == (ssize_t)sizeof r ? 0 : 1);
@@ -2084,11 +2134,8 @@ static void sp_proxy(int fd)
 	if (dup2(fd, STDIN_FILENO) < 0 || dup2(fd, STDOUT_FILENO) < 0)
 		_exit(127);
 	/* as in ssh: it outlives our caller, so it must not keep the caller's stderr */
-	if (g.op.persist >= 0 && g.log.level < TP_DEBUG) {
-		int null = open("/dev/null", O_WRONLY);
-		if (null >= 0)
-			dup2(null, STDERR_FILENO);
-	}
+	if (g.op.persist >= 0 && g.log.level < TP_DEBUG)
+		fd_null(STDERR_FILENO);
 	sp_shell("exec ", g.op.proxy_command);
 }
 
@@ -2098,8 +2145,7 @@ static void sp_exec(const char *const argv[], const char *const variables[], int
 {
 	sp_default_signals();
 	setpgid(0, 0);
-	int null = open("/dev/null", O_RDONLY);
-	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)
+	if (!fd_null(STDIN_FILENO) || dup2(out, STDOUT_FILENO) < 0)
 		_exit(127);
 	fd_close_others(0, 0);
 	for (; variables && *variables; variables++)
@@ -2172,19 +2218,12 @@ static void sp_help(int from)
 {
 	struct sp_job j;
 	for (;;) {
-		union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
-		struct iovec iov = { &j, sizeof j };
-		struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-			.msg_controllen = sizeof control };
-		ssize_t n = recvmsg(from, &m, MSG_CMSG_CLOEXEC);
+		int fd;
+		ssize_t n = fd_receive_with(from, &fd, &j, sizeof j);
 		if (n == 0 || (n < 0 && errno != EINTR))
 			_exit(0);
-		const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
-		if (!c || (size_t)n < offsetof(struct sp_job, text) ||
-			c->cmsg_len != CMSG_LEN(sizeof(int)))
+		if (fd < 0 || (size_t)n < offsetof(struct sp_job, text))
 			continue;
-		int fd;
-		memcpy(&fd, CMSG_DATA(c), sizeof fd);
 		j.len = (uint32_t)((size_t)n - offsetof(struct sp_job, text));
 		if (j.len == 0 || j.words + j.variables > SP_WORDS || j.text[j.len - 1] != 0)
 			j.kind = UINT8_MAX;
@@ -2247,18 +2286,9 @@ static pid_t sp_await(uint32_t number)
 static pid_t sp_ask(struct sp_job *j, int fd)
 {
 	static uint32_t jobs;
-	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
-	struct iovec iov = { (void *)(uintptr_t)j, offsetof(struct sp_job, text) + j->len };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-		.msg_controllen = sizeof control };
 	j->number = ++jobs;
-	memset(&control, 0, sizeof control);
-	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof fd);
-	return sendmsg(g.sp.helper, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : sp_await(j->number);
+	size_t n = offsetof(struct sp_job, text) + j->len;
+	return fd_send_with(g.sp.helper, fd, j, n, MSG_DONTWAIT) < 0 ? -1 : sp_await(j->number);
 }
 
 /* Starts the job with fd, which the caller still owns; its process id, or -1 with errno. */
@@ -2336,19 +2366,12 @@ static void cn_fork(struct connector *c, const char *host, int family)
 static socklen_t cn_address(const struct connector *c, int i, struct sockaddr_storage *to)
 {
 	const struct cn_address *a = &c->reply.address[i];
-	memset(to, 0, sizeof *to);
-	to->ss_family = a->family;
-	if (a->family == AF_INET6) {
-		struct sockaddr_in6 *s = (void *)to;
-		memcpy(&s->sin6_addr, a->bytes, 16);
-		s->sin6_scope_id = a->scope;
-		s->sin6_port = htons(c->port);
-		return sizeof *s;
-	}
-	struct sockaddr_in *s = (void *)to;
-	memcpy(&s->sin_addr, a->bytes, 4);
-	s->sin_port = htons(c->port);
-	return sizeof *s;
+	bool v6 = a->family == AF_INET6;
+	socklen_t len = fd_ip_begin(to, a->family, c->port);
+	memcpy(fd_ip(to), a->bytes, v6 ? 16 : 4);
+	if (v6)
+		((struct sockaddr_in6 *)(void *)to)->sin6_scope_id = a->scope;
+	return len;
 }
 
 /* Binds the uplink's socket to the address (-b) and interface (-B), if any; false with
@@ -2356,8 +2379,8 @@ static socklen_t cn_address(const struct connector *c, int i, struct sockaddr_st
 static bool cn_bind(const struct connector *c, sa_family_t family)
 {
 	const char *from = g.op.bind_address, *interface = g.op.bind_interface;
-	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6 };
-	struct sockaddr_in v4 = { .sin_family = AF_INET };
+	struct sockaddr_storage a;
+	socklen_t len = fd_ip_begin(&a, family, 0);
 	if (c != &g.lk.uplink)
 		return true;
 	if (interface && setsockopt(c->fd, SOL_SOCKET, SO_BINDTODEVICE, interface,
@@ -2365,12 +2388,9 @@ static bool cn_bind(const struct connector *c, sa_family_t family)
 		return false;
 	if (!from)
 		return true;
-	if (family == AF_INET && inet_pton(AF_INET, from, &v4.sin_addr) == 1)
-		return bind(c->fd, (struct sockaddr *)&v4, sizeof v4) == 0;
-	if (family == AF_INET6 && inet_pton(AF_INET6, from, &v6.sin6_addr) == 1)
-		return bind(c->fd, (struct sockaddr *)&v6, sizeof v6) == 0;
 	errno = EADDRNOTAVAIL;
-	return false;
+	return inet_pton(family, from, fd_ip(&a)) == 1 &&
+		bind(c->fd, (struct sockaddr *)&a, len) == 0;
 }
 
 /* Tries the next address; CN_FAILED with the last error when none is left.  Each
@@ -3419,7 +3439,7 @@ static void tt_resize(void)
  * The control socket.  It is created under a temporary name and then linked to its
  * path, so that a client never finds one without a listener.  us_remove() removes it only
  * if it is still the one we created.
- * Calls log_, fd_. */
+ * Calls log_, rn_, fd_. */
 
 #define US_SUFFIX 17			/* "." and sixteen random characters */
 
@@ -3436,22 +3456,28 @@ static const char *us_too_long(const char *path, size_t most)
 	return text;
 }
 
-static bool us_random_bytes(void *to, size_t n)
-{
-	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-	bool ok = fd >= 0 && read(fd, to, n) == (ssize_t)n;
-	fd_close(&fd);
-	return ok;
-}
-
 static bool us_random(char *to, size_t n)
 {
 	static const char alphabet[] =
 		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-	bool ok = us_random_bytes(to, n);
+	bool ok = rn_bytes(to, n);
 	for (size_t i = 0; i < n; i++)
 		to[i] = alphabet[(uint8_t)to[i] % 64];
 	return ok;
+}
+
+/* Connects to a socket's path; -1 with errno.  It never waits. */
+static int us_connect(const char *path)
+{
+	struct sockaddr_un a;
+	int fd = us_address(&a, path) ? socket(AF_UNIX,
+		SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
+	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) == 0)
+		return fd;
+	int error = errno;
+	close(fd);
+	errno = error;
+	return -1;
 }
 
 enum us_found { US_NOTHING, US_STALE, US_LIVE, US_FOREIGN };
@@ -3459,15 +3485,16 @@ enum us_found { US_NOTHING, US_STALE, US_LIVE, US_FOREIGN };
 /* What is at the control path; *st describes it. */
 static enum us_found us_look(const char *path, struct stat *st)
 {
-	struct sockaddr_un a;
 	if (lstat(path, st) != 0)
 		return US_NOTHING;
-	if (!S_ISSOCK(st->st_mode) || !us_address(&a, path))
+	if (!S_ISSOCK(st->st_mode))
 		return US_FOREIGN;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int r = fd < 0 ? -1 : connect(fd, (struct sockaddr *)&a, sizeof a), error = errno;
-	fd_close(&fd);
-	return r != 0 && error == ECONNREFUSED ? US_STALE : US_LIVE;
+	int fd = us_connect(path);
+	if (fd < 0)
+		return errno == ECONNREFUSED ? US_STALE : errno == ENAMETOOLONG ? US_FOREIGN :
+			US_LIVE;
+	close(fd);
+	return US_LIVE;
 }
 
 #define US_PATH sizeof(((struct sockaddr_un *)0)->sun_path)
@@ -4080,13 +4107,10 @@ static bool ls_bind(struct forward *f, const void *address, socklen_t len)
 
 static bool ls_bind_ip(struct forward *f, const char *ip)
 {
-	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6,
-		.sin6_port = htons((uint16_t)f->listen.port) };
-	struct sockaddr_in v4 = { .sin_family = AF_INET,
-		.sin_port = htons((uint16_t)f->listen.port) };
-	if (inet_pton(AF_INET, ip, &v4.sin_addr) == 1)
-		return ls_bind(f, &v4, sizeof v4);
-	return inet_pton(AF_INET6, ip, &v6.sin6_addr) == 1 && ls_bind(f, &v6, sizeof v6);
+	struct sockaddr_storage a;
+	int family = strchr(ip, ':') ? AF_INET6 : AF_INET;
+	socklen_t len = fd_ip_begin(&a, family, f->listen.port);
+	return inet_pton(family, ip, fd_ip(&a)) == 1 && ls_bind(f, &a, len);
 }
 
 static void ls_bind_path(struct forward *f)
@@ -4501,18 +4525,9 @@ static void co_open_for(struct channel *c, const struct endpoint *to)
 	struct sockaddr_storage a;
 	socklen_t len = sizeof a;
 	char ip[INET6_ADDRSTRLEN] = "127.0.0.1";
-	uint16_t port = 0;
-	if (getpeername(c->end[CH_IN].fd, (struct sockaddr *)&a, &len) == 0 &&
-		a.ss_family == AF_INET6) {
-		const struct sockaddr_in6 *v6 = (const void *)&a;
-		inet_ntop(AF_INET6, &v6->sin6_addr, ip, sizeof ip);
-		port = ntohs(v6->sin6_port);
-	} else if (len >= sizeof(struct sockaddr_in) && a.ss_family == AF_INET) {
-		const struct sockaddr_in *v4 = (const void *)&a;
-		inet_ntop(AF_INET, &v4->sin_addr, ip, sizeof ip);
-		port = ntohs(v4->sin_port);
-	}
-	co_open(c, to, ip, port);
+	int port = getpeername(c->end[CH_IN].fd, (struct sockaddr *)&a, &len) == 0 ?
+		fd_ip_text(&a, ip) : 0;
+	co_open(c, to, ip, port > 0 ? (uint32_t)port : 0);
 	ch_become(c, CH_OPENING);
 	c->deadline = 0;		/* none: it waits until the link ends */
 }
@@ -4646,18 +4661,11 @@ static void co_connected(struct channel *c, int fd)
 
 static void co_connect_path(struct channel *c, const char *path)
 {
-	struct sockaddr_un a;
-	int fd = -1;
-	bool ok = us_address(&a, path) &&
-		(fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)) >= 0 &&
-		  connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
-	if (ok)
+	int fd = us_connect(path);
+	if (fd >= 0)
 		co_connected(c, fd);
-	else {
-		const char *why = strerror(errno);
-		fd_close(&fd);
-		co_refuse(c, why);
-	}
+	else
+		co_refuse(c, strerror(errno));
 }
 
 /* Starts to connect, or leaves that to a later turn if no connector is free. */
@@ -5998,7 +6006,7 @@ static void px_link_lost(void)
  * cookie takes its place.  A connection to the agent shows nothing that tells sessions
  * apart, so all go to the master's agent.  There are DISPLAYS slots; one is free again
  * when no open channel uses it.
- * Calls log_, ev_, buf_, pool_, cn_, ex_, tx_, ch_, us_, co_. */
+ * Calls log_, rn_, ev_, buf_, pool_, cn_, ex_, tx_, ch_, co_. */
 
 static const char xf_protocol[] = "MIT-MAGIC-COOKIE-1";
 
@@ -6150,7 +6158,7 @@ static struct display *xf_take(struct channel *c, struct str name)
 		return NULL;
 	*d = (struct display){ .state = XF_UNKNOWN };
 	memcpy(d->name, name.p, name.len);
-	if (!xf_display(d->name, &to, &screen) || !us_random_bytes(d->fake, XF_COOKIE))
+	if (!xf_display(d->name, &to, &screen) || !rn_bytes(d->fake, XF_COOKIE))
 		return NULL;
 	d->state = XF_TO_ASK;
 	c->display = (uint8_t)(i + 1);
@@ -7505,18 +7513,14 @@ static void mc_drop(struct client *c)
  * EXT_INFO (HELLO-info); both add sshmux=1, which other programs ignore. */
 static void mc_put_hello(struct buf *b, bool master)
 {
-	size_t start = b->pos;
-	buf_put_u32(b, 0);
-	buf_put_u32(b, MUX_MSG_HELLO);
-	buf_put_u32(b, MUX_VERSION);
+	size_t start = buf_frame(b, MUX_MSG_HELLO, MUX_VERSION);
 	if (master) {
 		buf_put_text(b, "info");
 		buf_put_text(b, "0");
 	}
 	buf_put_text(b, "sshmux");
 	buf_put_text(b, "1");
-	if (!b->bad)
-		buf_set_u32(b->p + start, (uint32_t)(b->pos - start) - 4);
+	buf_end(b, start);
 }
 
 static struct client *mc_add(int fd)
@@ -7609,9 +7613,7 @@ static void mc_reply(struct client *c, enum mux_type type, uint32_t word, const 
 	const char *text)
 {
 	struct buf b = buf_over(c->out + c->out_len, sizeof c->out - c->out_len);
-	buf_put_u32(&b, 0);
-	buf_put_u32(&b, type);
-	buf_put_u32(&b, word);
+	buf_frame(&b, type, word);
 	if (value)
 		buf_put_u32(&b, *value);
 	if (text)
@@ -7620,7 +7622,7 @@ static void mc_reply(struct client *c, enum mux_type type, uint32_t word, const 
 		mc_drop(c);
 		return;
 	}
-	buf_set_u32(b.p, (uint32_t)b.pos - 4);
+	buf_end(&b, 0);
 	c->out_len += (uint16_t)b.pos;
 }
 
@@ -8027,31 +8029,30 @@ static void mx_ext_info(struct client *c, struct buf *b)
 		return;
 	}
 	const char *why = known ? NULL : "info request type not supported";
-	uint8_t *frame = g.scratch;
-	/* length, type, rid, status, text's length */
-	struct buf t = buf_over(frame + 20, sizeof g.scratch - 21);
-	if (!why && connection)
+	struct buf t = buf_over(g.scratch, sizeof g.scratch - 1);
+	buf_frame(&t, MUX_S_EXT_INFO, c->rid);
+	buf_put_u32(&t, known);
+	buf_put_u32(&t, 0);		/* length of the text */
+	size_t text = t.pos;
+	if (connection)
 		in_connection(&t);
-	else if (!why)
+	else if (known)
 		in_channels(&t);
-	if (!why && (c->answer = (int16_t)req_alloc((uint32_t)t.pos + 20)) < 0)
+	if (known && (c->answer = (int16_t)req_alloc((uint32_t)t.pos)) < 0)
 		why = "too many requests at once";
 	if (why) {
-		t.pos = 0;
+		buf_set_u32(t.p + text - 8, false);
+		t.pos = text;
 		buf_print(&t, "%s", why);
 	}
-	struct buf head = buf_over(frame, 20);
-	buf_put_u32(&head, 16 + (uint32_t)t.pos);
-	buf_put_u32(&head, MUX_S_EXT_INFO);
-	buf_put_u32(&head, c->rid);
-	buf_put_u32(&head, why == NULL);
-	buf_put_u32(&head, (uint32_t)t.pos);
+	buf_end(&t, text - 4);
+	buf_end(&t, 0);
 	if (c->answer >= 0)
-		memcpy(req_data(c->answer), frame, 20 + t.pos);
+		memcpy(req_data(c->answer), t.p, t.pos);
 	else {
 		/* `out` is empty, or we would not have read the request */
-		memcpy(c->out + c->out_len, frame, 20 + t.pos);
-		c->out_len += (uint16_t)(20 + t.pos);
+		memcpy(c->out + c->out_len, t.p, t.pos);
+		c->out_len += (uint16_t)t.pos;
 	}
 	c->answer_pos = 0;
 }
@@ -8549,6 +8550,7 @@ static void fr_write_report(struct client *c)
 {
 	for (int i = 0; i < FR_STEPS && !c->dead && c->phase == MX_REPORTING; i++) {
 		struct client before = *c;
+		struct buf head = buf_over(g.scratch, FR_REPORT_HEAD);
 		struct buf b = buf_over(g.scratch + FR_REPORT_HEAD,
 			sizeof g.scratch - FR_REPORT_HEAD);
 		enum st_result r = st_next(c, &b);
@@ -8559,10 +8561,9 @@ static void fr_write_report(struct client *c)
 		else if (b.pos == 0)		/* this element has no text */
 			continue;
 		uint32_t len = FR_REPORT_HEAD + (uint32_t)b.pos;
-		buf_set_u32(g.scratch, len - 4);
-		buf_set_u32(g.scratch + 4, MUX_X_S_REPORT);
-		buf_set_u32(g.scratch + 8, c->rid);
-		buf_set_u32(g.scratch + 12, (uint32_t)b.pos);
+		buf_frame(&head, MUX_X_S_REPORT, c->rid);
+		buf_put_u32(&head, (uint32_t)b.pos);
+		buf_set_u32(head.p, len - 4);
 		ssize_t n = fd_write(c->fd, g.scratch, len);
 		if (n == FD_AGAIN)
 			st_again(c, &before);
@@ -10396,11 +10397,10 @@ static bool lp_may_split(void)
  * wait for the master (CTL-caller). */
 static void lp_close_stdio(bool detached)
 {
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	for (int fd = 0; null >= 0 && fd <= STDERR_FILENO; fd++)
-		if (fd < STDERR_FILENO || (detached && (g.log.fd || g.log.level < TP_DEBUG)))
-			dup2(null, fd);
-	fd_close(&null);
+	fd_null(STDIN_FILENO);
+	fd_null(STDOUT_FILENO);
+	if (detached && (g.log.fd || g.log.level < TP_DEBUG))
+		fd_null(STDERR_FILENO);
 }
 
 /* Makes the child the master. */
@@ -10748,17 +10748,12 @@ static bool cl_hello(void)
 /* Begins a request; cl_end() fills in its length. */
 static size_t cl_begin(enum mux_type type)
 {
-	size_t start = cl.out.pos;
-	buf_put_u32(&cl.out, 0);
-	buf_put_u32(&cl.out, type);
-	buf_put_u32(&cl.out, cl.rid);
-	return start;
+	return buf_frame(&cl.out, type, cl.rid);
 }
 
 static bool cl_end(size_t start)
 {
-	if (!cl.out.bad)
-		buf_set_u32(cl.out.p + start, (uint32_t)(cl.out.pos - start - 4));
+	buf_end(&cl.out, start);
 	return !cl.out.bad;
 }
 
@@ -10804,15 +10799,17 @@ static void cl_refused(const char *what, struct cl_frame *f)
 			(unsigned)f->type);
 }
 
-/* --timeout is over: tells an sshmux master to kill the command. */
-static void cl_tell_kill(void)
+/* Sends a frame that has no answer, from a signal handler: a type and perhaps a short text.
+ * False if there is no session of an sshmux master that it could be for. */
+static bool cl_send_now(enum mux_type type, const char *text)
 {
-	uint8_t frame[12];
-	buf_set_u32(frame, 8);
-	buf_set_u32(frame + 4, MUX_X_C_KILL);
-	buf_set_u32(frame + 8, 0);
-	if (cl.sshmux && cl.open)
-		send(cl.fd, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
+	uint8_t frame[24];
+	struct buf b = buf_over(frame, sizeof frame);
+	buf_frame(&b, type, 0);
+	if (text)
+		buf_put_text(&b, text);
+	buf_end(&b, 0);
+	return cl.sshmux && cl.open && send(cl.fd, frame, b.pos, MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
 }
 
 /* Passes a signal on to the command, if the master is an sshmux and the command has no
@@ -10821,28 +10818,19 @@ static void cl_tell_kill(void)
  * root). */
 static bool cl_pass_signal(int number)
 {
-	static const struct { int number; const char name[4]; } passed[] = {
+	static const struct { int number; const char name[5]; } passed[] = {
 		{ SIGHUP, "HUP" }, { SIGINT, "INT" }, { SIGQUIT, "QUIT" }, { SIGTERM, "TERM" },
 		{ SIGUSR1, "USR1" }, { SIGUSR2, "USR2" },
 	};
-	uint8_t frame[20];
-	if (!cl.sshmux || !cl.open || cl.raw || cl.signalled)
+	size_t i = 0;
+	while (i < LENGTH(passed) && passed[i].number != number)
+		i++;
+	if (i == LENGTH(passed) || !cl.sshmux || !cl.open || cl.raw || cl.signalled)
 		return false;
-	for (size_t i = 0; i < LENGTH(passed); i++) {
-		size_t n = strnlen(passed[i].name, 4);
-		if (passed[i].number != number)
-			continue;
-		buf_set_u32(frame, (uint32_t)(12 + n));
-		buf_set_u32(frame + 4, MUX_X_C_SIGNAL);
-		buf_set_u32(frame + 8, 0);
-		buf_set_u32(frame + 12, (uint32_t)n);
-		memcpy(frame + 16, passed[i].name, n);
-		cl.signalled = number == SIGINT || number == SIGTERM;
-		if (cl.signalled)
-			alarm(CL_GRACE);
-		return send(cl.fd, frame, 16 + n, MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
-	}
-	return false;
+	cl.signalled = number == SIGINT || number == SIGTERM;
+	if (cl.signalled)
+		alarm(CL_GRACE);
+	return cl_send_now(MUX_X_C_SIGNAL, passed[i].name);
 }
 
 static void cl_on_signal(int number)
@@ -10855,7 +10843,7 @@ static void cl_on_signal(int number)
 		return;
 	}
 	if (number == SIGALRM)
-		cl_tell_kill();
+		cl_send_now(MUX_X_C_KILL, NULL);	/* --timeout is over */
 	if (number == SIGWINCH)
 		cl_resized = 1;
 	else {
@@ -10888,27 +10876,43 @@ static void cl_set_timeout(void)
 		alarm(left ? left : (unsigned)g.op.timeout);
 }
 
+/* Ends a request and reads its answer; unless that is of type `wanted`, says why not and
+ * returns false. */
+static bool cl_ask(size_t start, const char *what, enum mux_type wanted, struct cl_frame *f)
+{
+	cl_end(start);
+	if (!cl_answer(what, f))
+		return false;
+	if (f->type != wanted)
+		cl_refused(what, f);
+	return f->type == wanted;
+}
+
 /* Asks for the master's pid. */
 static bool cl_alive(void)
 {
-	struct cl_frame f;
-	cl_end(cl_begin(MUX_C_ALIVE_CHECK));
-	if (!cl_answer("alive check", &f))
-		return false;
-	if (f.type != MUX_S_ALIVE)
-		cl_refused("alive check", &f);
-	else if ((cl.master = (pid_t)buf_get_u32(&f.rest)) > 0)
+	struct cl_frame f = { .type = 0 };
+	if (cl_ask(cl_begin(MUX_C_ALIVE_CHECK), "alive check", MUX_S_ALIVE, &f) &&
+		(cl.master = (pid_t)buf_get_u32(&f.rest)) > 0)
 		return true;
-	cl_say("sshmux: master alive check failed");
+	if (f.type)
+		cl_say("sshmux: master alive check failed");
 	return false;
 }
 
-/* ===== ct_ ====================================================================
+/* ===== ct_ ================================================================
  * The control commands (-O), with ssh's messages and exit status: a function for each,
  * and their table.
  * Calls buf_, cl_. */
 
-static int ct_check(void)
+struct ct_command {
+	const char *name;
+	int (*run)(const struct ct_command *);
+	int words;			/* how many follow the host, or stand alone */
+	const char *what;		/* the name in the request; of a report, with --json */
+};
+
+static int ct_check(UNUSED const struct ct_command *k)
 {
 	struct cl_frame f;
 	if (!cl_alive())
@@ -10932,36 +10936,31 @@ static int ct_check(void)
 	return up ? 0 : EX_TEMPFAIL;
 }
 
-/* Sends a request whose answer is OK. */
-static int ct_simple(enum mux_type type, const char *what, const char *done, bool eof_is_ok)
+static int ct_done(const char *what)
 {
-	struct cl_frame f = { .type = MUX_S_OK };
-	cl_end(cl_begin(type));
-	if (eof_is_ok) {		/* OpenSSH's master ends without answering (TERM-eof) */
-		if (!cl_hello() || !cl_flush())
-			return EXIT_SSH;
-		cl_frame(&f);
-		f.type = f.type ? f.type : MUX_S_OK;
-	} else if (!cl_answer(what, &f))
-		return EXIT_SSH;
-	if (f.type != MUX_S_OK) {
-		cl_refused(what, &f);
-		return EXIT_SSH;
-	}
 	if (g.log.level >= TP_INFO)
-		cl_say("%s", done);
+		cl_say("%s", what);
 	return 0;
 }
 
-static int ct_exit(void)
+static int ct_exit(UNUSED const struct ct_command *k)
 {
-	return ct_simple(MUX_C_TERMINATE, "termination request", "Exit request sent.", true);
+	struct cl_frame f;
+	cl_end(cl_begin(MUX_C_TERMINATE));
+	if (!cl_hello() || !cl_flush())
+		return EXIT_SSH;
+	cl_frame(&f);			/* OpenSSH's master ends without an answer (TERM-eof) */
+	if (!f.type || f.type == MUX_S_OK)
+		return ct_done("Exit request sent.");
+	cl_refused("termination request", &f);
+	return EXIT_SSH;
 }
 
-static int ct_stop(void)
+static int ct_stop(UNUSED const struct ct_command *k)
 {
-	return ct_simple(MUX_C_STOP_LISTENING, "stop listening request",
-		"Stop listening request sent.", false);
+	struct cl_frame f;
+	bool ok = cl_ask(cl_begin(MUX_C_STOP_LISTENING), "stop listening request", MUX_S_OK, &f);
+	return ok ? ct_done("Stop listening request sent.") : EXIT_SSH;
 }
 
 /* Opens or cancels one forward.  `print`: prints the port that the server chose. */
@@ -11011,49 +11010,47 @@ static bool ct_forwards(enum mux_type type, bool print)
 	return ok;
 }
 
-static int ct_open_forwards(void)
+static int ct_open_forwards(UNUSED const struct ct_command *k)
 {
 	return ct_forwards(MUX_C_OPEN_FWD, true) ? 0 : cl.late ? EX_TEMPFAIL : EXIT_SSH;
 }
 
 /* ssh exits with 0 whatever the master says to a cancel (FWD-cancel-exit). */
-static int ct_cancel_forwards(void)
+static int ct_cancel_forwards(UNUSED const struct ct_command *k)
 {
 	ct_forwards(MUX_C_CLOSE_FWD, false);
 	return cl.greeted ? 0 : EXIT_SSH;
 }
 
-static int ct_info(const char *what)
+static int ct_info(const struct ct_command *k)
 {
 	struct cl_frame f;
-	if (!cl_hello())
-		return EXIT_SSH;
-	if (!cl.info) {
+	if (cl_hello() && !cl.info)
 		cl_say("mux server does not support info request");
+	if (!cl.info)
 		return EXIT_SSH;
-	}
 	size_t start = cl_begin(MUX_C_EXT_INFO);
-	buf_put_text(&cl.out, what);
-	cl_end(start);
-	if (!cl_answer("info request", &f))
-		return EXIT_SSH;
-	if (f.type != MUX_S_EXT_INFO)
-		cl_refused("info request", &f);
-	return f.type == MUX_S_EXT_INFO ? 0 : EXIT_SSH;
+	buf_put_text(&cl.out, k->what);
+	return cl_ask(start, "info request", MUX_S_EXT_INFO, &f) ? 0 : EXIT_SSH;
 }
 
-/* Prints a report of an sshmux master as it comes; 0 when it is complete. */
-static int ct_report(const char *what)
+/* Whether the master is an sshmux; says so if not. */
+static bool ct_is_sshmux(const char *what)
+{
+	if (cl_hello() && !cl.sshmux)
+		cl_say("sshmux: the master does not know %s: it is none of sshmux", what);
+	return cl.sshmux;
+}
+
+/* Prints a report of an sshmux master as it comes; 0 when it is complete.  A watch runs
+ * until the master ends or a signal ends us. */
+static int ct_report(const struct ct_command *k)
 {
 	struct cl_frame f;
-	if (!cl_hello())
+	if (!ct_is_sshmux("reports"))
 		return EXIT_SSH;
-	if (!cl.sshmux) {
-		cl_say("sshmux: the master does not know reports: it is none of sshmux");
-		return EXIT_SSH;
-	}
 	size_t start = cl_begin(MUX_X_C_REPORT);
-	buf_put_text(&cl.out, what);
+	buf_put_text(&cl.out, g.op.json && k->what ? k->what : k->name);
 	buf_put_u32(&cl.out, (uint32_t)g.op.since);
 	cl_end(start);
 	bool ok = cl_flush() && cl_frame(&f);
@@ -11064,58 +11061,17 @@ static int ct_report(const char *what)
 	return ok && f.type == MUX_X_S_REPORT ? 0 : EXIT_SSH;
 }
 
-static int ct_status(void)
-{
-	return ct_report(g.op.json ? "status-json" : "status");
-}
-
-static int ct_metrics(void)
-{
-	return ct_report("metrics");
-}
-
-static int ct_log(void)
-{
-	return ct_report(g.op.json ? "log-json" : "log");
-}
-
-/* Runs until the master ends or a signal ends us. */
-static int ct_watch(void)
-{
-	return ct_report("watch");
-}
-
 /* drain, hold, …: sent together with the command's words. */
-static int ct_control(void)
+static int ct_control(const struct ct_command *k)
 {
 	struct cl_frame f;
-	if (!cl_hello())
+	if (!ct_is_sshmux(k->name))
 		return EXIT_SSH;
-	if (!cl.sshmux) {
-		cl_say("sshmux: the master does not know %s: it is none of sshmux",
-			g.op.mux_command);
-		return EXIT_SSH;
-	}
 	size_t start = cl_begin(MUX_X_C_CONTROL);
-	buf_put_text(&cl.out, g.op.mux_command);
+	buf_put_text(&cl.out, k->name);
 	for (int i = 0; i < 2; i++)
 		buf_put_text(&cl.out, i < g.op.n_command ? g.op.command[i] : "");
-	cl_end(start);
-	if (!cl_answer(g.op.mux_command, &f))
-		return EXIT_SSH;
-	if (f.type != MUX_S_OK)
-		cl_refused(g.op.mux_command, &f);
-	return f.type == MUX_S_OK ? 0 : EXIT_SSH;
-}
-
-static int ct_conninfo(void)
-{
-	return ct_info("connection");
-}
-
-static int ct_channels(void)
-{
-	return ct_info("channels");
+	return cl_ask(start, k->name, MUX_S_OK, &f) ? 0 : EXIT_SSH;
 }
 
 /* One direction of a copy, with the bytes that are read but not written yet. */
@@ -11156,7 +11112,7 @@ static bool ct_way_step(struct ct_way *w)
 
 /* `-O proxy`: after the answer, copies stdin to the socket and the socket to stdout until
  * either one ends. */
-static int ct_proxy(void)
+static int ct_proxy(UNUSED const struct ct_command *k)
 {
 	struct cl_frame f;
 	cl_end(cl_begin(MUX_C_PROXY));
@@ -11182,30 +11138,26 @@ static int ct_proxy(void)
 	}
 }
 
-static const struct ct_command {
-	const char *name;
-	int (*run)(void);
-	int words;			/* how many follow the host, or stand alone */
-} ct_commands[] = {
-	{ "check", ct_check, 0 },
-	{ "exit", ct_exit, 0 },
-	{ "stop", ct_stop, 0 },
-	{ "forward", ct_open_forwards, 0 },
-	{ "cancel", ct_cancel_forwards, 0 },
-	{ "conninfo", ct_conninfo, 0 },
-	{ "channels", ct_channels, 0 },
-	{ "proxy", ct_proxy, 0 },
-	{ "status", ct_status, 0 },
-	{ "metrics", ct_metrics, 0 },
-	{ "log", ct_log, 0 },
-	{ "watch", ct_watch, 0 },
-	{ "drain", ct_control, 0 },
-	{ "hold", ct_control, 0 },
-	{ "resume", ct_control, 0 },
-	{ "reconnect", ct_control, 0 },
-	{ "loglevel", ct_control, 1 },
-	{ "signal", ct_control, 2 },
-	{ "kill", ct_control, 1 },
+static const struct ct_command ct_commands[] = {
+	{ "check", ct_check, 0, NULL },
+	{ "exit", ct_exit, 0, NULL },
+	{ "stop", ct_stop, 0, NULL },
+	{ "forward", ct_open_forwards, 0, NULL },
+	{ "cancel", ct_cancel_forwards, 0, NULL },
+	{ "conninfo", ct_info, 0, "connection" },
+	{ "channels", ct_info, 0, "channels" },
+	{ "proxy", ct_proxy, 0, NULL },
+	{ "status", ct_report, 0, "status-json" },
+	{ "metrics", ct_report, 0, NULL },
+	{ "log", ct_report, 0, "log-json" },
+	{ "watch", ct_report, 0, NULL },
+	{ "drain", ct_control, 0, NULL },
+	{ "hold", ct_control, 0, NULL },
+	{ "resume", ct_control, 0, NULL },
+	{ "reconnect", ct_control, 0, NULL },
+	{ "loglevel", ct_control, 1, NULL },
+	{ "signal", ct_control, 2, NULL },
+	{ "kill", ct_control, 1, NULL },
 };
 
 static const struct ct_command *ct_find_command(const char *name)
@@ -11220,7 +11172,8 @@ static const struct ct_command *ct_find_command(const char *name)
 static int ct_command(const char *name)
 {
 	cl_set_timeout();
-	int status = cl_connect() ? ct_find_command(name)->run() : EXIT_SSH;
+	const struct ct_command *k = ct_find_command(name);
+	int status = cl_connect() ? k->run(k) : EXIT_SSH;
 	return cl_signal == SIGALRM ? CL_TIMED_OUT : status;
 }
 
@@ -11237,10 +11190,10 @@ static bool cs_put_wait(void)
 	if (!cl_hello())
 		return false;
 	if (cl.sshmux) {
-		buf_put_u32(&cl.out, 12);
-		buf_put_u32(&cl.out, MUX_X_C_WAIT);
-		buf_put_u32(&cl.out, g.op.wait < 0 ? MX_KEEP_WAIT : (uint32_t)g.op.wait);
+		size_t start = buf_frame(&cl.out, MUX_X_C_WAIT, g.op.wait < 0 ? MX_KEEP_WAIT :
+			(uint32_t)g.op.wait);
 		buf_put_u32(&cl.out, g.log.level >= TP_VERBOSE);
+		buf_end(&cl.out, start);
 	}
 	return true;
 }
@@ -11258,11 +11211,8 @@ static bool cs_put_weight(void)
 		return true;
 	if (!cl_hello())
 		return false;
-	if (cl.sshmux && g.op.weight) {
-		buf_put_u32(&cl.out, 8);
-		buf_put_u32(&cl.out, MUX_X_C_WEIGHT);
-		buf_put_u32(&cl.out, (uint32_t)g.op.weight);
-	}
+	if (cl.sshmux && g.op.weight)
+		buf_end(&cl.out, buf_frame(&cl.out, MUX_X_C_WEIGHT, (uint32_t)g.op.weight));
 	return true;
 }
 
@@ -11327,16 +11277,17 @@ static void cs_put_words(struct buf *b)
 			buf_put_u8(b, ' ');
 		buf_put_bytes(b, g.op.command[i], strlen(g.op.command[i]));
 	}
-	if (!b->bad)
-		buf_set_u32(b->p + length, (uint32_t)(b->pos - length - 4));
+	buf_end(b, length);
 }
 
 static void cs_put_display(struct buf *b)
 {
 	const char *d = getenv("DISPLAY");
-	buf_put_u32(b, (uint32_t)strlen(d) + 8);
+	size_t length = b->pos;
+	buf_put_u32(b, 0);
 	buf_put_bytes(b, "DISPLAY=", 8);
 	buf_put_bytes(b, d, strlen(d));
+	buf_end(b, length);
 }
 
 /* The whole session request; false if it does not fit. */
@@ -11435,7 +11386,7 @@ static bool cs_open(const char *what, int n, uint32_t *sid)
 	bool sent = cl_flush();
 	for (int fd = 0; sent && fd < n; fd++) {
 		int passed = cs_stand_in(fd);
-		sent = fd_send(cl.fd, passed);
+		sent = fd_send_with(cl.fd, passed, "", 1, 0) == 1;
 		if (passed != fd)
 			close(passed);
 	}
@@ -13027,9 +12978,8 @@ static bool cf_exec(const char *command)
 		op_die("Shell \"%s\" is not executable: %s", shell, strerror(errno));
 	pid_t pid = fork();
 	if (pid == 0) {
-		int null = open("/dev/null", O_RDWR);
-		dup2(null, STDIN_FILENO);
-		dup2(null, STDOUT_FILENO);
+		fd_null(STDIN_FILENO);
+		fd_null(STDOUT_FILENO);
 		sp_default_signals();
 		fd_close_others(0, 0);
 		execl(shell, shell, "-c", command, (char *)NULL);
@@ -14001,16 +13951,6 @@ static void main_defaults(void)
 	g.op.dscp_bulk = 32;		/* cs1, as in ssh */
 }
 
-/* stdin becomes /dev/null: -n, -f. */
-static void main_no_input(void)
-{
-	int fd = open("/dev/null", O_RDONLY);
-	if (fd >= 0)
-		dup2(fd, STDIN_FILENO);
-	if (fd > 2)
-		close(fd);
-}
-
 /* Runs over a master's connection; true if that settles it, with our exit status. */
 static bool main_ride(int *status)
 {
@@ -14067,7 +14007,7 @@ int main(UNUSED int argc, char **argv)
 		op_die("connection refused by the configuration: %s", g.op.refuse);
 	main_check_fallback();
 	if (g.op.stdin_null)
-		main_no_input();
+		fd_null(STDIN_FILENO);
 	if (g.op.control_path && (g.op.master == OP_MASTER_NO || g.op.master >= OP_MASTER_AUTO)) {
 		int status;
 		if (main_ride(&status) ||

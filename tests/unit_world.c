@@ -504,7 +504,7 @@ static void peer_put(struct peer *p, uint32_t type, const char *format, ...)
 /* Descriptors that stand for a program's stdio. */
 static bool peer_pass(struct peer *p, int fd)
 {
-	return fd_send(p->fd, fd);
+	return fd_send_with(p->fd, fd, "", 1, 0) == 1;
 }
 
 static void peer_drain(struct peer *p)

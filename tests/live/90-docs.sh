@@ -253,7 +253,7 @@ options() {
 }
 
 # rows TABLE [ROLE]: the first strings of a table in the source
-rows() { sed -n "/^} $1\[\]/,/^};/s/^	{ \"\([A-Za-z0-9]*\)\"${2:+, $2}.*/\1/p" "$SOURCE"; }
+rows() { sed -n "/^[^	]* $1\[\]/,/^};/s/^	{ \"\([A-Za-z0-9]*\)\"${2:+, $2}.*/\1/p" "$SOURCE"; }
 
 # part TITLE: the lines of one of the manual's parts
 part() { awk -v title=".Ss $1" '/^\.S[sh]/ { inside = $0 == title } inside' "$MANUAL"; }
