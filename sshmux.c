@@ -165,6 +165,7 @@
 		va_end(ap_); \
 	} while (0)
 #define EXIT_SSH 255		/* the exit status of ssh's own failures */
+#define PLURAL(n) ((n) == 1 ? "" : "s")
 #define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
 #define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
 #define POLLFDS (5 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
@@ -1042,7 +1043,8 @@ static bool log_put(enum tp_level level, bool to_syslog, const char *text, const
 	char line[4 * LOG_TEXT + 64];
 	size_t n = end ? 0 : (size_t)snprintf(line, 64, "sshmux: ");
 	if (!end && g.log.lost)
-		n += (size_t)snprintf(line + n, 48, "(%u lines lost) ", (unsigned)g.log.lost);
+		n += (size_t)snprintf(line + n, 48, "(%u line%s lost) ", (unsigned)g.log.lost,
+			PLURAL(g.log.lost));
 	tp_clean(text, strnlen(text, LOG_TEXT), false, line + n, sizeof line - n - 2);
 	if (to_syslog && log_to_syslog(level, line + n))
 		return true;
@@ -1875,8 +1877,8 @@ static void fd_raise_limit(void)
 	int left = (int)files - FD_OWN;
 	g.fd.most = left > FD_SESSION ? left : FD_SESSION;
 	log_at(g.op.control_path ? TP_INFO : TP_VERBOSE,
-		"no more than %d descriptors (ulimit -n): %d sessions at once",
-	       (int)files, g.fd.most / FD_SESSION);
+		"no more than %d descriptors (ulimit -n): %d session%s at once", (int)files,
+		g.fd.most / FD_SESSION, PLURAL(g.fd.most / FD_SESSION));
 }
 
 /* accept(); -1 if there is no connection.  After an error that may last, *after says
@@ -3802,7 +3804,8 @@ static bool ac_is_crowded(uid_t uid)
 			n++;
 	}
 	if (n >= g.op.max_per_user)
-		log_at(log_once(LOG_CROWD), "user %u has %d connections and forwards (MaxPerUser)",
+		log_at(log_once(LOG_CROWD),
+			"user %u has as many connections and forwards as MaxPerUser allows: %d",
 			(unsigned)uid, (int)n);
 	return n >= g.op.max_per_user;
 }
@@ -4874,10 +4877,10 @@ static void in_channels(struct buf *b)
 			" tty" : "");
 	}
 	for_each_forward(f)
-		buf_print(b, "  forward %s: %s, %u of %u connections failed%s%s\r\n", fw_name(f),
-				 f->state == FW_ACTIVE ? "active" : "waiting", (unsigned)f->failed,
-				 (unsigned)f->connections,
-				 f->why[0] ? ", last: " : "", f->why);
+		buf_print(b, "  forward %s: %s, %u of %u connection%s failed%s%s\r\n", fw_name(f),
+			f->state == FW_ACTIVE ? "active" : "waiting", (unsigned)f->failed,
+			(unsigned)f->connections, PLURAL(f->connections),
+			f->why[0] ? ", last: " : "", f->why);
 }
 
 /* ===== es_ ================================================================
@@ -7197,8 +7200,8 @@ static void st_people_forward(struct buf *b, int i)
 static void st_people_proxy(struct buf *b, int i)
 {
 	struct st_peer p = st_peer(&g.mc.slot[i]);
-	buf_print(b, "  pid %d %s, %d channels, %sB sent, %sB received\n", (int)p.id.pid, p.program,
-		st_proxied(i),
+	buf_print(b, "  pid %d %s, %d channel%s, %sB sent, %sB received\n", (int)p.id.pid,
+		p.program, st_proxied(i), PLURAL(st_proxied(i)),
 		st_size(g.mc.slot[i].moved[IN_BYTES]), st_size(g.mc.slot[i].moved[OUT_BYTES]));
 }
 
@@ -7206,9 +7209,20 @@ static void st_people_proxy(struct buf *b, int i)
 static void st_people_table(struct buf *b, int i)
 {
 	if (g.ev.refused[i])
-		buf_print(b, "limit       %s (%u) reached %u times\n", st_tables[i].name,
-			(unsigned)st_tables[i].size,
-			(unsigned)g.ev.refused[i]);
+		buf_print(b, "limit       %s (%u) reached %u time%s\n", st_tables[i].name,
+			(unsigned)st_tables[i].size, (unsigned)g.ev.refused[i],
+			PLURAL(g.ev.refused[i]));
+}
+
+/* The link's state in a line; while it is up, since when, and the sessions. */
+static const char *st_brief(void)
+{
+	static char text[48];
+	if (g.lk.state != LK_UP)
+		return in_state();
+	snprintf(text, sizeof text, "up for %s, sessions %d of %d",
+		st_span(ev_seconds() - g.lk.since), g.ch.sessions, g.ch.session_limit);
+	return text;
 }
 
 /* --- the parts of a status ---------------------------------------------------------------- */
@@ -8083,7 +8097,7 @@ static void mx_state(struct client *c, struct buf *b)
 {
 	bool probe = buf_get_u32(b);
 	if (!probe || g.lk.state != LK_UP || !tx_keepalive(GLOBAL_PROBE, sl_client_index(c))) {
-		mx_tell_state(c, g.lk.state == LK_UP && !probe, in_state());
+		mx_tell_state(c, g.lk.state == LK_UP && !probe, st_brief());
 		return;
 	}
 	c->phase = MX_PROBING;
@@ -8731,7 +8745,8 @@ static bool se_learn_limit(int others)
 	if (others == 0)
 		return false;
 	if (others < g.ch.session_limit)
-		log_at(TP_VERBOSE, "the server allows %d sessions at once", others);
+		log_at(TP_VERBOSE, "the server allows %d session%s at once", others,
+			PLURAL(others));
 	ch_limit_sessions(others, g.now + SESSION_LIMIT_MS);
 	return true;
 }
@@ -9502,8 +9517,8 @@ static void lk_up(void)
 	ev_add((struct event){ .kind = EV_UP,
 		.n = { (int32_t)g.lk.logins + 1, (int32_t)g.lk.tries + 1 } }, g.lk.remote);
 	if (g.lk.logins++ > 0 || g.lk.tries > 0)
-		log_at(TP_INFO, "connected to %s again, after %u tries", g.op.tp.host,
-			(unsigned)g.lk.tries + 1);
+		log_at(TP_INFO, "connected to %s again, after %u tr%s", g.op.tp.host,
+			(unsigned)g.lk.tries + 1, g.lk.tries ? "ies" : "y");
 	else if (g.op.reconnect == LK_ALWAYS)		/* no user watches this login */
 		log_at(TP_INFO, "connected to %s", g.op.tp.host);
 	g.lk.why[0] = 0;
@@ -9731,7 +9746,7 @@ static void lk_service(void)
  * NOTIFY_SOCKET (sd_notify(3)) and descriptor (--notify-fd).  It looks at the state
  * each turn.  One command runs at a time, for EVENT_MS at most; when it has ended,
  * the next one tells only the newest state.  A supervisor that has gone is no error.
- * Calls log_, fd_, ex_, in_. */
+ * Calls log_, rn_, fd_, ex_, in_. */
 
 /* Sets one variable of a command's environment, in g.scratch until the command starts.
  * No text comes straight from the server: log_ cleaned `why`, names come from options. */
@@ -9857,6 +9872,18 @@ static void hk_supervisors(void)
 	hk_notify(text);
 }
 
+/* SIGUSR1 has been handled: it is what the supervisor calls a reload. */
+static void hk_reloaded(void)
+{
+	char text[64];
+	if (!g.hk.ready || g.hk.stopping)
+		return;
+	snprintf(text, sizeof text, "RELOADING=1\nMONOTONIC_USEC=%lld",
+		(long long)rn_clock() * 1000);
+	hk_notify(text);
+	hk_notify("READY=1");
+}
+
 static void hk_settle(void)
 {
 	hk_events();
@@ -9937,6 +9964,7 @@ static void lp_signal(int number)
 		break;
 	case SIGUSR1:
 		lk_kick();
+		hk_reloaded();
 		break;
 	case SIGWINCH:
 		if (g.lk.state == LK_UP)
@@ -10526,7 +10554,7 @@ static struct cl_state {
 	struct buf out;			/* requests not written yet */
 } cl = { .fd = -1 };
 static bool cl_early;			/* the master is still logging in: us_claim() */
-static const char *cl_line_end = "\r\n";	/* ssh's: the terminal may be raw */
+static bool cl_listing;		/* -O list: what we print is a part of its line */
 static volatile sig_atomic_t cl_signal, cl_resized;
 
 /* A frame from the master: its type, its second word and the rest. */
@@ -10539,7 +10567,7 @@ static PRINTF(1, 2) void cl_say(const char *format, ...)
 {
 	char text[LOG_TEXT];
 	FORMAT(text, format);
-	log_put(TP_ERROR, g.log.syslog && !g.op.mux_command, text, cl_line_end);
+	log_put(TP_ERROR, g.log.syslog && !g.op.mux_command, text, cl_listing ? "\n" : "\r\n");
 }
 
 static void cl_pass_resize(void)
@@ -10595,7 +10623,9 @@ static size_t cl_show(uint8_t *p, size_t len)
 	char clean[1024];
 	size_t at = 0, n;
 	while ((n = tp_clean((char *)p + at, len - at, true, clean, sizeof clean)) > 0) {
-		(void)!write(STDOUT_FILENO, clean, strlen(clean));
+		size_t shown = strlen(clean);
+		shown -= cl_listing && shown > 0 && clean[shown - 1] == '\n';
+		(void)!write(STDOUT_FILENO, clean, shown);
 		at += n;
 	}
 	memmove(p, p + at, len - at);
@@ -10928,7 +10958,7 @@ static int ct_check(UNUSED const struct ct_command *k)
 		up = buf_get_u32(&f.rest);
 		state = buf_get_str(&f.rest);
 	}
-	if (up)
+	if (up && (!cl_listing || state.len == 0))
 		cl_say("Master running (pid=%u)", (unsigned)cl.master);
 	else
 		cl_say("Master running (pid=%u), %.*s", (unsigned)cl.master, (int)state.len,
@@ -13650,6 +13680,7 @@ static void li_json(const char *name)
 static void li_one(const char *name)
 {
 	g.op.list = NULL;
+	cl_listing = true;
 	g.op.given = name;
 	op_where.file = NULL;
 	cf_files();
@@ -13665,7 +13696,6 @@ static void li_one(const char *name)
 	printf("%s\t%s\t", name, g.op.control_path);
 	fflush(stdout);
 	dup2(STDOUT_FILENO, STDERR_FILENO);
-	cl_line_end = "\n";
 	exit(ct_command("check"));
 }
 

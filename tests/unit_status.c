@@ -148,6 +148,22 @@ static void schema_events(const char *manual)
 		"reports: and that events were lost");
 }
 
+/* What was reached once is not reached "1 times". */
+static void status_counts(void)
+{
+	char text[2][128];
+	uint32_t was = g.ev.refused[TABLE_CLIENTS];
+	for (uint32_t i = 0; i < 2; i++) {
+		struct buf b = buf_over((uint8_t *)text[i], sizeof text[i] - 1);
+		g.ev.refused[TABLE_CLIENTS] = i + 1;
+		st_people_table(&b, TABLE_CLIENTS);
+		text[i][b.pos] = 0;
+	}
+	g.ev.refused[TABLE_CLIENTS] = was;
+	check(strstr(text[0], "reached 1 time\n") && strstr(text[1], "reached 2 times\n"),
+		"reports: one of a thing, and more");
+}
+
 static void unit_status(void)
 {
 	static char manual[262144];
@@ -168,4 +184,5 @@ static void unit_status(void)
 		return;
 	schema_status(from, events);
 	schema_events(events);
+	status_counts();
 }

@@ -156,7 +156,7 @@ for i in 1 2; do
 	wait_for 20 has "$T/up.$i" up
 done
 like "MaxPerUser: a third connection is closed" "$(other x true)" "*master*"
-is "which is said" "$(count 'user 65534 has 2 connections and forwards (MaxPerUser)')" 1
+is "which is said" "$(count 'user 65534 has as many connections and forwards as MaxPerUser allows: 2')" 1
 alive "others have room"
 for p in $pids; do kill "$p"; wait "$p"; done 2>/dev/null
 free() { [ "$(other x 'echo again')" = again ]; }

@@ -350,7 +350,7 @@ refused_targets() {
 	forward -R $p:127.0.0.1:$CLOSED
 	closes "FWD-refused-target: remote" 127.0.0.1:$p
 	told 1 -R
-	tally -R "active, 1 of 1 connections failed, last: connect failed: Connection refused"
+	tally -R "active, 1 of 1 connection failed, last: connect failed: Connection refused"
 	cancel -R $p:127.0.0.1:$CLOSED
 	server_closes $p
 	free_port; p=$FREE
@@ -363,7 +363,7 @@ refused_targets() {
 	forward -D $p
 	"$NET" -s4 127.0.0.1:$CLOSED call 127.0.0.1:$p </dev/null >/dev/null 2>&1
 	told 1 -D
-	tally -D "active, 1 of 1 connections failed, last: connect failed"
+	tally -D "active, 1 of 1 connection failed, last: connect failed"
 	cancel -D $p
 	(exec_client -W 127.0.0.1:$CLOSED x) >/dev/null 2>&1 </dev/null
 	told 1 -W

@@ -190,11 +190,30 @@ hold_and_drain() {
 	works "drain: then the master ends" gone $MASTER_PID
 }
 
+# -O list: what there is of each name, a line each.
+the_list() {
+	printf 'Host up also\n ControlPath %s\nHost gone\n ControlPath %s\n' "$CTL" "$T/nobody" >"$T/config"
+	"$SSHMUX" -F "$T/config" -O list --json >"$T/list" 2>/dev/null
+	is "-O list --json: an object a line" "$(python3 -c 'import json,sys
+for line in open(sys.argv[1]):
+	s = json.loads(line)
+	print(s["name"], s["control_path"] == sys.argv[2], s["status"] and s["status"]["pid"])' "$T/list" "$CTL" 2>&1)" \
+		"up True $MASTER_PID
+also True $MASTER_PID
+gone False None"
+	board 'echo up; exec cat'
+	like "-O list: state, since when, sessions" "$("$SSHMUX" -F "$T/config" -O list | head -n 1)" \
+		"up	$CTL	Master running (pid=$MASTER_PID), up for *s, sessions 1 of [1-9]*"
+	ended
+}
+
 comes_back() {
 	start_master -o ReconnectMin=1 || give_up "a master that comes back"
+	the_list
 	ours -O reconnect
 	is "-O reconnect" $? 0
 	works "reconnect: logged in again" wait_for 30 field_is 's["uplink"]["logins"]' 2
+	works "reconnect: it says after how many tries" has "$T/master.log" 'connected to .* again, after 1 try$'
 	is "reconnect: the same master" "$(field 's["pid"]')" "$MASTER_PID"
 	is "reconnect: the reason is told" "$(field 's["uplink"]["last_error"]' | grep -c 'as asked')" 1
 	processes=$(children_of $SERVER_PID)
@@ -274,6 +293,11 @@ while True:
 	works "NOTIFY_SOCKET: ready" wait_for 20 has "$T/notified" '^READY=1$'
 	works "NOTIFY_SOCKET: the state" wait_for 20 has "$T/notified" '^STATUS=up$'
 	is "--notify-fd: a newline" "$(od -An -tx1 "$T/ready" | tr -d ' ')" 0a
+	began=$(python3 -c 'import time; print(int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1000000))')
+	kill -USR1 $MASTER_PID		# the unit's ExecReload
+	works "NOTIFY_SOCKET: reloading" wait_for 20 has "$T/notified" '^RELOADING=1$'
+	works "NOTIFY_SOCKET: ready again" wait_for 20 has "$T/notified" '^READY=1$' 2
+	works "NOTIFY_SOCKET: since when" [ "$(sed -n 's/^MONOTONIC_USEC=//p' "$T/notified")" -ge "$began" ]
 	ours -O reconnect
 	wait_for 20 field_is 's["uplink"]["logins"]' 2
 	is "EventCommand: a flap is silent" "$(grep -c . "$T/hooked")" 1
@@ -289,13 +313,24 @@ while True:
 	works "EventCommand: one that hangs delays nobody" timeout 10 "$SSHMUX" -S "$CTL" -O status
 	stop_master
 	rm -f "$T/hang"
-	printf 'Host gone\n ControlPath %s\n' "$T/nobody" >"$T/config"
-	is "-O list --json: a name without a master" "$("$SSHMUX" -F "$T/config" -O list --json 2>/dev/null | python3 -c 'import json,sys
-s = json.load(sys.stdin); print(s["name"], s["status"])')" "gone None"
 	"$SSHMUX" -o EventCommand=hook -G x 2>"$T/err" >/dev/null
 	is "EventCommand: a relative path" "$? $(grep -c 'absolute path' "$T/err")" "255 1"
 }
 
+# The unit for systemd, as systemd itself reads it.
+the_unit() {
+	unit=$TESTDIR/../port/systemd/sshmux@.service
+	if ! command -v systemd-analyze >/dev/null; then
+		skip "systemd: the unit" "systemd-analyze is not installed"
+		return
+	fi
+	[ -e "$unit" ] || { skip "systemd: the unit" "port/systemd is not beside the tests"; return; }
+	mkdir "$T/units"
+	sed "s|/usr/bin/sshmux|$SSHMUX|" "$unit" >"$T/units/sshmux@.service"
+	is "systemd: the unit" "$(systemd-analyze verify --man=no "$T/units/sshmux@.service" 2>&1; echo $?)" 0
+}
+
+the_unit
 start_sshd
 need_master
 the_status
