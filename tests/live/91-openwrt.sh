@@ -205,6 +205,35 @@ reloads() {
 	is "stop NAME" "$(instances)" ""
 }
 
+# on_up and on_down: programs, as one that the master can run
+events() {
+	for program in first second third; do
+		printf '#!/bin/sh\necho %s $SSHMUX_EVENT $SSHMUX_SERVER >>%s/ran\n' $program "$T" >"$T/$program"
+		chmod 755 "$T/$program"
+	done
+	uci "$OFFICE" "list on_up $T/first" "list on_up $T/second" "list on_down $T/third"
+	init start
+	is "on_up: the master's EventCommand" "$(conf office | grep EventCommand)" "EventCommand RUN/office.event"
+	for event in up down forward-failed; do SSHMUX_EVENT=$event "$T/run/office.event"; done
+	is "on_up, on_down: each runs for its event" "$(cat "$T/ran")" "first up office
+second up office
+third down office"
+	uci "$OFFICE" "list on_up $T/third"
+	init reload
+	rm "$T/ran"
+	for event in up down; do SSHMUX_EVENT=$event "$T/run/office.event"; done
+	is "on_up: another program restarts nobody" "$DID$(cat "$T/ran")" "third up office"
+	uci "$OFFICE" "list on_up 'true;id'"
+	init reload
+	like "on_up: what is no path stops its server" "$DID$LOG" "stop office *option on_up: 'true;id' is not a valid path*"
+	is "on_up: its file is gone" "$(ls "$T/run" | grep -c event)" 0
+	uci "$OFFICE" "list on_down '/bin/true;\$(id)'"
+	init start
+	is "on_down: a name is no command" "$(SSHMUX_EVENT=down "$T/run/office.event" 2>&1 | grep -c 'not found')" 1
+	init stop
+	is "on_down: it goes with its server" "$(ls "$T/run" | grep -c event)" 0
+}
+
 # woken INTERFACE: whom it kicks
 woken() {
 	rm -f "$PROCD/signals"
@@ -802,6 +831,7 @@ cp "$T/run/example.conf" "$T/saved"
 reloads
 hotplug
 kicks
+events
 blocks
 wrong_values
 wrong_tunnels

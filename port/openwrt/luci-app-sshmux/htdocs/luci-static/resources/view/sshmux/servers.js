@@ -43,6 +43,10 @@ function checkLine(section_id, value) {
 	return value == '' || /^[A-Za-z0-9]+[ =]\s*\S/.test(value) || _('a keyword and its value');
 }
 
+function checkProgram(section_id, value) {
+	return value == '' || /^\/[^\s"'\\#*?[%]*$/.test(value) || _('an absolute path');
+}
+
 // pin: into the list of the form, where it is saved with the rest
 function pin(section, section_id, print) {
 	const list = section.getUIElement(section_id, 'HostKey');
@@ -201,12 +205,21 @@ return view.extend({
 			o.optional = true;
 			o.modalonly = true;
 		};
+		const programs = (name, title, description) => {
+			const o = s.taboption('more', form.DynamicList, name, title, description);
+
+			o.validate = checkProgram;
+			o.modalonly = true;
+		};
 		let o;
 
 		list('StrictHostKeyChecking', _('Unknown host keys'), [ 'accept-new', 'yes', 'no' ],
 			_('accept-new: the first one is trusted; yes: only those that are known.'));
 		list('TCPKeepAlive', _('TCP keepalive'), [ 'yes', 'no' ]);
 		list('LogLevel', _('Log'), [ 'QUIET', 'ERROR', 'INFO', 'VERBOSE', 'DEBUG' ]);
+		programs('on_up', _('Programs when it is up'));
+		programs('on_down', _('Programs when it is down'),
+			_('Absolute paths; they run one after another, when it has been down for 10 seconds.'));
 
 		o = s.taboption('more', form.DynamicList, 'ssh_option', _('Further options'),
 			_('A line each, as in ssh_config, for example <code>Ciphers aes128-gcm@openssh.com</code>.'));
