@@ -725,7 +725,7 @@ static struct {
 		int64_t batch, identities_only, strict, gateway_ports, exit_on_forward_failure;
 		/* enum lk_reconnect; s */
 		int64_t reconnect, reconnect_min, reconnect_max, session_wait;
-		int64_t tcp_keepalive, dscp_interactive, dscp_bulk;
+		int64_t tcp_keepalive, dscp[2];	/* dscp: interactive, bulk */
 		/* s, s, count; of the client */
 		int64_t wait, timeout, retry, idempotent, probe;
 		int64_t json, since;		/* --json; --since: count */
@@ -3142,8 +3142,7 @@ static uint32_t ch_window(const struct channel *c)
 static bool ch_wants_read(const struct channel *c)
 {
 	return c->state == CH_OPEN && fd_of(c, CH_IN) >= 0 && ch_window(c) > 0 &&
-		c->sender.input == SD_NONE &&
-	       c->sent == CH_FLOWS && !(c->flags & CH_SUSPENDED);
+		c->sender.input == SD_NONE && c->sent == CH_FLOWS && !(c->flags & CH_SUSPENDED);
 }
 
 /* Whether poll() has announced input and the server has a window for it. */
@@ -4285,8 +4284,7 @@ static void ls_answer(struct forward *f, bool granted, struct buf *b)
 		f->allocated = buf_get_u32(b);
 	if (granted && f->listen.port == 0 && f->client < 0 && f->connect.port != FW_PATH)
 		log_at(TP_INFO, "Allocated port %u for remote forward to %s:%u",
-			(unsigned)f->allocated, f->connect.host,
-		       (unsigned)f->connect.port);
+			(unsigned)f->allocated, f->connect.host, (unsigned)f->connect.port);
 	if (!granted && fw_is_path(&f->listen) && ls_clear(f))
 		return;
 	if (!granted)
@@ -4392,8 +4390,7 @@ static void ls_settle(void)
 /* Reads one step of a SOCKS conversation, the greeting or the request, from the n bytes at p.
  * Returns the step's length, 0 if it is not complete yet, -1 if we do not support it.
  * c->socks becomes the version; a request sets *done and, once complete, fills *to. */
-static int sk_step(struct channel *c, const uint8_t *p, size_t n, struct endpoint *to,
-	bool *done)
+static int sk_step(struct channel *c, const uint8_t *p, size_t n, struct endpoint *to, bool *done)
 {
 	size_t at, len;
 	*done = false;
@@ -4578,8 +4575,7 @@ static void co_socks_local(struct channel *c, bool ended)
 		if (used == 0 && n < SK_MAX && !ended)
 			return;
 		if (used <= 0 || fd_read(c->end[CH_IN].fd, g.scratch, (size_t)used) != used ||
-		    (!done && fd_write(c->end[CH_IN].fd, sk_method,
-		    sizeof sk_method) < 2)) {
+		    (!done && fd_write(c->end[CH_IN].fd, sk_method, sizeof sk_method) < 2)) {
 			ch_become(c, CH_DEAD);
 			return;
 		}
@@ -4727,8 +4723,7 @@ static void co_socks_remote(struct channel *c)
 		size_t n = 0;
 		int pieces = pool_iov(&c->queue[CH_OUT], iov, (int)LENGTH(iov));
 		for (int k = 0; k < pieces && n < SK_MAX; k++) {
-			size_t part = iov[k].iov_len < SK_MAX - n ? iov[k].iov_len :
-				SK_MAX - n;
+			size_t part = iov[k].iov_len < SK_MAX - n ? iov[k].iov_len : SK_MAX - n;
 			memcpy(g.scratch + n, iov[k].iov_base, part);
 			n += part;
 		}
@@ -4870,8 +4865,7 @@ static void in_channels(struct buf *b)
 		if (c->state == CH_DEAD)
 			continue;
 		buf_print(b, "  #%d %s (%s r%u i%u/%u o%u%s)\r\n", sl_channel_index(c),
-			ch_kinds[c->kind].name, ch_states[c->state].name,
-			(unsigned)c->remote_id,
+			ch_kinds[c->kind].name, ch_states[c->state].name, (unsigned)c->remote_id,
 			(unsigned)(c->queue[CH_OUT].len + c->queue[CH_ERR].len),
 			(unsigned)c->window, (unsigned)c->remote_window, c->flags & CH_TTY ?
 			" tty" : "");
@@ -5890,8 +5884,7 @@ static uint32_t px_relay_data(struct client *c, uint32_t max)
 static bool px_may_read(const struct client *c)
 {
 	return px_is(c) && !c->dead && !c->closing && c->verdict == PX_NONE && !c->reopening &&
-		c->phase != MX_PROXY_WAIT &&
-	       g.rn.stop != RN_NOW;
+		c->phase != MX_PROXY_WAIT && g.rn.stop != RN_NOW;
 }
 
 /* Whether to poll for input.  The caller checks the transport's room, once for all clients. */
@@ -7180,8 +7173,7 @@ static void st_people_session(struct buf *b, int i)
 	if (c->channel >= 0)
 		snprintf(id, sizeof id, "%d", c->channel);
 	buf_print(b, "  %4s %-8s %7d %-10.10s %6s %6s %6s %6s  %s\n", id, st_session_state(c),
-		(int)p.id.pid, p.program,
-		st_span(r->since ? ev_seconds() - r->since : 0),
+		(int)p.id.pid, p.program, st_span(r->since ? ev_seconds() - r->since : 0),
 		st_span(r->active ? ev_seconds() - r->active : 0),
 		st_size(r->bytes[IN_BYTES]), st_size(r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES]),
 		st_command(c));
@@ -9394,10 +9386,8 @@ static void lk_lost(const char *why)
 	}
 	lk_schedule(was_up);
 	if (!was_up)
-		ev_add((struct event){ .kind = EV_TRYING,
-			.n = { (int32_t)g.lk.tries,
-			(int32_t)((g.lk.retry_at - g.now + 999) / 1000) } },
-		       why);
+		ev_add((struct event){ .kind = EV_TRYING, .n = { (int32_t)g.lk.tries,
+			(int32_t)((g.lk.retry_at - g.now + 999) / 1000) } }, why);
 }
 
 static PRINTF(1, 2) void lk_fail(const char *format, ...)
@@ -9510,8 +9500,7 @@ static void lk_up(void)
 	g.lk.alive_unanswered = 0;
 	g.lk.exchange_at = 0;
 	log_at(TP_VERBOSE, "authenticated to %s (%s) using \"%s\", %s, %s", g.op.tp.host,
-		g.lk.remote,
-	       i->auth_method, i->kex, i->cipher);
+		g.lk.remote, i->auth_method, i->kex, i->cipher);
 	g.lk.since = ev_seconds();
 	g.lk.key_exchanges = i->key_exchanges;
 	ev_add((struct event){ .kind = EV_UP,
@@ -9667,7 +9656,7 @@ static void lk_exchange(void)
 /* Sets IPQoS's class on the socket: the interactive one while a terminal is open. */
 static void lk_mark(void)
 {
-	int tos = (int)(tt_any() ? g.op.dscp_interactive : g.op.dscp_bulk);
+	int tos = (int)(tt_any() ? g.op.dscp[0] : g.op.dscp[1]);
 	if (tos == g.lk.tos || tos < 0 || g.lk.net_fd < 0)
 		return;
 	g.lk.tos = tos;
@@ -10340,8 +10329,7 @@ static bool lp_stopped(void)
 	if (g.lp.stop_deadline == 0)
 		lp_begin_stop();
 	for_each_client(c)	/* drop those that wait for neither output nor an answer */
-		if (c->channel < 0 && !fr_wants_write(c) &&
-		    c->tail == 0) {
+		if (c->channel < 0 && !fr_wants_write(c) && c->tail == 0) {
 			mc_drop(c);
 			rn_again();
 		}
@@ -10678,8 +10666,7 @@ static bool cl_is_foreign(void)
 		return true;
 	}
 	cl_say("Control socket %s belongs to another user (uid %u): not used "
-		"(-o AllowForeignMaster=yes allows it)",
-	       g.op.control_path, (unsigned)peer.uid);
+		"(-o AllowForeignMaster=yes allows it)", g.op.control_path, (unsigned)peer.uid);
 	return true;
 }
 
@@ -11014,8 +11001,7 @@ static bool ct_forward(const struct forward *f, enum mux_type type, bool print)
 		}
 		if (g.log.level >= TP_VERBOSE)
 			cl_say("Allocated port %u for remote forward to %s:%u", (unsigned)port,
-				f->connect.host,
-			       (unsigned)f->connect.port);
+				f->connect.host, (unsigned)f->connect.port);
 		return true;
 	}
 	if (r.type != MUX_S_OK)
@@ -11610,13 +11596,10 @@ static PRINTF(1, 2) _Noreturn void op_die(const char *format, ...)
 	exit(EXIT_SSH);
 }
 
-/* OP_APPEND, OP_ADD_WORDS, OP_ALLOW and OP_FORWARD collect all values; the others keep the
- * first. */
 enum op_kind {
-	OP_NUMBER, OP_MASK, OP_PORT, OP_TIME, OP_CHOICE, OP_PERSIST,	/* to an int64_t */
+	OP_NUMBER, OP_MASK, OP_PORT, OP_TIME, OP_CHOICE, OP_PERSIST, OP_ESCAPE,	/* to an int64_t */
 	OP_TEXT, OP_REST, OP_APPEND, OP_WORDS, OP_ADD_WORDS, OP_VARIABLES, OP_REKEY, OP_FORWARD,
-	OP_ESCAPE, OP_QOS, OP_RATE,
-	OP_ALGORITHMS, OP_ALLOW, OP_OPENS
+	OP_QOS, OP_RATE, OP_ALGORITHMS, OP_ALLOW, OP_OPENS
 };
 
 #define RATE_LEAST 8000			/* RateLimit, bits a second */
@@ -11681,97 +11664,99 @@ static const struct op_choice op_session_types[] = {
 
 /* `to` points to a const char * for texts, an int64_t for numbers and choices, a struct
  * list for lists. */
+#define NUMBER(kind, field, min, max, start) kind, &g.op.field, NULL, min, max, start
+#define CHOICE(field, choices, start) OP_CHOICE, &g.op.field, choices, 0, 0, start
+#define TEXT(kind, field) kind, &g.op.field, NULL, 0, 0, 0
+#define FORWARDS_OF(type) OP_FORWARD, NULL, NULL, type, 0, 0
+#define ALGORITHMS(field, list) OP_ALGORITHMS, &g.op.field, NULL, list, 0, 0
 static const struct op_keyword {
 	const char *name;
-	enum op_role role;
-	enum op_kind kind;
+	uint8_t role, kind;		/* enum op_role, op_kind */
 	void *to;
-	int64_t min, max;
 	const struct op_choice *choices;
+	int32_t min, max;		/* of a number; `min` also: which forwards or algorithms */
+	int32_t start;			/* the number if no option gives one */
 } op_keywords[] = {
-	{ "AllowForeignMaster", OP_CLIENT, OP_CHOICE, &g.op.foreign_master, 0, 0, op_yes_no },
-	{ "AddressFamily", OP_MASTER, OP_CHOICE, &g.op.family, 0, 0, op_families },
-	{ "BatchMode", OP_MASTER, OP_CHOICE, &g.op.batch, 0, 0, op_yes_no },
-	{ "BindAddress", OP_MASTER, OP_TEXT, &g.op.bind_address, 0, 0, NULL },
-	{ "BindInterface", OP_MASTER, OP_TEXT, &g.op.bind_interface, 0, 0, NULL },
-	{ "Ciphers", OP_MASTER, OP_ALGORITHMS, &g.op.tp.ciphers, TP_CIPHERS, 0, NULL },
-	{ "ClearAllForwardings", OP_BOTH, OP_CHOICE, &g.op.clear_forwards, 0, 0, op_yes_no },
-	{ "Confine", OP_MASTER, OP_CHOICE, &g.op.confine, 0, 0, op_yes_no },
-	{ "ConnectionAttempts", OP_MASTER, OP_NUMBER, &g.op.attempts, 1, INT32_MAX, NULL },
-	{ "ConnectTimeout", OP_MASTER, OP_TIME, &g.op.connect_timeout, 0, INT32_MAX, NULL },
-	{ "ControlAllow", OP_MASTER, OP_ALLOW, &g.op.allow, 0, 0, NULL },
-	{ "ControlGroup", OP_MASTER, OP_TEXT, &g.op.control_group, 0, 0, NULL },
-	{ "ControlMaster", OP_BOTH, OP_CHOICE, &g.op.master, 0, 0, op_masters },
-	{ "ControlPath", OP_BOTH, OP_TEXT, &g.op.control_path, 0, 0, NULL },
-	{ "ControlPersist", OP_MASTER, OP_PERSIST, &g.op.persist, 0, INT32_MAX, op_yes_no },
-	{ "DynamicForward", OP_BOTH, OP_FORWARD, NULL, FW_DYNAMIC, 0, NULL },
-	{ "EscapeChar", OP_CLIENT, OP_ESCAPE, &g.op.escape, 0, 0, NULL },
-	{ "EventCommand", OP_MASTER, OP_TEXT, &g.op.event_command, 0, 0, NULL },
-	{ "EventDelay", OP_MASTER, OP_TIME, &g.op.event_delay, 0, 86400, NULL },
-	{ "ExitOnForwardFailure", OP_MASTER, OP_CHOICE, &g.op.exit_on_forward_failure, 0, 0,
-	op_yes_no },
-	{ "Fallback", OP_CLIENT, OP_CHOICE, &g.op.fallback, 0, 0, op_yes_no },
-	{ "ForkAfterAuthentication", OP_BOTH, OP_CHOICE, &g.op.background, 0, 0, op_yes_no },
-	{ "ForwardAgent", OP_BOTH, OP_TEXT, &g.op.forward_agent, 0, 0, NULL },
-	{ "ForwardX11", OP_BOTH, OP_CHOICE, &g.op.forward_x11, 0, 0, op_yes_no },
-	{ "ForwardX11Trusted", OP_BOTH, OP_CHOICE, &g.op.x11_trusted, 0, 0, op_trusted },
-	{ "GatewayPorts", OP_MASTER, OP_CHOICE, &g.op.gateway_ports, 0, 0, op_yes_no },
-	{ "GlobalKnownHostsFile", OP_MASTER, OP_WORDS, &g.op.global_hosts, 0, 0, NULL },
-	{ "HostKeyAlias", OP_MASTER, OP_TEXT, &g.op.host_key_alias, 0, 0, NULL },
-	{ "HostKeyAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.host_key_algorithms, TP_HOST_KEYS,
-	0, NULL },
-	{ "HostKeyFingerprint", OP_MASTER, OP_APPEND, &g.op.pin, 0, 0, NULL },
-	{ "HostName", OP_BOTH, OP_TEXT, &g.op.host_name, 0, 0, NULL },
-	{ "IdentitiesOnly", OP_MASTER, OP_CHOICE, &g.op.identities_only, 0, 0, op_yes_no },
-	{ "IdentityAgent", OP_MASTER, OP_TEXT, &g.op.identity_agent, 0, 0, NULL },
-	{ "IdentityFile", OP_MASTER, OP_APPEND, &g.op.identity, 0, 0, NULL },
-	{ "IgnoreUnknown", OP_BOTH, OP_TEXT, &g.op.ignore_unknown, 0, 0, NULL },
-	{ "IPQoS", OP_MASTER, OP_QOS, NULL, 0, 0, op_dscp },
-	{ "KbdInteractiveAuthentication", OP_MASTER, OP_CHOICE, &g.op.keyboard_auth, 0, 0,
-	op_yes_no },
-	{ "KexAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.kex, TP_KEX, 0, NULL },
-	{ "LocalCommand", OP_MASTER, OP_REST, &g.op.local_command, 0, 0, NULL },
-	{ "LocalForward", OP_BOTH, OP_FORWARD, NULL, FW_LOCAL, 0, NULL },
-	{ "LogLevel", OP_BOTH, OP_CHOICE, &g.op.level, 0, 0, log_levels },
-	{ "MACs", OP_MASTER, OP_ALGORITHMS, &g.op.tp.macs, TP_MACS, 0, NULL },
-	{ "MaxPerUser", OP_MASTER, OP_NUMBER, &g.op.max_per_user, 0, INT32_MAX, NULL },
-	{ "NumberOfPasswordPrompts", OP_MASTER, OP_NUMBER, &g.op.prompts, 1, INT32_MAX, NULL },
-	{ "PasswordAuthentication", OP_MASTER, OP_CHOICE, &g.op.password_auth, 0, 0, op_yes_no },
-	{ "PermitLocalCommand", OP_MASTER, OP_CHOICE, &g.op.permit_local, 0, 0, op_yes_no },
-	{ "PermitRemoteOpen", OP_MASTER, OP_OPENS, &g.op.permit_open, 0, 0, NULL },
-	{ "Port", OP_MASTER, OP_PORT, &g.op.port, 1, 65535, NULL },
-	{ "PreferredAuthentications", OP_MASTER, OP_TEXT, &g.op.preferred_auth, 0, 0, NULL },
-	{ "ProxyCommand", OP_MASTER, OP_REST, &g.op.proxy_command, 0, 0, NULL },
-	{ "ProxyJump", OP_MASTER, OP_TEXT, &g.op.proxy_jump, 0, 0, NULL },
-	{ "PubkeyAcceptedAlgorithms", OP_MASTER, OP_ALGORITHMS, &g.op.tp.user_key_algorithms,
-	TP_USER_KEYS, 0, NULL },
-	{ "PubkeyAuthentication", OP_MASTER, OP_CHOICE, &g.op.pubkey_auth, 0, 0, op_pubkey },
-	{ "RateLimit", OP_MASTER, OP_RATE, NULL, 0, 0, NULL },
-	{ "Reconnect", OP_MASTER, OP_CHOICE, &g.op.reconnect, 0, 0, op_reconnect },
-	{ "ReconnectMax", OP_MASTER, OP_TIME, &g.op.reconnect_max, 1, 86400, NULL },
-	{ "ReconnectMin", OP_MASTER, OP_TIME, &g.op.reconnect_min, 1, 3600, NULL },
-	{ "RefuseConnection", OP_BOTH, OP_TEXT, &g.op.refuse, 0, 0, NULL },
-	{ "RekeyLimit", OP_MASTER, OP_REKEY, NULL, 0, 0, NULL },
-	{ "RemoteCommand", OP_CLIENT, OP_REST, &g.op.remote_command, 0, 0, NULL },
-	{ "RemoteForward", OP_BOTH, OP_FORWARD, NULL, FW_REMOTE, 0, NULL },
-	{ "RequestTTY", OP_CLIENT, OP_CHOICE, &g.op.request_tty, 0, 0, op_ttys },
-	{ "SendEnv", OP_BOTH, OP_ADD_WORDS, &g.op.send_env, 0, 0, NULL },
-	{ "ServerAliveCountMax", OP_MASTER, OP_NUMBER, &g.op.alive_count, 0, INT32_MAX, NULL },
-	{ "ServerAliveInterval", OP_MASTER, OP_TIME, &g.op.alive_interval, 0, INT32_MAX, NULL },
-	{ "SessionType", OP_BOTH, OP_CHOICE, &g.op.session_type, 0, 0, op_session_types },
-	{ "SessionWait", OP_MASTER, OP_TIME, &g.op.session_wait, 0, 86400, NULL },
-	{ "SetEnv", OP_BOTH, OP_VARIABLES, &g.op.set_env, 0, 0, NULL },
-	{ "StdinNull", OP_CLIENT, OP_CHOICE, &g.op.stdin_null, 0, 0, op_yes_no },
-	{ "StreamLocalBindMask", OP_MASTER, OP_MASK, &g.op.bind_mask, 0, 0777, NULL },
-	{ "StreamLocalBindUnlink", OP_MASTER, OP_CHOICE, &g.op.bind_unlink, 0, 0, op_yes_no },
-	{ "StrictHostKeyChecking", OP_MASTER, OP_CHOICE, &g.op.strict, 0, 0, op_strict },
-	{ "SyslogFacility", OP_BOTH, OP_CHOICE, &g.log.facility, 0, 0, op_facilities },
-	{ "Tag", OP_BOTH, OP_TEXT, &g.op.tag, 0, 0, NULL },
-	{ "TCPKeepAlive", OP_MASTER, OP_CHOICE, &g.op.tcp_keepalive, 0, 0, op_yes_no },
-	{ "User", OP_MASTER, OP_TEXT, &g.op.user, 0, 0, NULL },
-	{ "UserKnownHostsFile", OP_MASTER, OP_WORDS, &g.op.known_hosts, 0, 0, NULL },
-	{ "WatchNetwork", OP_MASTER, OP_CHOICE, &g.op.watch_network, 0, 0, op_yes_no },
-	{ "XAuthLocation", OP_MASTER, OP_TEXT, &g.op.xauth, 0, 0, NULL },
+	{ "AllowForeignMaster", OP_CLIENT, CHOICE(foreign_master, op_yes_no, 0) },
+	{ "AddressFamily", OP_MASTER, CHOICE(family, op_families, 0) },
+	{ "BatchMode", OP_MASTER, CHOICE(batch, op_yes_no, 0) },
+	{ "BindAddress", OP_MASTER, TEXT(OP_TEXT, bind_address) },
+	{ "BindInterface", OP_MASTER, TEXT(OP_TEXT, bind_interface) },
+	{ "Ciphers", OP_MASTER, ALGORITHMS(tp.ciphers, TP_CIPHERS) },
+	{ "ClearAllForwardings", OP_BOTH, CHOICE(clear_forwards, op_yes_no, 0) },
+	{ "Confine", OP_MASTER, CHOICE(confine, op_yes_no, 1) },
+	{ "ConnectionAttempts", OP_MASTER, NUMBER(OP_NUMBER, attempts, 1, INT32_MAX, 1) },
+	{ "ConnectTimeout", OP_MASTER, NUMBER(OP_TIME, connect_timeout, 0, INT32_MAX, -1) },
+	{ "ControlAllow", OP_MASTER, TEXT(OP_ALLOW, allow) },
+	{ "ControlGroup", OP_MASTER, TEXT(OP_TEXT, control_group) },
+	{ "ControlMaster", OP_BOTH, CHOICE(master, op_masters, 0) },
+	{ "ControlPath", OP_BOTH, TEXT(OP_TEXT, control_path) },
+	{ "ControlPersist", OP_MASTER, OP_PERSIST, &g.op.persist, op_yes_no, 0, INT32_MAX, -1 },
+	{ "DynamicForward", OP_BOTH, FORWARDS_OF(FW_DYNAMIC) },
+	{ "EscapeChar", OP_CLIENT, OP_ESCAPE, &g.op.escape, NULL, 0, 0, '~' },
+	{ "EventCommand", OP_MASTER, TEXT(OP_TEXT, event_command) },
+	{ "EventDelay", OP_MASTER, NUMBER(OP_TIME, event_delay, 0, 86400, 10) },
+	{ "ExitOnForwardFailure", OP_MASTER, CHOICE(exit_on_forward_failure, op_yes_no, 0) },
+	{ "Fallback", OP_CLIENT, CHOICE(fallback, op_yes_no, 1) },
+	{ "ForkAfterAuthentication", OP_BOTH, CHOICE(background, op_yes_no, 0) },
+	{ "ForwardAgent", OP_BOTH, TEXT(OP_TEXT, forward_agent) },
+	{ "ForwardX11", OP_BOTH, CHOICE(forward_x11, op_yes_no, 0) },
+	{ "ForwardX11Trusted", OP_BOTH, CHOICE(x11_trusted, op_trusted, 2) },
+	{ "GatewayPorts", OP_MASTER, CHOICE(gateway_ports, op_yes_no, 0) },
+	{ "GlobalKnownHostsFile", OP_MASTER, TEXT(OP_WORDS, global_hosts) },
+	{ "HostKeyAlias", OP_MASTER, TEXT(OP_TEXT, host_key_alias) },
+	{ "HostKeyAlgorithms", OP_MASTER, ALGORITHMS(tp.host_key_algorithms, TP_HOST_KEYS) },
+	{ "HostKeyFingerprint", OP_MASTER, TEXT(OP_APPEND, pin) },
+	{ "HostName", OP_BOTH, TEXT(OP_TEXT, host_name) },
+	{ "IdentitiesOnly", OP_MASTER, CHOICE(identities_only, op_yes_no, 0) },
+	{ "IdentityAgent", OP_MASTER, TEXT(OP_TEXT, identity_agent) },
+	{ "IdentityFile", OP_MASTER, TEXT(OP_APPEND, identity) },
+	{ "IgnoreUnknown", OP_BOTH, TEXT(OP_TEXT, ignore_unknown) },
+	{ "IPQoS", OP_MASTER, OP_QOS, g.op.dscp, op_dscp, 0, 0, 0 },
+	{ "KbdInteractiveAuthentication", OP_MASTER, CHOICE(keyboard_auth, op_yes_no, 1) },
+	{ "KexAlgorithms", OP_MASTER, ALGORITHMS(tp.kex, TP_KEX) },
+	{ "LocalCommand", OP_MASTER, TEXT(OP_REST, local_command) },
+	{ "LocalForward", OP_BOTH, FORWARDS_OF(FW_LOCAL) },
+	{ "LogLevel", OP_BOTH, CHOICE(level, log_levels, 3) },
+	{ "MACs", OP_MASTER, ALGORITHMS(tp.macs, TP_MACS) },
+	{ "MaxPerUser", OP_MASTER, NUMBER(OP_NUMBER, max_per_user, 0, INT32_MAX, 0) },
+	{ "NumberOfPasswordPrompts", OP_MASTER, NUMBER(OP_NUMBER, prompts, 1, INT32_MAX, 3) },
+	{ "PasswordAuthentication", OP_MASTER, CHOICE(password_auth, op_yes_no, 1) },
+	{ "PermitLocalCommand", OP_MASTER, CHOICE(permit_local, op_yes_no, 0) },
+	{ "PermitRemoteOpen", OP_MASTER, TEXT(OP_OPENS, permit_open) },
+	{ "Port", OP_MASTER, NUMBER(OP_PORT, port, 1, 65535, 22) },
+	{ "PreferredAuthentications", OP_MASTER, TEXT(OP_TEXT, preferred_auth) },
+	{ "ProxyCommand", OP_MASTER, TEXT(OP_REST, proxy_command) },
+	{ "ProxyJump", OP_MASTER, TEXT(OP_TEXT, proxy_jump) },
+	{ "PubkeyAcceptedAlgorithms", OP_MASTER, ALGORITHMS(tp.user_key_algorithms, TP_USER_KEYS) },
+	{ "PubkeyAuthentication", OP_MASTER, CHOICE(pubkey_auth, op_pubkey, 1) },
+	{ "RateLimit", OP_MASTER, OP_RATE, g.op.rate, NULL, 0, 0, 0 },
+	{ "Reconnect", OP_MASTER, CHOICE(reconnect, op_reconnect, -1) },
+	{ "ReconnectMax", OP_MASTER, NUMBER(OP_TIME, reconnect_max, 1, 86400, 300) },
+	{ "ReconnectMin", OP_MASTER, NUMBER(OP_TIME, reconnect_min, 1, 3600, 1) },
+	{ "RefuseConnection", OP_BOTH, TEXT(OP_TEXT, refuse) },
+	{ "RekeyLimit", OP_MASTER, OP_REKEY, NULL, NULL, 0, 0, 0 },
+	{ "RemoteCommand", OP_CLIENT, TEXT(OP_REST, remote_command) },
+	{ "RemoteForward", OP_BOTH, FORWARDS_OF(FW_REMOTE) },
+	{ "RequestTTY", OP_CLIENT, CHOICE(request_tty, op_ttys, 0) },
+	{ "SendEnv", OP_BOTH, TEXT(OP_ADD_WORDS, send_env) },
+	{ "ServerAliveCountMax", OP_MASTER, NUMBER(OP_NUMBER, alive_count, 0, INT32_MAX, 3) },
+	{ "ServerAliveInterval", OP_MASTER, NUMBER(OP_TIME, alive_interval, 0, INT32_MAX, 0) },
+	{ "SessionType", OP_BOTH, CHOICE(session_type, op_session_types, 0) },
+	{ "SessionWait", OP_MASTER,
+		NUMBER(OP_TIME, session_wait, 0, 86400, SESSION_WAIT_MS / 1000) },
+	{ "SetEnv", OP_BOTH, TEXT(OP_VARIABLES, set_env) },
+	{ "StdinNull", OP_CLIENT, CHOICE(stdin_null, op_yes_no, 0) },
+	{ "StreamLocalBindMask", OP_MASTER, NUMBER(OP_MASK, bind_mask, 0, 0777, 0177) },
+	{ "StreamLocalBindUnlink", OP_MASTER, CHOICE(bind_unlink, op_yes_no, 0) },
+	{ "StrictHostKeyChecking", OP_MASTER, CHOICE(strict, op_strict, 0) },
+	{ "SyslogFacility", OP_BOTH, OP_CHOICE, &g.log.facility, op_facilities, 0, 0, LOG_USER },
+	{ "Tag", OP_BOTH, TEXT(OP_TEXT, tag) },
+	{ "TCPKeepAlive", OP_MASTER, CHOICE(tcp_keepalive, op_yes_no, 1) },
+	{ "User", OP_MASTER, TEXT(OP_TEXT, user) },
+	{ "UserKnownHostsFile", OP_MASTER, TEXT(OP_WORDS, known_hosts) },
+	{ "WatchNetwork", OP_MASTER, CHOICE(watch_network, op_yes_no, 1) },
+	{ "XAuthLocation", OP_MASTER, TEXT(OP_TEXT, xauth) },
 };
 #define OP_KEYWORDS LENGTH(op_keywords)
 
@@ -12010,11 +11995,8 @@ static void op_remove(struct list *l, const char *pattern)
 	l->n = n;
 }
 
-static bool op_take_words(const struct op_keyword *k, struct op_text *t)
+static bool op_words(const struct op_keyword *k, const char *word, struct op_text *t)
 {
-	const char *word = op_word(t);
-	if (!word || !*word)
-		return false;
 	for (; word; word = op_word(t)) {
 		bool is_variable = *word != '=' && strchr(word, '=');
 		if (k->kind == OP_VARIABLES && !is_variable)
@@ -12054,9 +12036,9 @@ static int64_t op_time(const char *p)
 }
 
 /* RekeyLimit "bytes[K|M|G] [time]", either may be "default" or "none". */
-static bool op_rekey(const char *value, const char *time)
+static bool op_rekey(UNUSED const struct op_keyword *k, const char *value, struct op_text *t)
 {
-	const char *p = value;
+	const char *p = value, *time = op_word(t);
 	if (strcasecmp(value, "default") != 0 && strcasecmp(value, "none") != 0) {
 		int64_t bytes = op_digits(&p);
 		char unit = (char)toupper((unsigned char)*p);
@@ -12078,7 +12060,7 @@ static bool op_rekey(const char *value, const char *time)
 }
 
 /* Checks a list here, where file and line are known; the transport parses it again. */
-static bool op_algorithms(const struct op_keyword *k, const char *word)
+static bool op_algorithms(const struct op_keyword *k, const char *word, UNUSED struct op_text *t)
 {
 	char list[ALGORITHMS_TEXT];
 	if (!tp_algorithms((enum tp_algorithms)k->min, word, list, sizeof list))
@@ -12097,23 +12079,28 @@ static bool op_choose(const struct op_choice *c, const char *value, int64_t *to)
 	return false;
 }
 
-static bool op_port(const char *value)
+static bool op_choice(const struct op_keyword *k, const char *value, UNUSED struct op_text *t)
+{
+	return op_choose(k->choices, value, k->to);
+}
+
+static bool op_port(const struct op_keyword *k, const char *value, UNUSED struct op_text *t)
 {
 	int64_t port = fw_port(value);
 	if (port > 0)
-		g.op.port = port;
+		*(int64_t *)k->to = port;
 	return port > 0;
 }
 
 /* An octal number. */
-static bool op_mask(const struct op_keyword *k, const char *value)
+static bool op_mask(const struct op_keyword *k, const char *value, UNUSED struct op_text *t)
 {
 	char *end;
 	*(int64_t *)k->to = strtol(value, &end, 8);
 	return end != value && !*end && *(int64_t *)k->to >= 0 && *(int64_t *)k->to <= k->max;
 }
 
-static bool op_number(const struct op_keyword *k, const char *value)
+static bool op_number(const struct op_keyword *k, const char *value, UNUSED struct op_text *t)
 {
 	const char *p = value;
 	bool none = k->kind == OP_TIME && k->max == INT32_MAX && strcasecmp(value, "none") == 0;
@@ -12125,11 +12112,11 @@ static bool op_number(const struct op_keyword *k, const char *value)
 }
 
 /* ControlPersist: no gives -1; yes and 0 give 0, which means for ever. */
-static bool op_persist(const struct op_keyword *k, const char *value)
+static bool op_persist(const struct op_keyword *k, const char *value, struct op_text *t)
 {
 	int64_t yes;
 	if (!op_choose(k->choices, value, &yes))
-		return op_number(k, value);
+		return op_number(k, value, t);
 	g.op.persist = yes ? 0 : -1;
 	return true;
 }
@@ -12164,36 +12151,33 @@ static bool op_rate(const char *value, int64_t *rate)
 	return !p[unit != NULL] && n >= RATE_LEAST && n <= RATE_MOST;
 }
 
-/* One rate for both directions, or one to send and one to receive. */
-static bool op_rates(const char *up, const char *down)
+/* RateLimit: one rate for both directions, or one to send and one to receive.  IPQoS: one
+ * class for all, or one for terminals and one for the rest. */
+static bool op_pair(const struct op_keyword *k, const char *first, struct op_text *t)
 {
-	return op_rate(up, &g.op.rate[RL_UP]) && op_rate(down ? down : up, &g.op.rate[RL_DOWN]);
-}
-
-/* IPQoS: one class for all, or one for terminals and one for the rest. */
-static bool op_qos(const char *value, const char *rest)
-{
-	return op_class(value, &g.op.dscp_interactive) &&
-		op_class(rest ? rest : value, &g.op.dscp_bulk);
+	bool (*take)(const char *, int64_t *) = k->kind == OP_QOS ? op_class : op_rate;
+	const char *second = op_word(t);
+	int64_t *to = k->to;
+	return take(first, &to[0]) && take(second ? second : first, &to[1]);
 }
 
 /* "none", one character, or ^ and a letter. */
-static bool op_escape(const char *value)
+static bool op_escape(const struct op_keyword *k, const char *s, UNUSED struct op_text *t)
 {
-	size_t n = strlen(value);
-	g.op.escape = n == 1 ? (uint8_t)value[0] : n == 2 && value[0] == '^' ? value[1] & 0x1f :
+	size_t n = strlen(s);
+	*(int64_t *)k->to = n == 1 ? (uint8_t)s[0] : n == 2 && s[0] == '^' ? s[1] & 0x1f :
 		NO_ESCAPE;
-	return n == 1 || (n == 2 && value[0] == '^') || strcmp(value, "none") == 0;
+	return n == 1 || (n == 2 && s[0] == '^') || strcmp(s, "none") == 0;
 }
 
 /* A forward as in ssh's option, or in ssh_config's two words. */
-static bool op_forward(enum fw_type type, const char *value, const char *rest)
+static bool op_forward(const struct op_keyword *k, const char *value, struct op_text *t)
 {
 	char text[2 * FORWARD_HOST + 32];
+	const char *rest = op_word(t);
 	struct forward f, *known;
 	if ((size_t)snprintf(text, sizeof text, "%s%s%s", value, rest ? ":" : "", rest ? rest :
-		"") >= sizeof text ||
-	    !fw_parse(text, type, &f))
+		"") >= sizeof text || !fw_parse(text, (enum fw_type)k->min, &f))
 		return false;
 	known = fw_find(&f);
 	if (!known && !(known = fw_add(&f)))
@@ -12218,46 +12202,199 @@ static bool op_rule(const struct op_keyword *k, const char *who, struct op_text 
 	return n > 0;
 }
 
-/* PermitRemoteOpen: HOST:PORT..., or "any" or "none" alone. */
-static bool op_opens(const char **to, struct op_text *t)
+/* PermitRemoteOpen: HOST:PORT..., or "any" or "none" alone.  The words follow each other. */
+static bool op_opens(const struct op_keyword *k, const char *word, struct op_text *t)
 {
-	size_t start = op_store.used;
+	char *start = op_store.text + (word - op_store.text);
 	bool alone = false;
 	int n = 0;
-	for (const char *word; (word = op_word(t)); n++) {
+	for (; word; word = op_word(t), n++) {
 		struct str host;
 		uint32_t port;
 		alone |= strcasecmp(word, "any") == 0 || strcasecmp(word, "none") == 0;
 		if (!alone && !fw_destination(word, &host, &port))
 			return false;
 	}
-	for (size_t i = start; i + 1 < op_store.used; i++)	/* the words follow each other */
-		if (!op_store.text[i])
-			op_store.text[i] = ' ';
-	*to = op_store.text + start;
-	return n == 1 || (n > 1 && !alone);
+	for (char *p = start; p < op_store.text + op_store.used - 1; p++)
+		if (!*p)
+			*p = ' ';
+	*(const char **)k->to = start;
+	return n == 1 || !alone;
 }
 
-/* The kinds that take one word, or two. */
-static bool op_take_word(const struct op_keyword *k, const char *word, struct op_text *t)
+static bool op_text(const struct op_keyword *k, const char *word, UNUSED struct op_text *t)
 {
-	switch (k->kind) {
-	case OP_NUMBER:
-	case OP_TIME:	return op_number(k, word);
-	case OP_MASK:	return op_mask(k, word);
-	case OP_PORT:	return op_port(word);
-	case OP_CHOICE:	return op_choose(k->choices, word, k->to);
-	case OP_APPEND:	op_append(k, op_path(word)); return true;
-	case OP_REKEY:	return op_rekey(word, op_word(t));
-	case OP_QOS:	return op_qos(word, op_word(t));
-	case OP_RATE:	return op_rates(word, op_word(t));
-	case OP_ESCAPE:	return op_escape(word);
-	case OP_PERSIST: return op_persist(k, word);
-	case OP_ALGORITHMS: return op_algorithms(k, word);
-	case OP_ALLOW:	return op_rule(k, word, t);
-	case OP_FORWARD: return op_forward((enum fw_type)k->min, word, op_word(t));
-	default:	*(const char **)k->to = word; return true;
+	if (k->kind == OP_APPEND)
+		op_append(k, op_path(word));
+	else
+		*(const char **)k->to = word;
+	return true;
+}
+
+/* --- values printed, for -G ------------------------------------------------- */
+
+static void op_print_number(const struct op_keyword *k, const char *name)
+{
+	int64_t n = *(int64_t *)k->to;
+	if (n < 0)			/* ConnectTimeout */
+		printf("%s none\n", name);
+	else
+		printf("%s %lld\n", name, (long long)n);
+}
+
+static void op_print_mask(const struct op_keyword *k, const char *name)
+{
+	printf("%s 0%llo\n", name, *(unsigned long long *)k->to);
+}
+
+static const char *op_chosen(const struct op_choice *c, int64_t value)
+{
+	while (c->name && c->value != value)
+		c++;
+	return c->name ? c->name : "";
+}
+
+static void op_print_choice(const struct op_keyword *k, const char *name)
+{
+	printf("%s %s\n", name, op_chosen(k->choices, *(int64_t *)k->to));
+}
+
+static void op_print_persist(const struct op_keyword *k, const char *name)
+{
+	if (g.op.persist > 0)
+		op_print_number(k, name);
+	else
+		printf("%s %s\n", name, g.op.persist < 0 ? "no" : "yes");
+}
+
+static void op_print_escape(UNUSED const struct op_keyword *k, const char *name)
+{
+	if (g.op.escape == NO_ESCAPE)
+		printf("%s none\n", name);
+	else
+		printf("%s %s%c\n", name, g.op.escape < ' ' ? "^" : "",
+			(int)(g.op.escape < ' ' ? g.op.escape + '@' : g.op.escape));
+}
+
+static void op_print_text(const struct op_keyword *k, const char *name)
+{
+	if (*(const char **)k->to)
+		printf("%s %s\n", name, *(const char **)k->to);
+}
+
+/* Each value has a line; those of OP_WORDS share one. */
+static void op_print_list(const struct op_keyword *k, const char *name)
+{
+	const struct list *l = k->to;
+	bool one = k->kind == OP_WORDS;
+	for (size_t i = 0; i < l->n; i++)
+		printf("%s %s%s", one && i > 0 ? "" : name, l->at[i],
+			one && i + 1 < l->n ? "" : "\n");
+}
+
+static void op_print_rekey(UNUSED const struct op_keyword *k, const char *name)
+{
+	printf("%s %llu %u\n", name, (unsigned long long)g.op.tp.rekey_bytes,
+		(unsigned)g.op.tp.rekey_seconds);
+}
+
+static void op_print_endpoint(const struct endpoint *e, bool listens)
+{
+	if (e->port == FW_PATH)
+		printf(" %s", e->host);
+	else if (listens && e->host[0] == 0)
+		printf(" %u", (unsigned)e->port);
+	else
+		printf(" [%s]:%u", e->host, (unsigned)e->port);
+}
+
+static void op_print_forwards(const struct op_keyword *k, const char *name)
+{
+	for_each_forward(f) {
+		if (f->type != k->min)
+			continue;
+		printf("%s", name);
+		op_print_endpoint(&f->listen, true);
+		if (f->type != FW_DYNAMIC && strcmp(f->connect.host, "socks") != 0)
+			op_print_endpoint(&f->connect, false);
+		putchar('\n');
 	}
+}
+
+static void op_print_qos(UNUSED const struct op_keyword *k, const char *name)
+{
+	printf("%s %s %s\n", name, op_chosen(op_dscp, g.op.dscp[0]),
+		op_chosen(op_dscp, g.op.dscp[1]));
+}
+
+static void op_print_rates(UNUSED const struct op_keyword *k, const char *name)
+{
+	printf("%s", name);
+	for (int way = 0; way < RL_WAYS; way++)
+		if (g.op.rate[way])
+			printf(" %lld", (long long)g.op.rate[way]);
+		else
+			printf(" none");
+	puts("");
+}
+
+static void op_print_algorithms(const struct op_keyword *k, const char *name)
+{
+	char list[ALGORITHMS_TEXT];
+	tp_algorithms((enum tp_algorithms)k->min, *(const char **)k->to, list, sizeof list);
+	printf("%s %s\n", name, list);
+}
+
+/* Prints the rules as they were written, with quotes around a word that has a blank. */
+static void op_print_rules(const struct op_keyword *k, const char *name)
+{
+	const struct list *l = k->to;
+	for (size_t i = 0; i < l->n; i++) {
+		printf("%s", name);
+		for (const char *word = l->at[i], *end; *word; word = *end ? end + 1 : end) {
+			end = word + strcspn(word, "\n");
+			const char *quote = memchr(word, ' ', (size_t)(end - word)) ? "\"" : "";
+			printf(" %s%.*s%s", quote, (int)(end - word), word, quote);
+		}
+		putchar('\n');
+	}
+}
+
+/* The kinds: whether they collect all values or keep the first; how a value is read, its
+ * first word given; how it is printed. */
+static const struct {
+	bool many;
+	bool (*take)(const struct op_keyword *, const char *, struct op_text *);
+	void (*print)(const struct op_keyword *, const char *);
+} op_kinds[] = {
+	[OP_NUMBER] = { false, op_number, op_print_number },
+	[OP_MASK] = { false, op_mask, op_print_mask },
+	[OP_PORT] = { false, op_port, op_print_number },
+	[OP_TIME] = { false, op_number, op_print_number },
+	[OP_CHOICE] = { false, op_choice, op_print_choice },
+	[OP_PERSIST] = { false, op_persist, op_print_persist },
+	[OP_ESCAPE] = { false, op_escape, op_print_escape },
+	[OP_TEXT] = { false, op_text, op_print_text },
+	[OP_REST] = { false, op_text, op_print_text },
+	[OP_APPEND] = { true, op_text, op_print_list },
+	[OP_WORDS] = { false, op_words, op_print_list },
+	[OP_ADD_WORDS] = { true, op_words, op_print_list },
+	[OP_VARIABLES] = { false, op_words, op_print_list },
+	[OP_REKEY] = { false, op_rekey, op_print_rekey },
+	[OP_FORWARD] = { true, op_forward, op_print_forwards },
+	[OP_QOS] = { false, op_pair, op_print_qos },
+	[OP_RATE] = { false, op_pair, op_print_rates },
+	[OP_ALGORITHMS] = { false, op_algorithms, op_print_algorithms },
+	[OP_ALLOW] = { true, op_rule, op_print_rules },
+	[OP_OPENS] = { false, op_opens, op_print_text },
+};
+
+/* Start values of the keywords with numbers. */
+static void op_start(void)
+{
+	for (const struct op_keyword *k = op_keywords; k < op_keywords + OP_KEYWORDS; k++)
+		if (k->kind <= OP_ESCAPE)
+			*(int64_t *)k->to = k->start;
 }
 
 /* Tokens pass these values to shells.  A User in a file may be anything without control
@@ -12316,30 +12453,19 @@ static bool op_is_taken(const struct op_keyword *k)
 	if (k->to == &g.op.proxy_command && g.op.proxy_jump &&
 		strcasecmp(g.op.proxy_jump, "none") != 0)
 		return true;
-	return op_set[k - op_keywords] && k->kind != OP_APPEND && k->kind != OP_ADD_WORDS &&
-		k->kind != OP_FORWARD && k->kind != OP_ALLOW;
+	return op_set[k - op_keywords] && !op_kinds[k->kind].many;
 }
 
 static void op_assign(const struct op_keyword *k, struct op_text t)
 {
 	struct op_text all = t;
-	bool ok;
 	if (op_is_taken(k))
 		return;
 	op_set[k - op_keywords] = true;
-	if (k->kind == OP_WORDS || k->kind == OP_ADD_WORDS || k->kind == OP_VARIABLES)
-		ok = op_take_words(k, &t);
-	else if (k->kind == OP_OPENS)
-		ok = op_opens(k->to, &t);
-	else if (k->kind == OP_REST) {
-		ok = *t.p != 0;
-		*(const char **)k->to = op_keep(t.p, strlen(t.p));
-		t.p = NULL;
-	} else {
-		const char *word = op_word(&t);
-		ok = word && *word && op_take_word(k, word, &t);
-	}
-	if (!ok)
+	if (k->kind == OP_REST)
+		t = (struct op_text){ op_keep(t.p, strlen(t.p)), true };
+	const char *word = op_word(&t);
+	if (!word || !*word || !op_kinds[k->kind].take(k, word, &t))
 		op_die("bad value \"%s\" for %s", all.p, k->name);
 	if (op_word(&t))
 		op_die("%s: more words than it takes", k->name);
@@ -12504,12 +12630,10 @@ static void av_usage(void)
 	       "       sshmux -S PATH -O COMMAND [host]\n\n");
 	for (size_t i = 0; i < LENGTH(av_letters); i++)
 		printf("  -%c %-12s %s\n", av_letters[i].letter, av_letters[i].argument ?
-			av_letters[i].argument : "",
-		       av_letters[i].help);
+			av_letters[i].argument : "", av_letters[i].help);
 	for (size_t i = 0; i < LENGTH(av_longs); i++)
 		printf("  --%s%s%s\n        %s\n", av_longs[i].name, av_longs[i].argument ? "=" :
-			"",
-		       av_longs[i].argument ? av_longs[i].argument : "", av_longs[i].help);
+			"", av_longs[i].argument ? av_longs[i].argument : "", av_longs[i].help);
 	for (int role = 0; role < 3; role++) {
 		printf("\n%s, -o:", roles[role]);
 		for (size_t i = 0; i < OP_KEYWORDS; i++)
@@ -13721,90 +13845,7 @@ static int li_list(void)
  * -G: prints the options that result.
  * Calls op_, dv_. */
 
-static const char *pr_choice(const struct op_choice *c, int64_t value)
-{
-	while (c->name && c->value != value)
-		c++;
-	return c->name ? c->name : "";
-}
-
-static void pr_endpoint(const struct endpoint *e, bool listens)
-{
-	if (e->port == FW_PATH)
-		printf(" %s", e->host);
-	else if (listens && e->host[0] == 0)
-		printf(" %u", (unsigned)e->port);
-	else
-		printf(" [%s]:%u", e->host, (unsigned)e->port);
-}
-
-static void pr_forwards(const char *name, enum fw_type type)
-{
-	for_each_forward(f) {
-		if (f->type != type)
-			continue;
-		printf("%s", name);
-		pr_endpoint(&f->listen, true);
-		if (type != FW_DYNAMIC && strcmp(f->connect.host, "socks") != 0)
-			pr_endpoint(&f->connect, false);
-		putchar('\n');
-	}
-}
-
-static void pr_list(const char *name, const struct list *l, bool in_one)
-{
-	for (size_t i = 0; i < l->n; i++)
-		printf("%s %s%s", in_one && i > 0 ? "" : name, l->at[i], in_one && i + 1 < l->n ?
-			"" : "\n");
-}
-
-/* Prints the rules as they were written, with quotes around a word that has a blank. */
-static void pr_rules(const char *name, const struct list *l)
-{
-	for (size_t i = 0; i < l->n; i++) {
-		printf("%s", name);
-		for (const char *word = l->at[i], *end; *word; word = *end ? end + 1 : end) {
-			end = word + strcspn(word, "\n");
-			const char *quote = memchr(word, ' ', (size_t)(end - word)) ? "\"" : "";
-			printf(" %s%.*s%s", quote, (int)(end - word), word, quote);
-		}
-		putchar('\n');
-	}
-}
-
-static void pr_escape(const char *name)
-{
-	if (g.op.escape == NO_ESCAPE)
-		printf("%s none\n", name);
-	else
-		printf("%s %s%c\n", name, g.op.escape < ' ' ? "^" : "",
-			(int)(g.op.escape < ' ' ? g.op.escape + '@' : g.op.escape));
-}
-
-static void pr_rates(const char *name)
-{
-	printf("%s", name);
-	for (int way = 0; way < RL_WAYS; way++)
-		if (g.op.rate[way])
-			printf(" %lld", (long long)g.op.rate[way]);
-		else
-			printf(" none");
-	puts("");
-}
-
-static void pr_qos(const char *name)
-{
-	printf("%s %s %s\n", name, pr_choice(op_dscp, g.op.dscp_interactive),
-		pr_choice(op_dscp, g.op.dscp_bulk));
-}
-
-static void pr_algorithms(const char *name, const struct op_keyword *k)
-{
-	char list[ALGORITHMS_TEXT];
-	tp_algorithms((enum tp_algorithms)k->min, *(const char **)k->to, list, sizeof list);
-	printf("%s %s\n", name, list);
-}
-
+/* Prints one option, its name in small letters. */
 static void pr_option(const struct op_keyword *k)
 {
 	char name[40];
@@ -13812,43 +13853,7 @@ static void pr_option(const struct op_keyword *k)
 	for (; n < sizeof name - 1 && k->name[n]; n++)
 		name[n] = (char)tolower((unsigned char)k->name[n]);
 	name[n] = 0;
-	int64_t number = k->kind <= OP_PERSIST ? *(int64_t *)k->to : 0;
-	switch (k->kind) {
-	case OP_MASK:		printf("%s 0%llo\n", name, (unsigned long long)number); break;
-	case OP_TEXT:
-	case OP_REST:
-	case OP_OPENS:
-		if (*(const char **)k->to)
-			printf("%s %s\n", name, *(const char **)k->to);
-		break;
-	case OP_TIME:
-		if (number < 0) {
-			printf("%s none\n", name);
-			break;
-		}
-		/* fall through */
-	case OP_PORT:
-	case OP_NUMBER:		printf("%s %lld\n", name, (long long)number); break;
-	case OP_CHOICE:		printf("%s %s\n", name, pr_choice(k->choices, number)); break;
-	case OP_PERSIST:
-		if (number > 0)
-			printf("%s %lld\n", name, (long long)number);
-		else
-			printf("%s %s\n", name, number < 0 ? "no" : "yes");
-		break;
-	case OP_APPEND:
-	case OP_ADD_WORDS:
-	case OP_VARIABLES:	pr_list(name, k->to, false); break;
-	case OP_WORDS:		pr_list(name, k->to, true); break;
-	case OP_REKEY:		printf("%s %llu %u\n", name,
-		(unsigned long long)g.op.tp.rekey_bytes, (unsigned)g.op.tp.rekey_seconds); break;
-	case OP_FORWARD:	pr_forwards(name, (enum fw_type)k->min); break;
-	case OP_ESCAPE:		pr_escape(name); break;
-	case OP_QOS:		pr_qos(name); break;
-	case OP_RATE:		pr_rates(name); break;
-	case OP_ALGORITHMS:	pr_algorithms(name, k); break;
-	case OP_ALLOW:		pr_rules(name, k->to); break;
-	}
+	op_kinds[k->kind].print(k, name);
 }
 
 static int pr_dump(void)
@@ -13954,31 +13959,12 @@ static void main_defaults(void)
 	g.us.early = g.us.listener = g.lk.uplink.fd = g.lp.signal_pipe[0] = g.lp.signal_pipe[1] =
 		g.lp.cancel_pipe[0] = g.lp.cancel_pipe[1] = -1;
 	g.lk.net_fd = g.sd.fd = g.lk.watch = -1;
-	g.op.watch_network = g.op.confine = 1;
 	g.log.level = TP_INFO;
-	g.log.facility = LOG_USER;
-	g.op.level = 3;
-	g.op.port = 22;
-	g.op.connect_timeout = -1;
-	g.op.alive_count = 3;
-	g.op.escape = '~';
+	op_start();
 	g.op.wait = -1;
-	g.op.persist = -1;
-	g.op.attempts = 1;
-	g.op.event_delay = 10;
-	g.op.prompts = 3;
-	g.op.fallback = 1;
 	g.op.permit_open = "any";
-	g.op.bind_mask = 0177;
-	g.op.pubkey_auth = g.op.password_auth = g.op.keyboard_auth = 1;
-	g.op.x11_trusted = 2;
-	g.op.reconnect = -1;
-	g.op.reconnect_min = 1;
-	g.op.reconnect_max = 300;
-	g.op.session_wait = SESSION_WAIT_MS / 1000;
-	g.op.tcp_keepalive = 1;
-	g.op.dscp_interactive = 72;	/* af21 */
-	g.op.dscp_bulk = 32;		/* cs1, as in ssh */
+	g.op.dscp[0] = 72;		/* af21 */
+	g.op.dscp[1] = 32;		/* cs1, as in ssh */
 }
 
 /* Runs over a master's connection; true if that settles it, with our exit status. */
@@ -14018,8 +14004,7 @@ int main(UNUSED int argc, char **argv)
 	dv_resolve();
 	if (g.op.dump)
 		return pr_dump();
-	for (size_t i = 0; g.op.send_env.n == 0 && i < LENGTH(default_env);
-		i++)
+	for (size_t i = 0; g.op.send_env.n == 0 && i < LENGTH(default_env); i++)
 		g.op.send_env.at[i] = default_env[i];
 	if (g.op.send_env.n == 0)
 		g.op.send_env.n = LENGTH(default_env);
