@@ -2700,14 +2700,6 @@ static struct buf *tx_request(const struct channel *c, const char *name, bool wa
 	return b;
 }
 
-static void tx_global_request(const char *name, bool want_reply)
-{
-	struct buf *b = tx_begin(SSH_GLOBAL_REQUEST);
-	buf_put_text(b, name);
-	buf_put_u8(b, want_reply);
-	tx_end(b);
-}
-
 /* Whether one more global request may wait for an answer. */
 static bool tx_may_ask(void)
 {
@@ -2753,7 +2745,10 @@ static bool tx_keepalive(enum global_kind kind, int16_t of)
 		return false;
 	tx_expect(kind, of, false);
 	g.tx.asked_at = g.tx.asked_at ? g.tx.asked_at : g.now;
-	tx_global_request("keepalive@openssh.com", true);
+	struct buf *b = tx_begin(SSH_GLOBAL_REQUEST);
+	buf_put_text(b, "keepalive@openssh.com");
+	buf_put_u8(b, true);		/* wants a reply */
+	tx_end(b);
 	return true;
 }
 
@@ -4302,14 +4297,6 @@ static void ls_start(struct forward *f)
 		ls_listen(f);
 }
 
-/* Ends a forward; its open connections go on. */
-static void ls_cancel(struct forward *f)
-{
-	if (f->type == FW_REMOTE && f->state == FW_ACTIVE && g.lk.state == LK_UP)
-		ls_tx(f, true, false);
-	fw_free(f);
-}
-
 /* The remote forward that a channel opened by the server belongs to, or NULL. */
 static struct forward *ls_for_open(struct str host, uint32_t port)
 {
@@ -4327,14 +4314,6 @@ static bool ls_is_due(const struct forward *f)
 {
 	return f->state == FW_WAITING && !(f->answered && f->client >= 0) &&
 		(f->type != FW_REMOTE || (g.lk.state == LK_UP && tx_may_ask()));
-}
-
-/* Tries the forwards that are due; each has its own back-off. */
-static void ls_retry(void)
-{
-	for_each_forward(f)
-		if (ls_is_due(f) && g.now >= f->retry_at)
-			ls_start(f);
 }
 
 /* The link is lost: listeners at the server are gone, local ones stay. */
@@ -4370,8 +4349,9 @@ static const struct forward *ls_failed(void)
 /* Each turn: sets up what is due, and follows what is being set up. */
 static void ls_settle(void)
 {
-	if (g.lk.logins > 0)
-		ls_retry();
+	for_each_forward(f)		/* each has its own back-off */
+		if (g.lk.logins > 0 && ls_is_due(f) && g.now >= f->retry_at)
+			ls_start(f);
 	for_each_forward(f)
 		if (f->state == FW_RESOLVING)
 			ls_resolved(f);
@@ -4907,22 +4887,20 @@ static void es_text(struct channel *c, void (*print)(struct buf *))
 	ch_tell(c, (const char *)g.scratch);
 }
 
-static void es_break(struct channel *c)
-{
-	struct buf *b = tx_request(c, "break", false);
-	buf_put_u32(b, 1000);
-	tx_end(b);
-}
-
 /* Runs the command that follows the escape character.  False if there is no such command:
  * then both characters are sent. */
 static bool es_command(struct channel *c, uint8_t byte)
 {
 	char echo[64] = "";
+	struct buf *b;
 	bool sshmux = c->client >= 0 && sl_client(c->client)->sshmux;
 	switch (byte) {
 	case '.':	c->events |= CH_EV_HANG_UP; return true;
-	case 'B':	es_break(c); break;
+	case 'B':
+		b = tx_request(c, "break", false);
+		buf_put_u32(b, 1000);
+		tx_end(b);
+		break;
 	case 'R':	tp_rekey(); return true;
 	case '?':	es_help(c); return true;
 	case '#':	ch_tell(c, "~#\r\n"); es_text(c, in_channels); return true;
@@ -5155,13 +5133,6 @@ static void px_set_tail(struct client *c, struct channel *ch, enum stream s, str
 	px_frame_end(c, b, n);
 }
 
-static void px_tell_open(struct client *c, struct channel *ch)
-{
-	struct buf b = px_frame(c, SSH_CHANNEL_OPEN);
-	ch->px.owed &= (uint8_t)~PX_OPEN;
-	px_set_tail(c, ch, CH_OUT, &b, ch->queue[CH_OUT].len);
-}
-
 static void px_tell_data(struct client *c, struct channel *ch)
 {
 	bool err = ch->queue[CH_OUT].len == 0 ||
@@ -5243,9 +5214,11 @@ static void px_tell(struct client *c, struct channel *ch)
 {
 	struct proxied *px = &ch->px;
 	bool decided = ch->state == CH_CONFIRMED || ch->state == CH_REFUSED;
-	if (px->owed & PX_OPEN)
-		px_tell_open(c, ch);
-	else if (px_is_stillborn(c, ch))
+	if (px->owed & PX_OPEN) {
+		struct buf b = px_frame(c, SSH_CHANNEL_OPEN);
+		px->owed &= (uint8_t)~PX_OPEN;
+		px_set_tail(c, ch, CH_OUT, &b, ch->queue[CH_OUT].len);
+	} else if (px_is_stillborn(c, ch))
 		px_reopen(c, ch);
 	else if (decided && c->closing)		/* not the server's verdict */
 		return;
@@ -5551,7 +5524,7 @@ static bool px_terms(struct channel *ch, struct buf *b)
 	return true;
 }
 
-static void px_channel_open(struct client *c, struct buf *b)
+static void px_channel_open(struct client *c, UNUSED struct channel *none, struct buf *b)
 {
 	struct str type = px_text(b, PX_NAME_MAX);
 	struct buf terms = *b;
@@ -5574,50 +5547,34 @@ static void px_channel_open(struct client *c, struct buf *b)
 	}
 }
 
-/* The channel of c's answer to a CHANNEL_OPEN.  If c cannot have read that message in full
- * yet, drops c and returns NULL. */
-static struct channel *px_opening(struct client *c, struct buf *b)
+/* c's answer to a CHANNEL_OPEN.  It cannot come before c has read that message in full. */
+static void px_open_answer(struct client *c, struct channel *ch, struct buf *b)
 {
-	struct channel *ch = px_channel(c, b, CH_CONNECTING);
-	if (!ch || (ch_empty(ch) && !(ch->px.owed & PX_OPEN)))
-		return ch;
-	px_drop(c, "answer to a channel open that it has not got");
-	return NULL;
-}
-
-static void px_open_confirmation(struct client *c, struct buf *b)
-{
-	struct channel *ch = px_opening(c, b);
-	if (!ch)
+	bool open = c->type == SSH_CHANNEL_OPEN_CONFIRMATION;
+	if (!ch_empty(ch) || ch->px.owed & PX_OPEN) {
+		px_drop(c, "answer to a channel open that it has not got");
 		return;
-	if (!px_terms(ch, b) || !px_whole(b)) {
+	}
+	if (open && !px_terms(ch, b)) {
 		px_drop(c, "channel open confirmation");
 		return;
 	}
-	ch_become(ch, CH_OPEN);
-	px_relay(c, ch, b);
-}
-
-static void px_open_failure(struct client *c, struct buf *b)
-{
-	struct channel *ch = px_opening(c, b);
-	buf_get_u32(b);
-	px_text(b, tx_text_max());
-	px_text(b, tx_text_max());
-	if (!ch || !px_whole(b))
+	if (!open) {
+		buf_get_u32(b);
+		px_text(b, tx_text_max());
+		px_text(b, tx_text_max());
+	}
+	if (!px_whole(b))
 		return;
-	ch_become(ch, CH_DEAD);
+	ch_become(ch, open ? CH_OPEN : CH_DEAD);
 	px_relay(c, ch, b);
 }
 
 /* The client grants more window.  It is kept here and granted to the server as the pool
  * allows. */
-static void px_window_adjust(struct client *c, struct buf *b)
+static void px_window_adjust(struct client *c, struct channel *ch, struct buf *b)
 {
-	struct channel *ch = px_channel(c, b, CH_OPEN);
 	uint32_t more = buf_get_u32(b);
-	if (!ch)
-		return;
 	if (more > UINT32_MAX - ch->px.window)
 		px_drop(c, "window beyond 2^32-1");
 	else
@@ -5626,14 +5583,11 @@ static void px_window_adjust(struct client *c, struct buf *b)
 
 /* The fixed part of DATA or EXTENDED_DATA.  The data itself is still in the socket; c->rid is
  * its length by the frame's header. */
-static void px_data(struct client *c, struct buf *b)
+static void px_data(struct client *c, struct channel *ch, struct buf *b)
 {
-	struct channel *ch = px_channel(c, b, CH_OPEN);
 	if (c->type == SSH_CHANNEL_EXTENDED_DATA)
 		buf_get_u32(b);
 	uint32_t len = buf_get_u32(b);
-	if (!ch)
-		return;
 	if (len != c->rid || len > ch->remote_packet || len > ch->remote_window ||
 		ch->sent >= CH_EOF) {
 		px_drop(c, "data that does not fit");
@@ -5654,10 +5608,9 @@ static void px_relay_open(const struct client *c, struct channel *ch, const stru
 		px_relay(c, ch, b);
 }
 
-static void px_eof(struct client *c, struct buf *b)
+static void px_eof(struct client *c, struct channel *ch, struct buf *b)
 {
-	struct channel *ch = px_channel(c, b, CH_OPEN);
-	if (!ch || !px_whole(b))
+	if (!px_whole(b))
 		return;
 	if (ch->sent >= CH_EOF) {
 		px_drop(c, "a second EOF");
@@ -5667,22 +5620,20 @@ static void px_eof(struct client *c, struct buf *b)
 	px_relay_open(c, ch, b);
 }
 
-static void px_close(struct client *c, struct buf *b)
+static void px_close(struct client *c, struct channel *ch, struct buf *b)
 {
-	struct channel *ch = px_channel(c, b, CH_OPEN);
-	if (!ch || !px_whole(b))
+	if (!px_whole(b))
 		return;
 	ch->sent = CH_CLOSED;
 	px_relay(c, ch, b);
 }
 
-static void px_channel_request(struct client *c, struct buf *b)
+static void px_channel_request(struct client *c, struct channel *ch, struct buf *b)
 {
-	struct channel *ch = px_channel(c, b, CH_OPEN);
 	struct str name = px_text(b, PX_NAME_MAX);
 	bool want_reply = buf_get_u8(b), pty = str_is(name, "pty-req");
 	px_check(b, name, px_requests);
-	if (!ch || b->bad || ch->rcvd == CH_CLOSED)
+	if (b->bad || ch->rcvd == CH_CLOSED)
 		return;
 	if ((pty && ch->flags & CH_TTY) ||
 		(want_reply && ch->px.pending + ch->px.n_verdicts >= PX_VERDICTS)) {
@@ -5694,10 +5645,9 @@ static void px_channel_request(struct client *c, struct buf *b)
 	px_relay(c, ch, b);
 }
 
-static void px_channel_reply(struct client *c, struct buf *b)
+static void px_channel_reply(struct client *c, struct channel *ch, struct buf *b)
 {
-	struct channel *ch = px_channel(c, b, CH_OPEN);
-	if (!ch || !px_whole(b))
+	if (!px_whole(b))
 		return;
 	if (ch->px.asked == 0) {
 		px_drop(c, "answer to a request that was not made");
@@ -5749,7 +5699,7 @@ static bool px_ask(struct client *c, const struct endpoint *at, bool cancel, boo
 
 /* Requests to listen at the server are passed on.  All others are answered here; above all,
  * "no-more-sessions@openssh.com" must not reach the server. */
-static void px_global_request(struct client *c, struct buf *b)
+static void px_global_request(struct client *c, UNUSED struct channel *none, struct buf *b)
 {
 	struct str name = buf_get_str(b);
 	bool reply = buf_get_u8(b), asked = false;
@@ -5776,20 +5726,21 @@ static void px_global_request(struct client *c, struct buf *b)
 
 static const struct {
 	uint8_t type;
-	void (*run)(struct client *, struct buf *);
+	uint8_t state;			/* of the channel that it names; CH_FREE: it names none */
+	void (*run)(struct client *, struct channel *, struct buf *);
 } px_table[] = {
-	{ SSH_GLOBAL_REQUEST, px_global_request },
-	{ SSH_CHANNEL_OPEN, px_channel_open },
-	{ SSH_CHANNEL_OPEN_CONFIRMATION, px_open_confirmation },
-	{ SSH_CHANNEL_OPEN_FAILURE, px_open_failure },
-	{ SSH_CHANNEL_WINDOW_ADJUST, px_window_adjust },
-	{ SSH_CHANNEL_DATA, px_data },
-	{ SSH_CHANNEL_EXTENDED_DATA, px_data },
-	{ SSH_CHANNEL_EOF, px_eof },
-	{ SSH_CHANNEL_CLOSE, px_close },
-	{ SSH_CHANNEL_REQUEST, px_channel_request },
-	{ SSH_CHANNEL_SUCCESS, px_channel_reply },
-	{ SSH_CHANNEL_FAILURE, px_channel_reply },
+	{ SSH_GLOBAL_REQUEST, CH_FREE, px_global_request },
+	{ SSH_CHANNEL_OPEN, CH_FREE, px_channel_open },
+	{ SSH_CHANNEL_OPEN_CONFIRMATION, CH_CONNECTING, px_open_answer },
+	{ SSH_CHANNEL_OPEN_FAILURE, CH_CONNECTING, px_open_answer },
+	{ SSH_CHANNEL_WINDOW_ADJUST, CH_OPEN, px_window_adjust },
+	{ SSH_CHANNEL_DATA, CH_OPEN, px_data },
+	{ SSH_CHANNEL_EXTENDED_DATA, CH_OPEN, px_data },
+	{ SSH_CHANNEL_EOF, CH_OPEN, px_eof },
+	{ SSH_CHANNEL_CLOSE, CH_OPEN, px_close },
+	{ SSH_CHANNEL_REQUEST, CH_OPEN, px_channel_request },
+	{ SSH_CHANNEL_SUCCESS, CH_OPEN, px_channel_reply },
+	{ SSH_CHANNEL_FAILURE, CH_OPEN, px_channel_reply },
 };
 
 static uint8_t *px_body(struct client *c)
@@ -5808,7 +5759,10 @@ static void px_dispatch(struct client *c)
 		px_drop(c, "a message of a type that is not for it to send");
 		return;
 	}
-	px_table[i].run(c, &b);
+	enum ch_state state = (enum ch_state)px_table[i].state;
+	struct channel *ch = state == CH_FREE ? NULL : px_channel(c, &b, state);
+	if (ch || state == CH_FREE)
+		px_table[i].run(c, ch, &b);
 	if (b.bad)
 		px_drop(c, "malformed message");
 	if (c->phase == MX_PROXY_BODY)
@@ -6737,12 +6691,6 @@ static void js_number(struct buf *b, const char *name, int64_t n)
 	buf_print(b, "%lld", (long long)n);
 }
 
-static void js_flag(struct buf *b, const char *name, bool yes)
-{
-	js_name(b, name);
-	buf_print(b, yes ? "true" : "false");
-}
-
 /* Puts a text; NULL becomes null. */
 static void js_text(struct buf *b, const char *name, const char *s)
 {
@@ -6751,15 +6699,6 @@ static void js_text(struct buf *b, const char *name, const char *s)
 		js_string(b, s);
 	else
 		buf_print(b, "null");
-}
-
-/* Puts the seconds since `then`, or null if `then` is 0: it never happened. */
-static void js_age(struct buf *b, const char *name, int64_t then)
-{
-	if (then)
-		js_number(b, name, (g.now - then) / 1000);
-	else
-		js_text(b, name, NULL);
 }
 
 /* ===== st_ ================================================================
@@ -6991,7 +6930,10 @@ static void st_json_uplink(struct buf *b)
 	else
 		js_text(b, "next_try", NULL);
 	js_text(b, "last_error", g.lk.last[0] ? g.lk.last : NULL);
-	js_age(b, "last_error_age", g.lk.failed_at);
+	if (g.lk.failed_at)
+		js_number(b, "last_error_age", (g.now - g.lk.failed_at) / 1000);
+	else
+		js_text(b, "last_error_age", NULL);
 	st_json_round_trip(b);
 	st_json_traffic(b, st_traffic(false));
 	js_open(b, "total");
@@ -7035,7 +6977,8 @@ static void st_json_session(struct buf *b, int i)
 	js_number(b, "place", ch ? 0 : st_place(c));
 	st_json_peer_of(b, c);
 	js_text(b, "command", st_command(c));
-	js_flag(b, "tty", ch && ch->flags & CH_TTY);
+	js_name(b, "tty");
+	buf_print(b, ch && ch->flags & CH_TTY ? "true" : "false");
 	js_number(b, "age", r->since ? ev_seconds() - r->since : 0);
 	js_number(b, "idle", r->active ? ev_seconds() - r->active : 0);
 	js_number(b, "stdin_bytes", (int64_t)r->bytes[IN_BYTES]);
@@ -7275,54 +7218,6 @@ static enum st_result st_status(struct client *c, struct buf *b)
 
 /* --- counters: OpenMetrics ------------------------------------------------------------------ */
 
-enum st_metric_value {
-	ST_UP, ST_LINK_AGE, ST_AGE, ST_LOGINS, ST_RECEIVED, ST_SENT, ST_OPENED, ST_SESSIONS,
-	ST_ROUND_TRIP,
-	ST_FORWARDS_ACTIVE, ST_FORWARDS_WAITING
-};
-static const struct st_metric {
-	const char *name, *type, *unit, *help;
-	enum st_metric_value value;
-} st_metrics[] = {
-	{ "sshmux_up", "gauge", "", "Whether the uplink is up.", ST_UP },
-	{ "sshmux_uplink_state_seconds", "gauge", "seconds",
-	"How long the uplink has been up, or not.", ST_LINK_AGE },
-	{ "sshmux_uptime_seconds", "gauge", "seconds", "Age of the master.", ST_AGE },
-	{ "sshmux_logins", "counter", "", "Logins that succeeded.", ST_LOGINS },
-	{ "sshmux_received_bytes", "counter", "bytes", "Bytes received from the server.",
-	ST_RECEIVED },
-	{ "sshmux_sent_bytes", "counter", "bytes", "Bytes sent to the server.", ST_SENT },
-	{ "sshmux_sessions_opened", "counter", "", "Sessions opened.", ST_OPENED },
-	{ "sshmux_sessions", "gauge", "", "Sessions open now.", ST_SESSIONS },
-	{ "sshmux_round_trip_seconds", "gauge", "seconds", "Round trip of the last keepalive.",
-	ST_ROUND_TRIP },
-	{ "sshmux_forwards_active", "gauge", "", "Forwards that stand.", ST_FORWARDS_ACTIVE },
-	{ "sshmux_forwards_waiting", "gauge", "", "Forwards that do not stand.",
-	ST_FORWARDS_WAITING },
-};
-#define ST_METRICS_N LENGTH(st_metrics)
-
-static uint64_t st_metric(enum st_metric_value value)
-{
-	uint64_t active = 0;
-	for_each_forward(f)
-		active += f->state == FW_ACTIVE;
-	switch (value) {
-	case ST_UP:		return g.lk.state == LK_UP;
-	case ST_LINK_AGE:	return ev_seconds() - (g.lk.since ? g.lk.since : g.ev.begun);
-	case ST_AGE:		return ev_seconds() - g.ev.begun;
-	case ST_LOGINS:		return g.lk.logins;
-	case ST_RECEIVED:	return st_traffic(true).bytes_in;
-	case ST_SENT:		return st_traffic(true).bytes_out;
-	case ST_OPENED:		return g.se.opened;
-	case ST_SESSIONS:	return (uint64_t)g.ch.sessions;
-	case ST_ROUND_TRIP:	return g.tx.rtt;
-	case ST_FORWARDS_ACTIVE: return active;
-	case ST_FORWARDS_WAITING: return st_forwards() - active;
-	}
-	return 0;
-}
-
 /* The labels; `host` tells masters apart, and is escaped as in JSON, but without \u. */
 static void st_labels(struct buf *b, const char *table)
 {
@@ -7362,22 +7257,47 @@ static void st_metric_tables(struct buf *b, int which)
 
 static enum st_result st_counters(struct client *c, struct buf *b)
 {
-	size_t i = c->item++;
-	if (i < ST_METRICS_N) {
-		const struct st_metric *m = &st_metrics[i];
-		uint64_t n = st_metric(m->value);
+	uint64_t active = 0;
+	for_each_forward(f)
+		active += f->state == FW_ACTIVE;
+	struct tp_traffic t = st_traffic(true);
+	const struct st_metric {
+		const char *name, *type, *unit, *help;
+		uint64_t value;
+	} metrics[] = {
+		{ "sshmux_up", "gauge", "", "Whether the uplink is up.", g.lk.state == LK_UP },
+		{ "sshmux_uplink_state_seconds", "gauge", "seconds",
+			"How long the uplink has been up, or not.",
+			ev_seconds() - (g.lk.since ? g.lk.since : g.ev.begun) },
+		{ "sshmux_uptime_seconds", "gauge", "seconds", "Age of the master.",
+			ev_seconds() - g.ev.begun },
+		{ "sshmux_logins", "counter", "", "Logins that succeeded.", g.lk.logins },
+		{ "sshmux_received_bytes", "counter", "bytes", "Bytes received from the server.",
+			t.bytes_in },
+		{ "sshmux_sent_bytes", "counter", "bytes", "Bytes sent to the server.",
+			t.bytes_out },
+		{ "sshmux_sessions_opened", "counter", "", "Sessions opened.", g.se.opened },
+		{ "sshmux_sessions", "gauge", "", "Sessions open now.", (uint64_t)g.ch.sessions },
+		{ "sshmux_round_trip_seconds", "gauge", "seconds",
+			"Round trip of the last keepalive.", g.tx.rtt },	/* ms */
+		{ "sshmux_forwards_active", "gauge", "", "Forwards that stand.", active },
+		{ "sshmux_forwards_waiting", "gauge", "", "Forwards that do not stand.",
+			st_forwards() - active },
+	};
+	size_t i = c->item++, n = LENGTH(metrics);
+	if (i < n) {
+		const struct st_metric *m = &metrics[i];
 		st_metric_head(b, m->name, m->type, m->unit, m->help);
 		buf_print(b, "%s%s", m->name, m->type[0] == 'c' ? "_total" : "");
 		st_labels(b, NULL);
-		if (m->value == ST_ROUND_TRIP)		/* ms */
-			buf_print(b, "%u.%03u\n", (unsigned)(n / 1000), (unsigned)(n % 1000));
+		if (strcmp(m->name, "sshmux_round_trip_seconds") == 0)
+			buf_print(b, "%u.%03u\n", (unsigned)(m->value / 1000),
+				(unsigned)(m->value % 1000));
 		else
-			buf_print(b, "%llu\n", (unsigned long long)n);
-		return ST_PIECE;
-	}
-	if (i < ST_METRICS_N + 3)
-		st_metric_tables(b, (int)(i - ST_METRICS_N));
-	else if (i == ST_METRICS_N + 3)
+			buf_print(b, "%llu\n", (unsigned long long)m->value);
+	} else if (i < n + 3)
+		st_metric_tables(b, (int)(i - n));
+	else if (i == n + 3)
 		buf_print(b, "# EOF\n");
 	else
 		return ST_END;
@@ -7481,12 +7401,6 @@ static void st_again(struct client *c, const struct client *before)
 	c->item = before->item;
 	c->comma = before->comma;
 	c->seen = before->seen;
-}
-
-/* Whether c's report can go on at once. */
-static bool st_is_due(const struct client *c)
-{
-	return c->report != ST_WATCH || c->seen != g.ev.next;
 }
 
 /* Makes the next piece of c's report. */
@@ -7982,7 +7896,9 @@ static void mx_close_fwd(struct client *c, struct buf *b)
 		mc_failure(c, "port not forwarded");
 		return;
 	}
-	ls_cancel(f);
+	if (f->type == FW_REMOTE && f->state == FW_ACTIVE && g.lk.state == LK_UP)
+		ls_tx(f, true, false);
+	fw_free(f);			/* its open connections go on */
 	mc_ok(c);
 }
 
@@ -8401,13 +8317,6 @@ static void fr_body_done(struct client *c)
 		mx_dispatch(c);
 }
 
-/* Every message has a type and a word; none is longer than MUX_FRAME_MAX. */
-static bool fr_length_ok(const struct client *c)
-{
-	uint32_t length = buf_u32_at(c->header);
-	return length >= MX_HEADER_SIZE - 4 && length <= MUX_FRAME_MAX;
-}
-
 /* The header is complete: checks it and decides where the body goes. */
 static void fr_head(struct client *c)
 {
@@ -8483,7 +8392,8 @@ static bool fr_step(struct client *c)
 	case MX_HEADER:
 		if (!fr_read_some(c, c->header + c->got, MX_HEADER_SIZE - c->got))
 			return false;
-		if (c->got >= 4 && !fr_length_ok(c))
+		left = buf_u32_at(c->header);	/* at least a type and a word */
+		if (c->got >= 4 && (left < MX_HEADER_SIZE - 4 || left > MUX_FRAME_MAX))
 			mc_drop(c);
 		else if (c->got == MX_HEADER_SIZE)
 			fr_head(c);
@@ -8604,7 +8514,8 @@ static void fr_write(struct client *c)
 /* Whether we have something to write to c. */
 static bool fr_wants_write(const struct client *c)
 {
-	return !mc_written(c) || (c->phase == MX_REPORTING && st_is_due(c));
+	return !mc_written(c) || (c->phase == MX_REPORTING &&
+		(c->report != ST_WATCH || c->seen != g.ev.next));
 }
 
 /* ===== se_ ====================================================================
@@ -9481,13 +9392,6 @@ static void lk_listen(void)
 	lk_admit_early();
 }
 
-/* Runs LocalCommand after each login and does not wait for it. */
-static void lk_local_command(void)
-{
-	if (g.op.local_command)
-		sp_start_with(SP_LOCAL, "", 0, STDERR_FILENO);
-}
-
 /* Logged in. */
 static void lk_up(void)
 {
@@ -9514,7 +9418,8 @@ static void lk_up(void)
 	g.lk.failures = 0;
 	ch_limit_sessions(SESSIONS, g.ch.limit_until);
 	lk_listen();
-	lk_local_command();
+	if (g.op.local_command)		/* runs after each login; nobody waits for it */
+		sp_start_with(SP_LOCAL, "", 0, STDERR_FILENO);
 }
 
 static void lk_send_keepalive(void)
@@ -9871,12 +9776,6 @@ static void hk_reloaded(void)
 		(long long)rn_clock() * 1000);
 	hk_notify(text);
 	hk_notify("READY=1");
-}
-
-static void hk_settle(void)
-{
-	hk_events();
-	hk_supervisors();
 }
 
 /* ===== lp_ ================================================================
@@ -10254,7 +10153,8 @@ static void lp_settle(void)
 		us_watch();
 	ex_expire();
 	xf_settle();
-	hk_settle();
+	hk_events();
+	hk_supervisors();
 	if (g.lk.state == LK_UP && g.now >= g.lp.resize_at) {
 		g.lp.resize_at = g.now + TT_RESIZE_MS;
 		tt_resize();
@@ -10596,13 +10496,6 @@ static bool cl_flush(void)
 	return true;
 }
 
-/* Where the text starts in the body of a frame that we print as it arrives, however long
- * it is: after id, status and length, or after id and length.  0: not such a frame. */
-static uint32_t cl_text_at(uint32_t type)
-{
-	return type == MUX_S_EXT_INFO ? 12 : type == MUX_X_S_REPORT ? 8 : 0;
-}
-
 /* Prints a part of a master's text without control characters: the master may belong to
  * somebody else.  Returns the number of bytes that need more input; they move from the end
  * to the front. */
@@ -10641,7 +10534,9 @@ static bool cl_frame(struct cl_frame *f)
 		return false;
 	f->rest = buf_over(body, keep);
 	f->word = buf_get_u32(&f->rest);
-	uint32_t text = cl_text_at(f->type);
+	/* where a text starts that we print as it arrives, however long it is: after id, status
+	 * and length, or after id and length; 0 for other frames */
+	uint32_t text = f->type == MUX_S_EXT_INFO ? 12 : f->type == MUX_X_S_REPORT ? 8 : 0;
 	size_t cut = text && keep > text ? cl_show(body + text, keep - text) : 0;
 	memcpy(g.scratch, body + text, cut);
 	for (size_t left = len - keep, part; left > 0; left -= part) {
@@ -12389,14 +12284,6 @@ static const struct {
 	[OP_OPENS] = { false, op_opens, op_print_text },
 };
 
-/* Start values of the keywords with numbers. */
-static void op_start(void)
-{
-	for (const struct op_keyword *k = op_keywords; k < op_keywords + OP_KEYWORDS; k++)
-		if (k->kind <= OP_ESCAPE)
-			*(int64_t *)k->to = k->start;
-}
-
 /* Tokens pass these values to shells.  A User in a file may be anything without control
  * characters, as in ssh (CVE-2025-61984): the file's owner chose it. */
 static void op_check(const struct op_keyword *k)
@@ -13435,19 +13322,6 @@ static void cf_include(struct op_text t, const char *beside, int depth)
 	}
 }
 
-/* The directory of this file's relative Includes. */
-static const char *cf_beside(const char *path)
-{
-	return strncmp(path, "/etc/", 5) == 0 ? CONFIG_DIRECTORY : "~/.ssh/";
-}
-
-/* A mistyped keyword is an error even in a block for other hosts. */
-static void cf_check_keyword(const char *name, size_t len)
-{
-	if (!op_find(name, len) && !op_is(name, len, "Include"))
-		op_foreign(name, len, "none");
-}
-
 /* ssh's rule for the user's own files: a file that others can write could make us run
  * commands. */
 static void cf_check_owner(const char *path, int fd)
@@ -13496,11 +13370,12 @@ static bool cf_read(const char *path, int depth)
 			active = cf_match(t);
 		else if (active && op_is(text, len, "Include"))
 			cf_include((struct op_text){ op_keep(value, strlen(value)), false },
-				cf_beside(path), depth);
+				strncmp(path, "/etc/", 5) == 0 ? CONFIG_DIRECTORY : "~/.ssh/",
+				depth);
 		else if (active && !g.op.list)
 			op_keyword(text, len, t);
-		else if (!g.op.list)
-			cf_check_keyword(text, len);
+		else if (!g.op.list && !op_find(text, len) && !op_is(text, len, "Include"))
+			op_foreign(text, len, "none");	/* mistyped, even for other hosts */
 	}
 	close(fd);
 	op_where.file = file;
@@ -13960,7 +13835,9 @@ static void main_defaults(void)
 		g.lp.cancel_pipe[0] = g.lp.cancel_pipe[1] = -1;
 	g.lk.net_fd = g.sd.fd = g.lk.watch = -1;
 	g.log.level = TP_INFO;
-	op_start();
+	for (const struct op_keyword *k = op_keywords; k < op_keywords + OP_KEYWORDS; k++)
+		if (k->kind <= OP_ESCAPE)
+			*(int64_t *)k->to = k->start;
 	g.op.wait = -1;
 	g.op.permit_open = "any";
 	g.op.dscp[0] = 72;		/* af21 */
