@@ -777,6 +777,7 @@ static struct {
 		uint32_t next;		/* number of the next event */
 		uint32_t begun;		/* ev_seconds() when the master began */
 		uint32_t peak[TABLES], refused[TABLES];
+		bool full[TABLES];	/* and counted as such */
 	} ev;
 
 	struct {
@@ -1241,18 +1242,21 @@ static void ev_add(struct event e, const char *text)
 	*to = e;
 }
 
-/* n entries of a table are in use now. */
+/* An entry of a table was taken: n are in use now. */
 static void ev_used(enum table which, uint32_t n)
 {
+	g.ev.full[which] = false;
 	if (n > g.ev.peak[which])
 		g.ev.peak[which] = n;
 }
 
-/* A table was full: the first time is an event, later ones are only counted. */
+/* A table is full: the first time is an event, later ones are only counted, once until
+ * an entry is taken again: who waits may ask in each turn. */
 static void ev_full(enum table which, const char *name)
 {
-	if (g.ev.refused[which]++ == 0)
+	if (!g.ev.full[which] && g.ev.refused[which]++ == 0)
 		ev_add((struct event){ .kind = EV_LIMIT }, name);
+	g.ev.full[which] = true;
 }
 
 /* ===== rl_ ================================================================
@@ -2906,11 +2910,11 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	int i = 0;
 	while (i < CHANNELS && g.ch.slot[i].state != CH_FREE)
 		i++;
-	ev_used(TABLE_CHANNELS, (uint32_t)i + 1);
 	if (i == CHANNELS) {
 		ev_full(TABLE_CHANNELS, "CHANNELS");
 		return NULL;
 	}
+	ev_used(TABLE_CHANNELS, (uint32_t)i + 1);
 	struct channel *c = &g.ch.slot[i];
 	memset(c, 0, sizeof *c);
 	c->kind = (uint8_t)kind;
@@ -2924,8 +2928,8 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 	c->window = c->window_target = ch_first_window(c);
 	c->sender.heard = (uint16_t)ev_seconds();
 	pool_account(c);
-	g.ch.sessions += kind == CH_SESSION;
-	ev_used(TABLE_SESSIONS, (uint32_t)g.ch.sessions);
+	if (kind == CH_SESSION)
+		ev_used(TABLE_SESSIONS, (uint32_t)++g.ch.sessions);
 	if (i >= g.ch.end)
 		g.ch.end = i + 1;
 	return c;
@@ -6095,7 +6099,6 @@ static struct display *xf_take(struct channel *c, struct str name)
 	int i = 0;
 	while (i < DISPLAYS && in_use & 1u << i)
 		i++;
-	ev_used(TABLE_DISPLAYS, (uint32_t)i + 1);
 	struct display *d = &g.xf.slot[i];
 	bool plain = name.len < XF_NAME;
 	for (uint32_t k = 0; plain && k < name.len; k++)
@@ -6110,6 +6113,7 @@ static struct display *xf_take(struct channel *c, struct str name)
 	memcpy(d->name, name.p, name.len);
 	if (!xf_display(d->name, &to, &screen) || !rn_bytes(d->fake, XF_COOKIE))
 		return NULL;
+	ev_used(TABLE_DISPLAYS, (uint32_t)i + 1);
 	d->state = XF_TO_ASK;
 	c->display = (uint8_t)(i + 1);
 	return d;
@@ -6578,7 +6582,7 @@ static void rx_message(uint8_t *p, size_t len)
  * ControlMaster=ask: asks the user through an askpass program, as ssh does.  Its one
  * argument is the question.  Exit status 0 with no output or with "yes" means yes.  No
  * more than ASKERS run at once, each for up to ASK_MS; as_forget() ends one early.
- * Calls log_, ex_. */
+ * Calls log_, ev_, ex_. */
 
 enum as_answer { AS_WAITING, AS_NO, AS_YES };
 
@@ -6603,8 +6607,11 @@ static int8_t as_start(const char *question)
 		NULL };
 	static char prompt[] = "SSH_ASKPASS_PROMPT=confirm", *const confirm[] = { prompt, NULL };
 	int i = as_idle();
-	if (i == PROGRAMS)
+	if (i == PROGRAMS) {
+		ev_full(TABLE_ASKERS, "ASKERS");
 		return -1;
+	}
+	ev_used(TABLE_ASKERS, (uint32_t)(i - EX_ASKERS) + 1);
 	ex_start(&g.ex.slot[i], argv, confirm, g.now + ASK_MS);
 	return (int8_t)i;
 }
@@ -7608,7 +7615,7 @@ static bool mc_only_watchers(void)
 /* ===== mx_ ====================================================================
  * The requests of PROTOCOL.mux: a handler for each message, and their table.  A refused
  * request gets FAILURE or PERMISSION_DENIED; times are in ms.
- * Calls log_, rn_, sl_, buf_, req_, tx_, us_, ac_, fw_, ls_, in_, px_, as_, st_, mc_. */
+ * Calls log_, rn_, ev_, sl_, buf_, req_, tx_, us_, ac_, fw_, ls_, in_, px_, as_, st_, mc_. */
 
 /* Whether the present request may go ahead: without asking, or because the user
  * said yes.  If false, we ask the user now or later; the handler returns, and
@@ -7721,6 +7728,8 @@ static bool mx_may_open(struct client *c)
 /* Makes c wait for its turn.  With SessionWait 0 it gets one chance. */
 static void mx_queue(struct client *c)
 {
+	if (g.ch.sessions == SESSIONS)
+		ev_full(TABLE_SESSIONS, "SESSIONS");
 	c->phase = MX_QUEUED;
 	c->give_up = c->deadline = g.now + c->wait + 1;
 	c->place = 0;
@@ -7898,6 +7907,8 @@ static void mx_close_fwd(struct client *c, struct buf *b)
 	}
 	if (f->type == FW_REMOTE && f->state == FW_ACTIVE && g.lk.state == LK_UP)
 		ls_tx(f, true, false);
+	if (f->state == FW_ACTIVE)
+		ev_add((struct event){ .kind = EV_FORWARD_DOWN }, ls_event(f, "cancelled"));
 	fw_free(f);			/* its open connections go on */
 	mc_ok(c);
 }
@@ -9925,6 +9936,8 @@ static void lp_add_clients(int *timeout)
 				(short)((fr_wants_read(c) ? POLLIN : 0) | (fr_wants_write(c) ?
 				POLLOUT : 0)));
 	}
+	if (n == CLIENTS)		/* others wait in the kernel, where we cannot see them */
+		ev_full(TABLE_CLIENTS, "CLIENTS");
 	if (g.us.listener < 0 || n == CLIENTS || !(fd_room(FD_SESSION) || fd_idle() < FD_SPARE))
 		return;
 	if (g.now >= g.us.accept_after)

@@ -446,6 +446,16 @@ static void unit_mux_memory(bool by_death)
 	check_clean("mux: full memory");
 }
 
+/* Whether the history has that a table was full, once, and how often it was. */
+static bool limit_reached(enum table which, uint32_t times)
+{
+	int events = 0;
+	for (uint32_t i = 0; i < g.ev.next && i < EVENTS; i++)
+		events += g.ev.slot[i].kind == EV_LIMIT &&
+			strcmp(g.ev.slot[i].text, st_tables[which].name) == 0;
+	return events == 1 && g.ev.refused[which] == times && g.ev.peak[which] == st_tables[which].size;
+}
+
 /* Sessions beyond SESSIONS wait their turn, first come first served, and are
  * refused when it does not come. */
 static void unit_mux_queue(void)
@@ -459,6 +469,7 @@ static void unit_mux_queue(void)
 	mux_command(&late[1], "second", 6);
 	check(ok && fake.out_count == SESSIONS * 2 && peer_quiet(&late[0].p),
 		"mux: sessions beyond SESSIONS wait");
+	check(limit_reached(TABLE_SESSIONS, 1), "mux: ... which is an event, and counted");
 	session_finish(&s[1], 0);
 	check(session_ended(&s[1], 0), "mux: one of them ends");
 	while (fake.out && fake.out->bytes[0] != SSH_CHANNEL_OPEN)
@@ -797,10 +808,12 @@ static void unit_mux_crowd(void)
 		first = peer_expect(&p[i], MASTER_HELLO) && first;
 	check(first && peer_quiet(&p[CLIENTS]) && peer_quiet(&p[CLIENTS + 1]),
 		"mux: clients beyond CLIENTS wait in the kernel");
+	check(limit_reached(TABLE_CLIENTS, 1), "mux: ... which is an event, and counted");
 	peer_close(&p[2]);
 	world_run();
 	check(peer_expect(&p[CLIENTS], MASTER_HELLO) && peer_quiet(&p[CLIENTS + 1]),
 		"mux: a place that comes free is taken at once");
+	check(limit_reached(TABLE_CLIENTS, 2), "mux: ... and counted, as the table is full again");
 	for (int i = 0; i < CLIENTS + 2; i++)
 		peer_close(&p[i]);
 	check_clean("mux: a crowd");

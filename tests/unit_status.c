@@ -148,6 +148,28 @@ static void schema_events(const char *manual)
 		"reports: and that events were lost");
 }
 
+/* A watcher that did not read is told what it has missed. */
+static void status_lost(void)
+{
+	char text[1024];
+	struct client c = { .fd = -1 };
+	struct buf b = buf_over((uint8_t *)text, sizeof text - 1);
+	world_begin();
+	st_begin(&c, str_of("watch"), 0);
+	check(st_next(&c, &b) == ST_WAIT && b.pos == 0, "reports: a watcher waits for events");
+	for (int i = 0; i < EVENTS + 3; i++)
+		ev_add((struct event){ .kind = EV_REKEY }, i == 3 ? "fourth" : "");
+	bool told = st_next(&c, &b) == ST_PIECE;
+	text[b.pos] = 0;
+	check(told && strcmp(text, "{\"event\":\"lost\",\"count\":3}\n") == 0,
+		"reports: events that a watcher lost are counted");
+	b.pos = 0;
+	told = st_next(&c, &b) == ST_PIECE;
+	text[b.pos] = 0;
+	check(told && strstr(text, "\"fourth\""), "reports: and the next one follows");
+	check_clean("reports: a watcher");
+}
+
 /* What was reached once is not reached "1 times". */
 static void status_counts(void)
 {
@@ -185,4 +207,5 @@ static void unit_status(void)
 	schema_status(from, events);
 	schema_events(events);
 	status_counts();
+	status_lost();
 }

@@ -102,6 +102,7 @@ need_master
 chmod 666 "$CTL"
 like "another user is refused" "$(other x true; other x true)" "*master*"
 is "which is said once" "$(count 'uid mismatch: peer euid 65534 != uid 0')" 1
+like "and is an event" "$("$SSHMUX" -S "$CTL" -O log --json)" '*"event":"client-refused","age":*,"uid":65534,"reason":*'
 stop_master
 
 need_master -o ControlGroup=$OTHERS
@@ -130,6 +131,7 @@ denied "a forward" "$(other -O forward -L $(random_port):127.0.0.1:$PORT x)"
 denied "the end of the master" "$(other -O exit x)"
 denied "what others do" "$(as $NOBODY $OTHERS "$T/pub/sshmux" -F none -S "$CTL" -O channels x 2>&1)"
 denied "proxy mode" "$(other -O proxy x)"
+denied "a control command" "$(as $NOBODY $OTHERS "$T/pub/sshmux" -F none -S "$CTL" -O drain x 2>&1)"
 like "whether it runs he may ask" "$(other -O check x)" "Master running*"
 like "the log has each kind once" "$(count 'user 65534 may not: command') $(count 'may not: control') $(count 'may not: forward')" "1 1 1"
 second() { as $NOBODY $OTHERS,$SECOND ssh -F none -o ProxyCommand=false -S "$CTL" "$@" </dev/null 2>&1; }

@@ -157,6 +157,20 @@ again() {
 		send 0x10000009 5 send 0x10000004 7 quiet 1000 expect 0x80000001 5 expect 0x80000005 7 pid
 }
 
+# What changes something is asked about, a report is not
+commands() {
+	LABEL="commands: "
+	for command in hold resume reconnect 'loglevel DEBUG' 'signal 0 TERM' 'kill 0' drain; do
+		use no
+		timeout 20 "$SSHMUX" -F none -S "$CTL" -O $command >"$T/out" 2>&1
+		is "$command: refused" "$? $(asked)" "255 Allow ${command%% *} on shared connection to 127.0.0.1? |confirm"
+	done
+	works "a report" "$SSHMUX" -F none -S "$CTL" -O status
+	is "is not asked about" "$(lines "$T/asked")" 1
+	use yes
+	alive "the master lives"
+}
+
 ending() {
 	LABEL="ending: "
 	use no
@@ -179,7 +193,7 @@ ask_master yes -M
 LABEL=
 answers
 questions
-[ "$MASTER" = stock ] || leaving
+[ "$MASTER" = stock ] || { leaving; commands; }
 ending
 [ "$MASTER" = stock ] || for value in ask autoask; do
 	use no

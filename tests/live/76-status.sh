@@ -180,8 +180,15 @@ hold_and_drain() {
 	wait $waits
 	is "-O resume: it runs" "$? $(cat "$T/through")" "0 through"
 	board 'echo up; cat; exit 5'
+	ours -O hold
+	ours -o Fallback=no x 'echo not this' >"$T/waited" 2>&1 &
+	waits=$!
+	ends_later $waits
+	wait_for 20 field_is 'len([1 for r in s["sessions"] if r["state"] == "waiting"])' 1
 	ours -O drain
 	is "-O drain" $? 0
+	wait $waits
+	is "drain: who waits is told" "$? $(cat "$T/waited" | tr -d '\r')" "255 sshmux: session request failed: the master is draining"
 	works "drain: the path is free" [ ! -e "$CTL" ]
 	works "drain: the master lives while a session does" [ -d "/proc/$MASTER_PID" ]
 	ended
@@ -208,7 +215,16 @@ gone False None"
 }
 
 comes_back() {
-	start_master -o ReconnectMin=1 || give_up "a master that comes back"
+	# what the server itself listens on cannot be forwarded
+	start_master -o ReconnectMin=1 -o RekeyLimit=1M -R $PORT:127.0.0.1:9 || give_up "a master that comes back"
+	works "an event: a forward that fails" wait_for 20 has_event forward-failed
+	"$SSHMUX" -S "$CTL" -O watch --since=64 >"$T/watched" &
+	watcher=$!
+	ends_later $watcher
+	works "--since: the last events come first" wait_for 20 has "$T/watched" '"event":"uplink-up"'
+	ours x 'head -c 3000000 /dev/zero' >/dev/null
+	ours -O forward -L 127.0.0.1:$FREE:127.0.0.1:9 x
+	ours -O cancel -L 127.0.0.1:$FREE:127.0.0.1:9 x
 	the_list
 	ours -O reconnect
 	is "-O reconnect" $? 0
@@ -223,6 +239,11 @@ comes_back() {
 	works "an outage: with the reason" sh -c '"$1" -S "$2" -O status | grep -q "^last error"' sh "$SSHMUX" "$CTL"
 	works "an outage: an event" has_event uplink-down
 	stop_master
+	wait $watcher
+	for kind in session-opened session-closed forward-failed forward-up forward-down keys-exchanged \
+		uplink-down uplink-trying master-ending; do
+		works "watch: $kind" has "$T/watched" "\"event\":\"$kind\""
+	done
 }
 
 # As many sessions as there may be, in one status; a reader that takes its time.

@@ -46,6 +46,7 @@ need_master -o 'RateLimit=8K 16K'
 down >/dev/null 2>&1 &
 bulk=$!
 ends_later $bulk
+takes "--bulk: short input waits, too" 1000 60000 sh -c 'head -c 3000 /dev/zero | "$0" "$@"' "$SSHMUX" -S "$CTL" --bulk x 'cat >/dev/null'
 takes "--interactive: no limit up" 0 60000 up --interactive
 takes "--interactive: no limit down" 0 60000 down --interactive
 takes "a short answer beside bulk" 0 60000 ours x true
