@@ -739,6 +739,8 @@ static struct {
 		const char *refuse;
 		const char *permit_open;	/* HOST:PORT..., separated by one blank */
 		int64_t bind_unlink, bind_mask;
+		const char *revoked_keys;
+		int64_t rsa_bits;
 		const char *forward_agent;	/* "yes", "no", a path, or "$VARIABLE" */
 		const char *xauth;
 		const char *stdio_forward;
@@ -11647,6 +11649,8 @@ static const struct op_keyword {
 	{ "RemoteCommand", OP_CLIENT, TEXT(OP_REST, remote_command) },
 	{ "RemoteForward", OP_BOTH, FORWARDS_OF(FW_REMOTE) },
 	{ "RequestTTY", OP_CLIENT, CHOICE(request_tty, op_ttys, 0) },
+	{ "RequiredRSASize", OP_MASTER, NUMBER(OP_NUMBER, rsa_bits, 0, INT32_MAX, 1024) },
+	{ "RevokedHostKeys", OP_MASTER, TEXT(OP_TEXT, revoked_keys) },
 	{ "SendEnv", OP_BOTH, TEXT(OP_ADD_WORDS, send_env) },
 	{ "ServerAliveCountMax", OP_MASTER, NUMBER(OP_NUMBER, alive_count, 0, INT32_MAX, 3) },
 	{ "ServerAliveInterval", OP_MASTER, NUMBER(OP_TIME, alive_interval, 0, INT32_MAX, 0) },
@@ -11694,7 +11698,7 @@ static const char *const op_aliases[][2] = {	/* older names of our keywords */
 	{ "SkeyAuthentication", "KbdInteractiveAuthentication" },
 	{ "TISAuthentication", "KbdInteractiveAuthentication" },
 };
-static const char op_unsafe[] = "ProxyUseFdpass RequiredRSASize RevokedHostKeys";
+static const char op_unsafe[] = "ProxyUseFdpass";
 
 static bool op_set[OP_KEYWORDS];	/* which keywords have a value */
 static char op_fallback_from[128];	/* the file that set Fallback, for a message */
@@ -13427,7 +13431,7 @@ static void cf_files(void)
 /* ===== dv_ ====================================================================
  * Derives values that depend on several options, and fills in what a login needs and no
  * option gave.
- * Calls us_, op_, tk_. */
+ * Calls us_, fw_, op_, tk_. */
 
 static bool dv_is_none(const char *value)
 {
@@ -13500,15 +13504,30 @@ static void dv_resolve_command(void)
 	g.op.n_command = 1;
 }
 
+/* A socket's path with its tokens and variables replaced. */
+static const char *dv_path(const char *path)
+{
+	if (!g.op.given && strchr(path, '%'))
+		op_die("the path \"%.100s\" depends on the host, and none is given", path);
+	return tk_expand(path, NULL, true);
+}
+
+/* The same, if an end of a forward is a path. */
+static void dv_socket(struct endpoint *e)
+{
+	const char *path = fw_is_path(e) ? dv_path(e->host) : e->host;
+	if (strlen(path) >= sizeof e->host)
+		op_die("\"%s\": %s", path, us_too_long(path, sizeof e->host - 1));
+	memmove(e->host, path, strlen(path) + 1);
+}
+
 static void dv_resolve_path(void)
 {
 	const char *path = g.op.control_path;
 	if (dv_is_none(path))
 		g.op.control_path = NULL;
-	else if (!g.op.given && strchr(path, '%'))
-		op_die("the control path depends on the host, and none is given");
 	else
-		g.op.control_path = op_path(tk_expand(path, NULL, true));
+		g.op.control_path = op_path(dv_path(path));
 }
 
 /* Settles what every role must know. */
@@ -13521,11 +13540,16 @@ static void dv_resolve(void)
 		g.op.proxy_jump = NULL;
 	if (dv_is_none(g.op.proxy_command))
 		g.op.proxy_command = NULL;
+	if (dv_is_none(g.op.revoked_keys))
+		g.op.revoked_keys = NULL;
 	dv_resolve_path();
 	dv_resolve_command();
-	for_each_forward(f)
+	for_each_forward(f) {
 		if (g.op.clear_forwards || g.op.stdio_forward)
 			f->state = FW_FREE;
+		dv_socket(&f->listen);
+		dv_socket(&f->connect);
+	}
 }
 
 static void dv_default_paths(struct list *l, const char *const *paths)
@@ -13590,6 +13614,7 @@ static void dv_transport(void)
 	t->host_key_name = g.op.host_key_alias ? g.op.host_key_alias : g.op.host_name;
 	t->host_key_alias = g.op.host_key_alias != NULL;
 	t->port = (uint16_t)g.op.port;
+	t->address = g.lk.remote;
 	t->identity = g.op.identity.at;
 	t->n_identity = g.op.identity.n;
 	t->identities_only = g.op.identities_only;
@@ -13600,6 +13625,9 @@ static void dv_transport(void)
 	t->strict = (enum tp_strict)g.op.strict;
 	t->pin = g.op.pin.at;
 	t->n_pin = g.op.pin.n;
+	if (g.op.revoked_keys)
+		t->revoked = op_path(tk_expand(g.op.revoked_keys, NULL, true));
+	t->rsa_bits = (uint32_t)g.op.rsa_bits;
 	t->batch = g.op.batch;
 	t->prompts = (uint32_t)g.op.prompts;
 	t->no_pubkey = !g.op.pubkey_auth || !dv_prefers("publickey");

@@ -58,6 +58,7 @@ struct tp_config {
 	const char *host_key_name;	/* the name in known_hosts: HostKeyAlias or HostName */
 	bool host_key_alias;		/* host_key_name is an alias: never "[name]:port" */
 	uint16_t port;
+	const char *address;		/* what we are connected to, "address:port" or "" */
 	const char *const *identity;	/* private key files, OpenSSH or dropbear format */
 	size_t n_identity;
 	bool identity_default;		/* the list is a default: a missing file is no error */
@@ -69,6 +70,8 @@ struct tp_config {
 	enum tp_strict strict;
 	const char *const *pin;		/* "SHA256:…" fingerprints; if any, only these count */
 	size_t n_pin;
+	const char *revoked;		/* RevokedHostKeys: a file of public keys, or NULL */
+	uint32_t rsa_bits;		/* RequiredRSASize: fewer make a key unacceptable */
 	const char *ciphers, *macs, *kex, *host_key_algorithms, *user_key_algorithms;
 	uint64_t rekey_bytes;		/* RekeyLimit; 0: the transport's own default */
 	uint32_t rekey_seconds;		/* 0: no limit by time beyond the default */

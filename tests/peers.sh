@@ -34,7 +34,8 @@ SAME='hostname user port identitiesonly userknownhostsfile globalknownhostsfile
 	dynamicforward exitonforwardfailure gatewayports sendenv setenv requesttty
 	remotecommand sessiontype loglevel batchmode rekeylimit addressfamily
 	bindaddress bindinterface forwardagent forwardx11 escapechar
-	permitremoteopen streamlocalbindmask streamlocalbindunlink'
+	permitremoteopen streamlocalbindmask streamlocalbindunlink
+	requiredrsasize revokedhostkeys'
 # The same, only where they have been set: the defaults are each program's own.
 SET='identityfile ipqos hostkeyalgorithms ciphers kexalgorithms macs'
 

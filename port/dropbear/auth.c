@@ -199,7 +199,11 @@ static void name_rsa_algorithm(bool cert)
 /* Asks whether the key on trial would do, before we sign anything. */
 static bool offer_key(const char *where)
 {
+	if (port_short_rsa(auth.blob->data, auth.blob->len) > 0)
+		port_log(TP_INFO, "Key %s ignored: %u bits, less than RequiredRSASize", where,
+			port_short_rsa(auth.blob->data, auth.blob->len));
 	if (tried_before() || !server_takes(auth.algorithm) ||
+	    port_short_rsa(auth.blob->data, auth.blob->len) > 0 ||
 	    !algorithms_allow_user_key(auth.algorithm)) {
 		port_log(TP_VERBOSE, "Skipping %s key: %s", auth.algorithm, where);
 		drop_key();

@@ -366,6 +366,25 @@ bool port_take_string(buffer *b, unsigned char **p, size_t *n)
 	return true;
 }
 
+/* The bits of an RSA key, or of the key of a certificate (RFC 4253, 6.6), if these are fewer
+ * than RequiredRSASize; 0 for every other blob. */
+unsigned port_short_rsa(const unsigned char *data, size_t len)
+{
+	buffer b = { .data = (unsigned char *)data, .len = (unsigned)len, .size = (unsigned)len };
+	unsigned char *p;
+	size_t n;
+	unsigned bits;
+
+	if (!port_take_string(&b, &p, &n) || n < 7 || memcmp(p, "ssh-rsa", 7) != 0 ||
+	    (n > 7 && !port_take_string(&b, &p, &n)) ||		/* a certificate's nonce */
+	    !port_take_string(&b, &p, &n) || !port_take_string(&b, &p, &n))
+		return 0;
+	for (; n > 0 && *p == 0; n--)
+		p++;
+	bits = n > 0 ? (unsigned)n * 8 - (unsigned)__builtin_clz(*p) + 24 : 1;
+	return bits < port.config->rsa_bits ? bits : 0;
+}
+
 /* --- SHA-256 -------------------------------------------------------------- */
 
 void port_hash(const unsigned char *data, size_t len, unsigned char out[HASH_SIZE])

@@ -28,6 +28,7 @@ struct entry {
 
 struct lines {			/* a file being read */
 	int fd;
+	bool cut;		/* a longer line counts, without its end */
 	size_t pos, len;	/* unread bytes in `chunk` */
 	unsigned number;	/* of the current line, from 1 */
 	char chunk[512];
@@ -67,7 +68,7 @@ static int next_byte(struct lines *f)
 }
 
 /* Reads the next line of at most KNOWN_HOSTS_LINE - 1 bytes into `line`,
- * skipping longer ones.  Returns false at the end of the file. */
+ * cutting or skipping longer ones.  Returns false at the end of the file. */
 static bool next_line(struct lines *f)
 {
 	size_t n;
@@ -81,8 +82,8 @@ static bool next_line(struct lines *f)
 				line[n - 1] = (char)c;
 		if (c < 0 && n == 0)
 			return false;
-	} while (n >= sizeof(line));
-	line[n] = '\0';
+	} while (n >= sizeof(line) && !f->cut);
+	line[n < sizeof(line) ? n : sizeof(line) - 1] = '\0';
 	return true;
 }
 
@@ -397,18 +398,34 @@ static bool pinned(void)
 	return false;
 }
 
+/* The server's address as ssh shows it: with its port, in brackets, unless that is 22. */
+static void show_address(char text[NAME_SIZE])
+{
+	const char *a = port.config->address, *colon = strrchr(a, ':');
+	int v6 = a[0] == '[', len = colon != NULL ? (int)(colon - a) - 2 * v6 : 0;
+
+	if (colon == NULL)
+		snprintf(text, NAME_SIZE, "<no hostip for proxy command>");
+	else if (port.config->port == 22)
+		snprintf(text, NAME_SIZE, "%.*s", len, a + v6);
+	else
+		snprintf(text, NAME_SIZE, "[%.*s]%s", len, a + v6, colon);
+}
+
 /* Asks until the answer is yes, no or the fingerprint itself.  Returns false for no or
  * without a terminal. */
 static bool confirmed(void)
 {
-	char text[512], answer[SECRET_SIZE];
+	char text[1024], answer[SECRET_SIZE], name[NAME_SIZE], address[NAME_SIZE];
 	enum prompt_result result;
 	int tries;
 
-	snprintf(text, sizeof(text), "The authenticity of host '%.200s' can't be established.\n"
+	lookup_name(name, true);
+	show_address(address);
+	snprintf(text, sizeof(text), "The authenticity of host '%s (%s)' can't be established.\n"
 		"%s key fingerprint is %s.\n"
 		"Are you sure you want to continue connecting (yes/no/[fingerprint])? ",
-		port.config->host, type_for_people(), fingerprint);
+		name, address, type_for_people(), fingerprint);
 	for (tries = 0; tries < 10; tries++) {
 		result = prompt("", text, strlen(text), true, port.config->cancel_fd, answer,
 			sizeof(answer));
@@ -469,11 +486,44 @@ static void must_be_familiar(void)
 		type_for_people(), fingerprint, port.config->host);
 }
 
+/* Whether a line of RevokedHostKeys has the key, as in a .pub file. */
+static bool has_key(void)
+{
+	char *rest = line, *w = word(&rest);
+
+	for (; w[0] != '\0' && w[0] != '#'; w = word(&rest))
+		if (strcmp(w, key_text) == 0)
+			return true;
+	return false;
+}
+
+/* RevokedHostKeys.  A list that cannot be read revokes all keys, as in ssh. */
+static void must_not_be_revoked(const char *path)
+{
+	struct lines f = { .fd = port_open(path, O_RDONLY), .cut = true };
+	bool is_krl = false, revoked = false;
+
+	if (f.fd < 0)
+		refuse("RevokedHostKeys %s: %s", path, strerror(errno));
+	while (!is_krl && !revoked && next_line(&f)) {
+		is_krl = f.number == 1 && strcmp(line, "SSHKRL") == 0;
+		revoked = has_key();
+	}
+	close(f.fd);
+	if (is_krl)
+		refuse("RevokedHostKeys %s is a KRL: only a list of public keys is read", path);
+	if (revoked)
+		refuse("the %s host key %s of %s is revoked by %s:%u",
+			type_for_people(), fingerprint, port.config->host, path, f.number);
+}
+
 /* Pins outrank the files: with pins we do not even read them. */
 static void decide(void)
 {
 	const struct tp_config *c = port.config;
 
+	if (c->revoked != NULL)
+		must_not_be_revoked(c->revoked);
 	if (c->n_pin > 0) {
 		if (pinned())
 			return;
@@ -520,6 +570,9 @@ void hostkey_check(const unsigned char *blob, size_t len)
 		return;
 	}
 	describe_key(blob, len);
+	if (port_short_rsa(blob, len) > 0)
+		refuse("the RSA host key of %s has %u bits, less than RequiredRSASize",
+			port.config->host, port_short_rsa(blob, len));
 	memcpy(shown_key, hash, HASH_SIZE);
 	decide();
 	memcpy(first_key, hash, HASH_SIZE);

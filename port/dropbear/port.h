@@ -54,6 +54,7 @@ void port_hash(const unsigned char *data, size_t len, unsigned char out[HASH_SIZ
 int port_open(const char *path, int flags);
 sign_key *port_import_key(const char *text, size_t len);
 bool port_take_string(buffer *b, unsigned char **p, size_t *n);
+unsigned port_short_rsa(const unsigned char *data, size_t len);
 
 /* arena.c */
 void *arena_alloc(size_t n);

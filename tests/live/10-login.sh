@@ -72,7 +72,18 @@ user_keys() {
 	enters "key: rsa-2048, PEM format"
 	[ -e "$T/user-p8" ] || ssh-keygen -q -t ecdsa -m PKCS8 -N '' -f "$T/user-p8"
 	enters "key: one in PKCS#8, and another" -i "$T/user-p8" -i "$KEY"
-	[ "$MASTER" = stock ] || works "key: what makes one in PKCS#8 usable is said" grep -q 'PKCS#8.*ssh-keygen -p' "$T/master.log"
+	[ "$MASTER" = stock ] || works "key: what makes one in PKCS#8 usable is said" grep -q "$T/user-p8 ignored: PKCS#8.*ssh-keygen -p -f" "$T/master.log"
+	cat "$T/user-p8.pub" >>"$T/home/.ssh/authorized_keys"
+	cp "$T/user-p8" "$T/user-p8-made"
+	ssh-keygen -q -p -P '' -N '' -f "$T/user-p8-made"
+	KEY=$T/user-p8-made
+	enters "key: which it does"
+	KEY=$T/user-rsa-2048
+	enters "RequiredRSASize: a key that is long enough" -o RequiredRSASize=2048
+	stays_out "RequiredRSASize: a key that is too short" -o RequiredRSASize=2049
+	[ "$MASTER" = stock ] || like "RequiredRSASize: it is named" "$(cat "$T/master.log")" \
+		"*user-rsa-2048 ignored: 2048 bits, less than RequiredRSASize*"
+	KEY=$T/user-pem
 	[ -e "$T/stranger" ] || ssh-keygen -q -t ed25519 -N '' -f "$T/stranger"
 	KEY=$T/stranger
 	enters "several keys, the second is the right one" -i "$KEY" -i "$kept"
@@ -196,6 +207,24 @@ passwords() {
 	mv "$T/away" "$T/home/.ssh/authorized_keys"
 }
 
+# Lists of keys that no host may show, whatever known_hosts says
+revoked_keys() {
+	cp "$right" "$T/known_hosts"
+	cut -d' ' -f2- "$right" >"$T/revoked"
+	stays_out "RevokedHostKeys: the host's" -o "RevokedHostKeys=$T/revoked"
+	[ "$MASTER" = stock ] || like "RevokedHostKeys: it is said" "$(cat "$T/master.log")" "*is revoked by $T/revoked:1*"
+	sed "s/\$/ $(head -c 20000 /dev/zero | tr '\0' x)/" "$T/revoked" >"$T/long"
+	stays_out "RevokedHostKeys: a long comment" -o "RevokedHostKeys=$T/long"
+	stays_out "RevokedHostKeys: a list that is not there" -o "RevokedHostKeys=$T/no-list"
+	{ sed 's/^/# /' "$T/revoked"; cat "$T/stranger.pub"; } >"$T/revoked.%p"
+	enters "RevokedHostKeys: another host's, and a token" -o "RevokedHostKeys=$T/revoked.%%p"
+	enters "RevokedHostKeys: none" -o RevokedHostKeys=none
+	[ "$MASTER" != stock ] || return 0
+	ssh-keygen -q -k -f "$T/krl" "$T/stranger.pub"
+	stays_out "RevokedHostKeys: a KRL" -o "RevokedHostKeys=$T/krl"
+	like "RevokedHostKeys: which is named" "$(cat "$T/master.log")" "*$T/krl is a KRL*"
+}
+
 # Variants of known_hosts for the same key
 host_keys() {
 	right=$T/right
@@ -227,6 +256,8 @@ host_keys() {
 		cat "$right"
 	} >"$T/known_hosts"
 	enters "known_hosts: other keys revoked, a certificate authority"
+	revoked_keys
+	cp "$right" "$T/known_hosts"
 	printf 'alias.example %s\n' "$(cut -d' ' -f2- "$right")" >"$T/known_hosts"
 	enters "HostKeyAlias" -o HostKeyAlias=alias.example
 	cp "$right" "$T/second"
@@ -272,6 +303,8 @@ several_types() {
 		known "$T/host-$type.pub" >"$T/known_hosts"
 		enters "only the $type key of the server is known"
 	done
+	enters "RequiredRSASize: a host key that is long enough" -o RequiredRSASize=3072
+	stays_out "RequiredRSASize: a host key that is too short" -o RequiredRSASize=3073
 	known "$T/host-ed25519.pub" "$T/host-ecdsa.pub" "$T/host-rsa.pub" >"$T/known_hosts"
 	enters "all keys of the server are known"
 	stop_server

@@ -101,7 +101,7 @@ askpass() {
 	: >"$T/asked"
 	setsid "$SSHMUX" -F none -S none -i "$KEY" -o UserKnownHostsFile="$T/new_hosts" -p "$PORT" -l "$ME" \
 		127.0.0.1 'echo in' >"$T/got" 2>&1 </dev/null
-	like "a host that is not known" "$(cat "$T/asked")" "The authenticity of host*Are you sure*"
+	like "a host that is not known" "$(cat "$T/asked")" "The authenticity of host '[[]127.0.0.1]:$PORT ([[]127.0.0.1]:$PORT)' can't be established.*Are you sure*"
 	like "the answer is yes" "$(cat "$T/got")" "*in"
 	is "the key is remembered" "$(lines "$T/new_hosts")" 1
 	setsid "$SSHMUX" -F none -M -S "$CTL" -f -N -i "$KEY" -o UserKnownHostsFile="$T/other_hosts" -p "$PORT" -l "$ME" \

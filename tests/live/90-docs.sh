@@ -285,7 +285,7 @@ keywords() {
 	listed "keywords without effect, each with what is lost" "^They are" "^\.El" op_idle "It "
 	"$SSHMUX" -h | sed -n 's/^No effect, -o: //p' | tr ' ' '\n' >"$T/program"
 	same "-h: keywords without effect"
-	listed "keywords that are refused" "^in a file they" "^\.Pp" op_unsafe
+	listed "keywords that are refused" "^in a file it" "^\.Pp" op_unsafe
 	unknown=
 	for k in $(cat "$T/keywords") $(grep -o -e '-o [A-Z][A-Za-z]*=' "$README" | sed 's/-o //; s/=//'); do
 		case $("$SSHMUX" -o "$k=" -S "$T/none" -O check 2>&1) in
