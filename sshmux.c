@@ -117,7 +117,6 @@
 
 #include <arpa/inet.h>
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -140,7 +139,6 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <syslog.h>
@@ -690,8 +688,6 @@ enum lp_split { LP_STAYS, LP_SERVES_ITSELF, LP_DETACHES };
 enum log_often { LOG_UNASKED, LOG_COOKIE, LOG_NOT_OPENED, LOG_STRANGER, LOG_CROWD, LOG_DENIED,
 	LOG_OFTEN = LOG_DENIED + 6 };
 
-static const char *const default_env[] = { "LANG", "LC_*" };
-
 #ifdef CHECKS
 #define CHECKING true
 #else
@@ -991,22 +987,30 @@ static bool log_to_syslog(enum tp_level level, const char *text)
 	return sent;
 }
 
-/* Length of the character at p if it is harmless to a terminal (UTF-8 as of RFC 3629,
- * neither C0 nor C1 control); 0 if it is not, more than len if it is cut off. */
-static size_t log_character(const uint8_t *p, size_t len)
+/* Length of the character at p, and in *c its number (UTF-8 as of RFC 3629); 0 if it is
+ * none, more than len if it is cut off. */
+static size_t log_utf8(const uint8_t *p, size_t len, uint32_t *c)
 {
-	static const uint32_t least[] = { 0, ' ', 0xa0, 0x800, 0x10000 };
+	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
 	size_t n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 :
 		0;
-	uint32_t c = n > 1 ? *p & (0x7fu >> n) : *p;
+	*c = n > 1 ? *p & (0x7fu >> n) : *p;
 	for (size_t i = 1; i < n && i < len; i++) {
 		if ((p[i] & 0xc0) != 0x80)
 			return 0;
-		c = c << 6 | (p[i] & 0x3f);
+		*c = *c << 6 | (p[i] & 0x3f);
 	}
 	if (n > len)
 		return n;
-	return c < least[n] || c == 0x7f || (c >= 0xd800 && c < 0xe000) || c > 0x10ffff ? 0 : n;
+	return *c < least[n] || (*c >= 0xd800 && *c < 0xe000) || *c > 0x10ffff ? 0 : n;
+}
+
+/* Likewise; 0 also for one that can harm a terminal: a C0 or C1 control. */
+static size_t log_character(const uint8_t *p, size_t len)
+{
+	uint32_t c;
+	size_t n = log_utf8(p, len, &c);
+	return n <= len && (c < ' ' || (c >= 0x7f && c < 0xa0)) ? 0 : n;
 }
 
 /* Makes foreign text harmless for people (transport.h).  No other function does. */
@@ -1759,6 +1763,12 @@ static int req_alloc(uint32_t len)
 	ev_used(TABLE_REQUESTS, (uint32_t)slot + 1);
 	g.req.slot[slot] = (struct req){ .at = at, .len = len };
 	return slot;
+}
+
+/* The body of c's present request. */
+static uint8_t *req_body(const struct client *c)
+{
+	return c->request >= 0 ? req_data(c->request) : (uint8_t *)(uintptr_t)c->small;
 }
 
 static void req_free(int16_t *slot)
@@ -3305,84 +3315,8 @@ static void ch_settle_all(void)
 }
 
 /* ===== tt_ ================================================================
- * Terminals: the modes and the size in a pty request (RFC 4254, 6.2 and 8), and changes
- * of size.  The modes are only read; the client sets them.
+ * Terminals: their size in a pty request (RFC 4254, 6.2), and changes of size.
  * Calls buf_, fd_, tx_, ch_. */
-
-static const struct tt_mode {
-	uint8_t opcode;
-	enum { TT_CHAR, TT_IFLAG, TT_LFLAG, TT_OFLAG, TT_CFLAG } in;
-	tcflag_t what;			/* index of c_cc, or mask */
-} tt_modes[] = {
-	{ 1, TT_CHAR, VINTR }, { 2, TT_CHAR, VQUIT }, { 3, TT_CHAR, VERASE },
-	{ 4, TT_CHAR, VKILL }, { 5, TT_CHAR, VEOF }, { 6, TT_CHAR, VEOL },
-	{ 7, TT_CHAR, VEOL2 }, { 8, TT_CHAR, VSTART }, { 9, TT_CHAR, VSTOP },
-	{ 10, TT_CHAR, VSUSP }, { 12, TT_CHAR, VREPRINT }, { 13, TT_CHAR, VWERASE },
-	{ 14, TT_CHAR, VLNEXT }, { 18, TT_CHAR, VDISCARD },
-	{ 30, TT_IFLAG, IGNPAR }, { 31, TT_IFLAG, PARMRK }, { 32, TT_IFLAG, INPCK },
-	{ 33, TT_IFLAG, ISTRIP }, { 34, TT_IFLAG, INLCR }, { 35, TT_IFLAG, IGNCR },
-	{ 36, TT_IFLAG, ICRNL }, { 37, TT_IFLAG, IUCLC }, { 38, TT_IFLAG, IXON },
-	{ 39, TT_IFLAG, IXANY }, { 40, TT_IFLAG, IXOFF }, { 41, TT_IFLAG, IMAXBEL },
-	{ 42, TT_IFLAG, IUTF8 },
-	{ 50, TT_LFLAG, ISIG }, { 51, TT_LFLAG, ICANON }, { 52, TT_LFLAG, XCASE },
-	{ 53, TT_LFLAG, ECHO }, { 54, TT_LFLAG, ECHOE }, { 55, TT_LFLAG, ECHOK },
-	{ 56, TT_LFLAG, ECHONL }, { 57, TT_LFLAG, NOFLSH }, { 58, TT_LFLAG, TOSTOP },
-	{ 59, TT_LFLAG, IEXTEN }, { 60, TT_LFLAG, ECHOCTL }, { 61, TT_LFLAG, ECHOKE },
-	{ 62, TT_LFLAG, PENDIN },
-	{ 70, TT_OFLAG, OPOST }, { 71, TT_OFLAG, OLCUC }, { 72, TT_OFLAG, ONLCR },
-	{ 73, TT_OFLAG, OCRNL }, { 74, TT_OFLAG, ONOCR }, { 75, TT_OFLAG, ONLRET },
-	{ 90, TT_CFLAG, CS7 }, { 91, TT_CFLAG, CS8 }, { 92, TT_CFLAG, PARENB },
-	{ 93, TT_CFLAG, PARODD },
-};
-#define TT_OP_ISPEED 128
-#define TT_OP_OSPEED 129
-#define TT_OP_END 0
-#define TT_MODES_MAX (5 * (LENGTH(tt_modes) + 2) + 1)
-
-static uint32_t tt_speed(speed_t s)
-{
-	static const struct { speed_t code; uint32_t baud; } speeds[] = {
-		{ B300, 300 }, { B1200, 1200 }, { B2400, 2400 }, { B4800, 4800 }, { B9600, 9600 },
-		{ B19200, 19200 }, { B38400, 38400 }, { B57600, 57600 }, { B115200, 115200 },
-		{ B230400, 230400 }, { B460800, 460800 }, { B921600, 921600 },
-	};
-	for (size_t i = 0; i < LENGTH(speeds); i++)
-		if (speeds[i].code == s)
-			return speeds[i].baud;
-	return 9600;
-}
-
-static uint32_t tt_value(const struct termios *t, const struct tt_mode *m)
-{
-	switch (m->in) {
-	case TT_CHAR:	return t->c_cc[m->what] == _POSIX_VDISABLE ? 255 : t->c_cc[m->what];
-	case TT_IFLAG:	return (t->c_iflag & m->what) != 0;
-	case TT_LFLAG:	return (t->c_lflag & m->what) != 0;
-	case TT_OFLAG:	return (t->c_oflag & m->what) != 0;
-	case TT_CFLAG:	return (t->c_cflag & m->what) == m->what;
-	}
-	return 0;
-}
-
-/* Writes the encoded modes of terminal fd; only the end mark if fd is no terminal. */
-static void tt_put_modes(struct buf *to, int fd)
-{
-	uint8_t bytes[TT_MODES_MAX];
-	struct buf b = buf_over(bytes, sizeof bytes);
-	struct termios t;
-	if (tcgetattr(fd, &t) == 0) {
-		buf_put_u8(&b, TT_OP_OSPEED);
-		buf_put_u32(&b, tt_speed(cfgetospeed(&t)));
-		buf_put_u8(&b, TT_OP_ISPEED);
-		buf_put_u32(&b, tt_speed(cfgetispeed(&t)));
-		for (size_t i = 0; i < LENGTH(tt_modes); i++) {
-			buf_put_u8(&b, tt_modes[i].opcode);
-			buf_put_u32(&b, tt_value(&t, &tt_modes[i]));
-		}
-	}
-	buf_put_u8(&b, TT_OP_END);
-	buf_put_str(to, (struct str){ bytes, (uint32_t)b.pos });
-}
 
 static void tt_put_size(struct buf *b, const struct winsize *w)
 {
@@ -3400,8 +3334,9 @@ static void tt_request_pty(struct channel *c, int tty, struct str term)
 		memset(&c->size, 0, sizeof c->size);
 	struct buf *b = tx_request(c, "pty-req", true);
 	buf_put_str(b, term);
+	uint8_t modes[OS_MODES];
 	tt_put_size(b, &c->size);
-	tt_put_modes(b, tty);
+	buf_put_str(b, (struct str){ modes, (uint32_t)os_terminal_modes(tty, modes) });
 	tx_end(b);
 	ch_expect(c, CH_RQ_PTY);
 	c->flags |= CH_TTY;
@@ -3894,11 +3829,12 @@ static void fw_accepted(void)
 	g.fw.accepted++;
 }
 
+static const char *const fw_types[] = { "", "local", "remote", "dynamic", "proxied" };
+
 /* "local 127.0.0.1:8080 -> host:80", for people. */
 static const char *fw_name(const struct forward *f)
 {
 	static char text[2 * FORWARD_HOST + 64];
-	static const char *const types[] = { "", "local", "remote", "dynamic", "proxied" };
 	char from[16] = "", to[16] = "";
 	if (!fw_is_path(&f->listen))
 		snprintf(from, sizeof from, ":%u", (unsigned)(f->allocated ? f->allocated :
@@ -3906,13 +3842,13 @@ static const char *fw_name(const struct forward *f)
 	if (!fw_is_path(&f->connect))
 		snprintf(to, sizeof to, ":%u", (unsigned)f->connect.port);
 	if (f->type == FW_PROXY)
-		snprintf(text, sizeof text, "%s %s%s", types[f->type], f->listen.host, from);
+		snprintf(text, sizeof text, "%s %s%s", fw_types[f->type], f->listen.host, from);
 	else if (f->type == FW_DYNAMIC || fw_is_remote_dynamic(f))
-		snprintf(text, sizeof text, "%s %s%s (SOCKS)", types[f->type], f->listen.host,
+		snprintf(text, sizeof text, "%s %s%s (SOCKS)", fw_types[f->type], f->listen.host,
 			from);
 	else
-		snprintf(text, sizeof text, "%s %s%s -> %s%s", types[f->type], f->listen.host, from,
-			f->connect.host, to);
+		snprintf(text, sizeof text, "%s %s%s -> %s%s", fw_types[f->type], f->listen.host,
+			from, f->connect.host, to);
 	return text;
 }
 
@@ -4234,12 +4170,7 @@ static bool ls_clear(struct forward *f)
 	f->cleared = true;
 	f->state = FW_WAITING;
 	f->retry_at = g.now + CONNECT_MS;
-	struct buf *b = tx_begin(SSH_CHANNEL_OPEN);
-	buf_put_text(b, "session");
-	buf_put_u32(b, (uint32_t)sl_channel_index(c));
-	buf_put_u32(b, c->window);
-	buf_put_u32(b, PACKET_MAX);
-	tx_end(b);
+	tx_channel_open("session", sl_channel_index(c), c->window, PACKET_MAX);
 	return true;
 }
 
@@ -5749,15 +5680,10 @@ static const struct {
 	{ SSH_CHANNEL_FAILURE, CH_OPEN, px_channel_reply },
 };
 
-static uint8_t *px_body(struct client *c)
-{
-	return c->request >= 0 ? req_data(c->request) : c->small;
-}
-
 /* A message has come: all of it, or all but its data. */
 static void px_dispatch(struct client *c)
 {
-	struct buf b = buf_over(px_body(c), c->body_len);
+	struct buf b = buf_over(req_body(c), c->body_len);
 	size_t i = 0;
 	while (i < LENGTH(px_table) && px_table[i].type != c->type)
 		i++;
@@ -5869,7 +5795,7 @@ static uint32_t px_read(struct client *c, uint32_t max)
 		if (c->got == PX_HEADER)
 			px_head(c);
 	} else if (c->phase == MX_PROXY_BODY) {
-		n = px_fetch(c, px_body(c) + c->got, c->body_len - c->got);
+		n = px_fetch(c, req_body(c) + c->got, c->body_len - c->got);
 		if (c->got == c->body_len)
 			px_dispatch(c);
 	} else if (c->phase == MX_PROXY_DATA)
@@ -6640,23 +6566,7 @@ static void as_forget(int8_t *slot)
 
 /* ===== js_ ====================================================================
  * Writes JSON: values, each with the comma and the name that go before it.
- * Calls buf_. */
-
-/* Length of the UTF-8 sequence at p (RFC 3629), 0 if it is invalid.  The text ends with a
- * NUL, which stops a sequence that is cut short. */
-static size_t js_utf8(const uint8_t *p)
-{
-	if (p[0] < 0x80)
-		return 1;
-	size_t n = p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 :
-		p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
-	for (size_t i = 1; i < n; i++)
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	bool overlong = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xf0 && p[1] < 0x90);
-	bool beyond = (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf4 && p[1] > 0x8f);
-	return overlong || beyond ? 0 : n;
-}
+ * Calls log_, buf_. */
 
 /* Puts a string: escapes control characters, replaces invalid UTF-8. */
 static void js_string(struct buf *b, const char *s)
@@ -6664,8 +6574,9 @@ static void js_string(struct buf *b, const char *s)
 	const uint8_t *p = (const uint8_t *)s;
 	buf_put_u8(b, '"');
 	while (*p) {
-		size_t n = js_utf8(p);
-		if (n == 0)
+		uint32_t c;
+		size_t len = strlen((const char *)p), n = log_utf8(p, len, &c);
+		if (n == 0 || n > len)
 			buf_print(b, "\\ufffd");
 		else if (*p < 0x20 || *p == 0x7f)
 			buf_print(b, "\\u%04x", (unsigned)*p);
@@ -6673,7 +6584,7 @@ static void js_string(struct buf *b, const char *s)
 			buf_print(b, "\\%c", *p);
 		else
 			buf_put_bytes(b, p, n);
-		p += n ? n : 1;
+		p += n && n <= len ? n : 1;
 	}
 	buf_put_u8(b, '"');
 }
@@ -6805,8 +6716,7 @@ static const char *st_command(const struct client *c)
 	static char text[COMMAND_TEXT];
 	if (c->channel >= 0 || c->type != MUX_C_NEW_SESSION)
 		return st_record(c)->command;
-	struct buf b = buf_over(c->request >= 0 ? req_data(c->request) :
-		(uint8_t *)(uintptr_t)c->small, c->body_len);
+	struct buf b = buf_over(req_body(c), c->body_len);
 	buf_get_str(&b);
 	for (int i = 0; i < 5; i++)
 		buf_get_u32(&b);
@@ -7011,10 +6921,9 @@ static void st_json_end(struct buf *b, const char *name, const struct endpoint *
 
 static void st_json_forward(struct buf *b, int i)
 {
-	static const char *const types[] = { "", "local", "remote", "dynamic", "proxied" };
 	const struct forward *f = &g.fw.slot[i];
 	js_open(b, NULL);
-	js_text(b, "type", fw_is_remote_dynamic(f) ? "remote-dynamic" : types[f->type]);
+	js_text(b, "type", fw_is_remote_dynamic(f) ? "remote-dynamic" : fw_types[f->type]);
 	st_json_end(b, "listen", &f->listen, f->allocated);
 	st_json_end(b, "connect", &f->connect, 0);
 	js_text(b, "state", st_forward_state(f));
@@ -7638,8 +7547,7 @@ static PRINTF(2, 3) bool mx_consent(struct client *c, const char *format, ...)
 
 static struct buf mx_body(struct client *c)
 {
-	uint8_t *p = c->request >= 0 ? req_data(c->request) : c->small;
-	return buf_over(p, c->too_long ? 0 : c->body_len);
+	return buf_over(req_body(c), c->too_long ? 0 : c->body_len);
 }
 
 static void mx_hello(struct client *c, struct buf *b)
@@ -7844,7 +7752,6 @@ static void mx_forward_done(struct client *c, struct forward *f)
 
 static bool mx_consent_forward(struct client *c, const struct forward *f)
 {
-	static const char *const types[] = { "", "local", "remote", "dynamic" };
 	const char *host = f->listen.host[0] ? f->listen.host : f->type != FW_REMOTE &&
 		g.op.gateway_ports ? "*" : "LOCALHOST";
 	char from[16] = "", to[16] = "";
@@ -7853,7 +7760,7 @@ static bool mx_consent_forward(struct client *c, const struct forward *f)
 		snprintf(from, sizeof from, ":%u", (unsigned)f->listen.port);
 	if (!fw_is_path(&f->connect) && !socks)
 		snprintf(to, sizeof to, ":%u", (unsigned)f->connect.port);
-	return mx_consent(c, "Open %s forward %s%s -> %s%s on %s?", types[f->type], host, from,
+	return mx_consent(c, "Open %s forward %s%s -> %s%s on %s?", fw_types[f->type], host, from,
 			  socks ? "*" : f->connect.host, to, g.op.host_name);
 }
 
@@ -8191,10 +8098,7 @@ static void mx_control(struct client *c, struct buf *b)
 		return;
 	const char *why = b->bad || !v ? "there is no such command" : v->run(word);
 	b->bad = false;
-	if (why)
-		mc_failure(c, why);
-	else
-		mc_ok(c);
+	mc_reply(c, why ? MUX_S_FAILURE : MUX_S_OK, c->rid, NULL, why);
 }
 
 /* From here on the client speaks SSH messages itself. */
@@ -11108,35 +11012,27 @@ static int ct_command(const char *name)
  * takes care of the terminal meanwhile.
  * Calls rn_, buf_, fd_, us_, fw_, mc_, se_, cl_, ct_. */
 
-/* -v and --wait: only an sshmux master understands them. */
-static bool cs_put_wait(void)
-{
-	if (g.op.wait < 0 && g.log.level < TP_VERBOSE)
-		return true;
-	if (!cl_hello())
-		return false;
-	if (cl.sshmux) {
-		size_t start = buf_frame(&cl.out, MUX_X_C_WAIT, g.op.wait < 0 ? MX_KEEP_WAIT :
-			(uint32_t)g.op.wait);
-		buf_put_u32(&cl.out, g.log.level >= TP_VERBOSE);
-		buf_end(&cl.out, start);
-	}
-	return true;
-}
-
 static bool cs_has_display(void)
 {
 	return g.op.forward_x11 && getenv("DISPLAY");
 }
 
-/* --bulk and --interactive, likewise.  Also reads HELLO before DISPLAY may be sent:
- * cs_put_session() needs cl.sshmux. */
-static bool cs_put_weight(void)
+/* What only an sshmux master understands: -v and --wait, unless it is our child; --bulk and
+ * --interactive.  Also reads HELLO before DISPLAY may be sent: cs_put_session() needs
+ * cl.sshmux. */
+static bool cs_put_wishes(void)
 {
-	if (!g.op.weight && !cs_has_display())
+	bool wait = !cl.split && (g.op.wait >= 0 || g.log.level >= TP_VERBOSE);
+	if (!wait && !g.op.weight && !cs_has_display())
 		return true;
 	if (!cl_hello())
 		return false;
+	if (cl.sshmux && wait) {
+		size_t start = buf_frame(&cl.out, MUX_X_C_WAIT, g.op.wait < 0 ? MX_KEEP_WAIT :
+			(uint32_t)g.op.wait);
+		buf_put_u32(&cl.out, g.log.level >= TP_VERBOSE);
+		buf_end(&cl.out, start);
+	}
 	if (cl.sshmux && g.op.weight)
 		buf_end(&cl.out, buf_frame(&cl.out, MUX_X_C_WEIGHT, (uint32_t)g.op.weight));
 	return true;
@@ -11156,12 +11052,7 @@ static void cs_raw(void)
 	if (tcgetattr(STDIN_FILENO, &t) != 0)
 		return;
 	cl.saved = t;
-	t.c_iflag |= IGNPAR;
-	t.c_iflag &= (tcflag_t)~(ISTRIP | INLCR | IGNCR | ICRNL | IXON | IXANY | IXOFF | IUCLC);
-	t.c_lflag &= (tcflag_t)~(ISIG | ICANON | ECHO | ECHOE | ECHOK | ECHONL | IEXTEN);
-	t.c_oflag &= (tcflag_t)~OPOST;
-	t.c_cc[VMIN] = 1;
-	t.c_cc[VTIME] = 0;
+	os_terminal_raw(&t);
 	cl.raw = tcsetattr(STDIN_FILENO, TCSADRAIN, &t) == 0;
 }
 
@@ -11241,23 +11132,6 @@ static bool cs_put_session(bool tty)
 	return cl_end(start);
 }
 
-/* Whether fd is a file on a network file system.  Our own connection may carry that, so
- * the master must not wait for the file. */
-static bool cs_is_networked(int fd)
-{
-	/* linux/magic.h: FUSE, NFS, CIFS, SMB 2, 9P, Ceph, AFS */
-	static const uint32_t types[] = {
-		0x65735546, 0x6969, 0xff534d42, 0xfe534d42, 0x01021997, 0x00c36400, 0x5346414f
-	};
-	struct statfs fs;
-	if (fstatfs(fd, &fs) != 0)
-		return false;
-	for (size_t i = 0; i < LENGTH(types); i++)
-		if ((uint32_t)fs.f_type == types[i])
-			return true;
-	return false;
-}
-
 /* In a child: copies until the input ends or nobody reads the output. */
 static void cs_copy(int from, int to)
 {
@@ -11278,11 +11152,12 @@ static void cs_copy(int from, int to)
 }
 
 /* The descriptor to pass for stdin, stdout or stderr: itself, or a pipe to a child that
- * reads or writes the file for us. */
+ * reads or writes the file for us.  A network file system may be carried by our own
+ * connection, so the master must not wait for a file there. */
 static int cs_stand_in(int fd)
 {
 	int p[2], ours = fd == STDIN_FILENO;	/* the end that the child keeps */
-	if (!cs_is_networked(fd) || pipe2(p, O_CLOEXEC) != 0)
+	if (!os_is_networked(fd) || pipe2(p, O_CLOEXEC) != 0)
 		return fd;
 	cl.copier[fd] = fork();
 	if (cl.copier[fd] == 0)
@@ -11426,7 +11301,7 @@ static int cs_stdio(void)
 /* One try at the session or -W. */
 static int cs_once(void)
 {
-	if (!cl_connect() || (cl_early && !cl_hello()) || !cs_put_wait() || !cs_put_weight() ||
+	if (!cl_connect() || (cl_early && !cl_hello()) || !cs_put_wishes() ||
 		!ct_forwards(MUX_C_OPEN_FWD, false))
 		return cl.late ? EX_TEMPFAIL : EXIT_SSH;
 	int status = g.op.stdio_forward ? cs_stdio() : cs_session();
@@ -11459,7 +11334,7 @@ static int cs_split(void)
 	sigset_t none;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	int status = !cs_put_weight() ? EXIT_SSH : g.op.stdio_forward ? cs_stdio() : cs_session();
+	int status = !cs_put_wishes() ? EXIT_SSH : g.op.stdio_forward ? cs_stdio() : cs_session();
 	fd_close(&cl.fd);
 	if (g.op.background || (us_persists() && g.us.bound))
 		return status;
@@ -13184,85 +13059,6 @@ static bool cf_match(struct op_text t)
 
 static bool cf_read(const char *path, int depth);
 
-/* Whether c is in the set at *p, "[a-z]" or "[!a-z]"; moves *p past it.  A [ without an
- * end is a plain character. */
-static bool cf_in_set(const char **p, char c)
-{
-	const char *q = *p + 1;
-	bool negated = *q == '!', found = false;
-	q += negated;
-	if (!*q || !strchr(q + 1, ']'))
-		return *(*p)++ == c;
-	do {
-		unsigned char from = (unsigned char)*q++, to = from;
-		if (*q == '-' && q[1] != ']') {
-			to = (unsigned char)q[1];
-			q += 2;
-		}
-		found |= from <= (unsigned char)c && (unsigned char)c <= to;
-	} while (*q != ']');
-	*p = q + 1;
-	return found != negated;
-}
-
-/* Whether the pattern at *p, not a *, matches c; moves *p past it. */
-static bool cf_takes(const char **p, char c)
-{
-	if (**p == '[')
-		return cf_in_set(p, c);
-	bool any = **p == '?';
-	*p += **p == '\\' && (*p)[1];
-	return any + (*(*p)++ == c);
-}
-
-/* glob(3)'s patterns: *, ?, [...] and a backslash before a literal character. */
-static bool cf_glob(const char *p, const char *name)
-{
-	const char *star = NULL, *from = name;
-	if (*name == '.' && *p != '.' && !(*p == '\\' && p[1] == '.'))
-		return false;
-	while (*name || *p) {
-		if (*p == '*') {
-			star = ++p;
-			from = name;
-		} else if (*p && *name && cf_takes(&p, *name))
-			name++;
-		else if (star && *from) {
-			p = star;
-			name = ++from;
-		} else
-			return false;
-	}
-	return true;
-}
-
-/* Compares two names as if `end` followed each. */
-static int cf_order(const char *a, const char *b, char end)
-{
-	while (*a && *a == *b) {
-		a++;
-		b++;
-	}
-	return *a == *b ? 0 : (unsigned char)(*a ? *a : end) - (unsigned char)(*b ? *b : end);
-}
-
-/* Finds the matching name in a directory that comes next after `last` in order, and puts
- * it in `last`; false if there is none. */
-static bool cf_next(const char *directory, const char *pattern, char end, char last[NAME_MAX + 1])
-{
-	char next[NAME_MAX + 1] = "";
-	DIR *d = opendir(*directory ? directory : ".");
-	for (const struct dirent *e; d && (e = readdir(d));)
-		if (cf_glob(pattern, e->d_name) &&
-			(!last[0] || cf_order(e->d_name, last, end) > 0) &&
-		    (!next[0] || cf_order(e->d_name, next, end) < 0))
-			snprintf(next, sizeof next, "%s", e->d_name);
-	if (d)
-		closedir(d);
-	memcpy(last, next, sizeof next);
-	return next[0];
-}
-
 /* In an Include, and only there, ~ comes from the environment first (CFG-include-home).
  * ~ with an unknown user is an ordinary name. */
 static const char *cf_tilde(const char *path)
@@ -13303,7 +13099,7 @@ static void cf_include_below(char full[PATH_MAX], size_t n, const char *rest, in
 			return;
 		}
 	}
-	while (cf_next(full, pattern, rest[len], last)) {
+	while (os_next_name(full, pattern, rest[len], last)) {
 		size_t more = strlen(last);
 		if (*left <= 0)
 			op_die("an Include names more than %d files", INCLUDE_FILES);
@@ -13922,10 +13718,8 @@ int main(UNUSED int argc, char **argv)
 	dv_resolve();
 	if (g.op.dump)
 		return pr_dump();
-	for (size_t i = 0; g.op.send_env.n == 0 && i < LENGTH(default_env); i++)
-		g.op.send_env.at[i] = default_env[i];
 	if (g.op.send_env.n == 0)
-		g.op.send_env.n = LENGTH(default_env);
+		g.op.send_env = (struct list){ { "LANG", "LC_*" }, 2 };
 	if (g.op.mux_command && strcmp(g.op.mux_command, "list") == 0)
 		return li_list();
 	if (g.op.mux_command && !g.op.control_path)

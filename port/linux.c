@@ -1,5 +1,6 @@
 /* linux.c - port/linux.h for Linux. */
 #include "linux.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
@@ -12,6 +13,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #ifndef SIOCOUTQNSD
@@ -102,6 +104,100 @@ int os_reopen(int fd, int flags, const struct stat *st)
 		return again;
 	close(again);
 	return -1;
+}
+
+/* ===== files */
+
+bool os_is_networked(int fd)
+{
+	/* linux/magic.h: FUSE, NFS, CIFS, SMB 2, 9P, Ceph, AFS */
+	static const uint32_t types[] = {
+		0x65735546, 0x6969, 0xff534d42, 0xfe534d42, 0x01021997, 0x00c36400, 0x5346414f
+	};
+	struct statfs fs;
+	if (fstatfs(fd, &fs) != 0)
+		return false;
+	for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+		if ((uint32_t)fs.f_type == types[i])
+			return true;
+	return false;
+}
+
+/* Whether c is in the set at *p, "[a-z]" or "[!a-z]"; moves *p past it.  A [ without an
+ * end is a plain character. */
+static bool glob_set(const char **p, char c)
+{
+	const char *q = *p + 1;
+	bool negated = *q == '!', found = false;
+	q += negated;
+	if (!*q || !strchr(q + 1, ']'))
+		return *(*p)++ == c;
+	do {
+		unsigned char from = (unsigned char)*q++, to = from;
+		if (*q == '-' && q[1] != ']') {
+			to = (unsigned char)q[1];
+			q += 2;
+		}
+		found |= from <= (unsigned char)c && (unsigned char)c <= to;
+	} while (*q != ']');
+	*p = q + 1;
+	return found != negated;
+}
+
+/* Whether the pattern at *p, not a *, matches c; moves *p past it. */
+static bool glob_takes(const char **p, char c)
+{
+	if (**p == '[')
+		return glob_set(p, c);
+	bool any = **p == '?';
+	*p += **p == '\\' && (*p)[1];
+	return any + (*(*p)++ == c);
+}
+
+/* glob(3)'s patterns: *, ?, [...] and a backslash before a literal character. */
+static bool glob(const char *p, const char *name)
+{
+	const char *star = NULL, *from = name;
+	if (*name == '.' && *p != '.' && !(*p == '\\' && p[1] == '.'))
+		return false;
+	while (*name || *p) {
+		if (*p == '*') {
+			star = ++p;
+			from = name;
+		} else if (*p && *name && glob_takes(&p, *name))
+			name++;
+		else if (star && *from) {
+			p = star;
+			name = ++from;
+		} else
+			return false;
+	}
+	return true;
+}
+
+/* Compares two names as if `end` followed each. */
+static int glob_order(const char *a, const char *b, char end)
+{
+	while (*a && *a == *b) {
+		a++;
+		b++;
+	}
+	return *a == *b ? 0 : (unsigned char)(*a ? *a : end) - (unsigned char)(*b ? *b : end);
+}
+
+bool os_next_name(const char *directory, const char *pattern, char end, char last[NAME_MAX + 1])
+{
+	char next[NAME_MAX + 1] = "";
+	DIR *d = opendir(*directory ? directory : ".");
+	for (const struct dirent *e; d && (e = readdir(d));)
+		if (glob(pattern, e->d_name) &&
+			(!last[0] || glob_order(e->d_name, last, end) > 0) &&
+		    (!next[0] || glob_order(e->d_name, next, end) < 0))
+			snprintf(next, sizeof next, "%s", e->d_name);
+	if (d)
+		closedir(d);
+	memcpy(last, next, sizeof next);
+	return next[0];
 }
 
 /* ===== the network */
@@ -197,4 +293,93 @@ int os_has_address(int family, const uint8_t *net, int bits)
 		      os_same_bits(os_ip(i->ifa_addr), net, bits);
 	freeifaddrs(list);
 	return has;
+}
+
+/* ===== terminals */
+
+/* RFC 4254, 8 */
+#define OP_ISPEED 128
+#define OP_OSPEED 129
+static const struct mode {
+	uint8_t opcode;
+	enum { CHARACTER, IFLAG, LFLAG, OFLAG, CFLAG } in;
+	tcflag_t what;			/* index of c_cc, or mask */
+} modes[] = {
+	{ 1, CHARACTER, VINTR }, { 2, CHARACTER, VQUIT }, { 3, CHARACTER, VERASE },
+	{ 4, CHARACTER, VKILL }, { 5, CHARACTER, VEOF }, { 6, CHARACTER, VEOL },
+	{ 7, CHARACTER, VEOL2 }, { 8, CHARACTER, VSTART }, { 9, CHARACTER, VSTOP },
+	{ 10, CHARACTER, VSUSP }, { 12, CHARACTER, VREPRINT }, { 13, CHARACTER, VWERASE },
+	{ 14, CHARACTER, VLNEXT }, { 18, CHARACTER, VDISCARD },
+	{ 30, IFLAG, IGNPAR }, { 31, IFLAG, PARMRK }, { 32, IFLAG, INPCK },
+	{ 33, IFLAG, ISTRIP }, { 34, IFLAG, INLCR }, { 35, IFLAG, IGNCR },
+	{ 36, IFLAG, ICRNL }, { 37, IFLAG, IUCLC }, { 38, IFLAG, IXON },
+	{ 39, IFLAG, IXANY }, { 40, IFLAG, IXOFF }, { 41, IFLAG, IMAXBEL },
+	{ 42, IFLAG, IUTF8 },
+	{ 50, LFLAG, ISIG }, { 51, LFLAG, ICANON }, { 52, LFLAG, XCASE },
+	{ 53, LFLAG, ECHO }, { 54, LFLAG, ECHOE }, { 55, LFLAG, ECHOK },
+	{ 56, LFLAG, ECHONL }, { 57, LFLAG, NOFLSH }, { 58, LFLAG, TOSTOP },
+	{ 59, LFLAG, IEXTEN }, { 60, LFLAG, ECHOCTL }, { 61, LFLAG, ECHOKE },
+	{ 62, LFLAG, PENDIN },
+	{ 70, OFLAG, OPOST }, { 71, OFLAG, OLCUC }, { 72, OFLAG, ONLCR },
+	{ 73, OFLAG, OCRNL }, { 74, OFLAG, ONOCR }, { 75, OFLAG, ONLRET },
+	{ 90, CFLAG, CS7 }, { 91, CFLAG, CS8 }, { 92, CFLAG, PARENB },
+	{ 93, CFLAG, PARODD },
+};
+_Static_assert(OS_MODES >= 5 * (sizeof modes / sizeof modes[0] + 2) + 1, "they must fit");
+
+static uint32_t mode_speed(speed_t s)
+{
+	static const struct { speed_t code; uint32_t baud; } speeds[] = {
+		{ B300, 300 }, { B1200, 1200 }, { B2400, 2400 }, { B4800, 4800 }, { B9600, 9600 },
+		{ B19200, 19200 }, { B38400, 38400 }, { B57600, 57600 }, { B115200, 115200 },
+		{ B230400, 230400 }, { B460800, 460800 }, { B921600, 921600 },
+	};
+	for (size_t i = 0; i < sizeof speeds / sizeof speeds[0]; i++)
+		if (speeds[i].code == s)
+			return speeds[i].baud;
+	return 9600;
+}
+
+static uint32_t mode_value(const struct termios *t, const struct mode *m)
+{
+	switch (m->in) {
+	case CHARACTER:	return t->c_cc[m->what] == _POSIX_VDISABLE ? 255 : t->c_cc[m->what];
+	case IFLAG:	return (t->c_iflag & m->what) != 0;
+	case LFLAG:	return (t->c_lflag & m->what) != 0;
+	case OFLAG:	return (t->c_oflag & m->what) != 0;
+	case CFLAG:	return (t->c_cflag & m->what) == m->what;
+	}
+	return 0;
+}
+
+static uint8_t *mode_put(uint8_t *to, uint8_t opcode, uint32_t value)
+{
+	*to++ = opcode;
+	for (int shift = 24; shift >= 0; shift -= 8)
+		*to++ = (uint8_t)(value >> shift);
+	return to;
+}
+
+size_t os_terminal_modes(int fd, uint8_t to[OS_MODES])
+{
+	struct termios t;
+	uint8_t *at = to;
+	if (tcgetattr(fd, &t) == 0) {
+		at = mode_put(at, OP_OSPEED, mode_speed(cfgetospeed(&t)));
+		at = mode_put(at, OP_ISPEED, mode_speed(cfgetispeed(&t)));
+		for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
+			at = mode_put(at, modes[i].opcode, mode_value(&t, &modes[i]));
+	}
+	*at++ = 0;
+	return (size_t)(at - to);
+}
+
+void os_terminal_raw(struct termios *t)
+{
+	t->c_iflag |= IGNPAR;
+	t->c_iflag &= (tcflag_t)~(ISTRIP | INLCR | IGNCR | ICRNL | IXON | IXANY | IXOFF | IUCLC);
+	t->c_lflag &= (tcflag_t)~(ISIG | ICANON | ECHO | ECHOE | ECHOK | ECHONL | IEXTEN);
+	t->c_oflag &= (tcflag_t)~OPOST;
+	t->c_cc[VMIN] = 1;
+	t->c_cc[VTIME] = 0;
 }

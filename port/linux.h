@@ -1,20 +1,22 @@
 /* linux.h - what sshmux.c needs of the system beyond POSIX.
  *
  * port/linux.c implements it for Linux; another system needs another file like it.
- * No function here waits, keeps state or allocates (except os_has_address(), which
- * is for start-up).  What an older kernel, or a jail without /proc, does not have
- * gives the results below, never an error that would end the program.  Returned
- * descriptors are close-on-exec; the caller closes them.
+ * No function here waits, keeps state or allocates (except os_has_address() and
+ * os_next_name(), which are for start-up).  What an older kernel, or a jail without
+ * /proc, does not have gives the results below, never an error that would end the
+ * program.  Returned descriptors are close-on-exec; the caller closes them.
  */
 #ifndef SSHMUX_LINUX_H
 #define SSHMUX_LINUX_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <termios.h>
 
 /* The process at the other end of a Unix socket; all -1 if unknown. */
 struct os_peer {
@@ -44,6 +46,13 @@ void os_close_from(unsigned first);
  * pty's master. */
 int os_reopen(int fd, int flags, const struct stat *st);
 
+/* Whether fd is a file on a network file system. */
+bool os_is_networked(int fd);
+
+/* Finds the name in a directory that matches a pattern of glob(3) and comes next after `last`
+ * in order, as if `end` followed each name; puts it in `last`, false if there is none. */
+bool os_next_name(const char *directory, const char *pattern, char end, char last[NAME_MAX + 1]);
+
 /* The address of a path or, with `abstract`, of a name that is in no file system and
  * disappears with its owner (unix(7)); returns its length, 0 with ENAMETOOLONG. */
 socklen_t os_unix_address(struct sockaddr_un *a, const char *text, bool abstract);
@@ -71,5 +80,13 @@ bool os_same_bits(const uint8_t *a, const uint8_t *b, int bits);
 /* Whether an interface that is up has an address with the same first `bits` bits as `net`:
  * 1 or 0; -1 with errno if the system does not say. */
 int os_has_address(int family, const uint8_t *net, int bits);
+
+/* The modes of a terminal as a pty request has them (RFC 4254, 8), only the end mark if fd is
+ * none; returns their length. */
+#define OS_MODES 320
+size_t os_terminal_modes(int fd, uint8_t to[OS_MODES]);
+
+/* Sets the modes that ssh sets for a session: each byte at once, unchanged. */
+void os_terminal_raw(struct termios *t);
 
 #endif
