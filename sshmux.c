@@ -416,8 +416,7 @@ struct record {
 /* Events, for -O watch and -O log.  st_events says what `n` and `text` mean. */
 enum ev_kind {
 	EV_UP, EV_DOWN, EV_TRYING, EV_SESSION_OPENED, EV_SESSION_CLOSED, EV_FORWARD_UP,
-	EV_FORWARD_DOWN,
-	EV_FORWARD_FAILED, EV_LIMIT, EV_REKEY, EV_REFUSED, EV_ENDING, EV_KINDS
+	EV_FORWARD_DOWN, EV_FORWARD_FAILED, EV_LIMIT, EV_REKEY, EV_REFUSED, EV_ENDING, EV_KINDS
 };
 #define EV_NUMBERS 5
 struct event {
@@ -431,8 +430,7 @@ struct event {
 /* The limits of config.h that are reported when reached. */
 enum table {
 	TABLE_CLIENTS, TABLE_CHANNELS, TABLE_SESSIONS, TABLE_FORWARDS, TABLE_CONNECTORS,
-	TABLE_REQUESTS,
-	TABLE_ASKERS, TABLE_DISPLAYS, TABLE_WINDOW_POOL, TABLES
+	TABLE_REQUESTS, TABLE_ASKERS, TABLE_DISPLAYS, TABLE_WINDOW_POOL, TABLES
 };
 
 struct channel {
@@ -1090,9 +1088,8 @@ static void log_counts(void)
 {
 	static const char *const names[] = {
 		"agent or X11 forwarding that no session asked for",
-		"X11 connections with wrong authentication",
-		"channels that the server refused", "connections of other users",
-		"connections beyond MaxPerUser",
+		"X11 connections with wrong authentication", "channels that the server refused",
+		"connections of other users", "connections beyond MaxPerUser",
 		"requests that ControlAllow refused"
 	};
 	for (int i = 0; i < LOG_OFTEN; i++)
@@ -1734,7 +1731,7 @@ static void pool_drop(struct queue *q, uint32_t n)
  * Request bodies, kept until their channel is open: REQUESTS slots in REQUEST_POOL
  * bytes, each body in exactly its size.  Few are long and none lives long, so first
  * fit, without moving, is enough.  The caller frees its slot.
- * Calls ev_. */
+ * Calls ev_, buf_. */
 
 static uint8_t *req_data(int slot)
 {
@@ -1776,6 +1773,29 @@ static void req_free(int16_t *slot)
 	if (*slot >= 0)
 		g.req.slot[*slot].len = 0;
 	*slot = -1;
+}
+
+struct session {
+	uint32_t want_tty, want_x11, want_agent, subsystem, escape;
+	struct str term, command;
+};
+
+/* Reads the fixed part of a session request and leaves `b` at the environment.
+ * False if malformed. */
+static bool req_session(struct buf *b, struct session *s)
+{
+	buf_get_str(b);			/* reserved */
+	s->want_tty = buf_get_u32(b);
+	s->want_x11 = buf_get_u32(b);
+	s->want_agent = buf_get_u32(b);
+	s->subsystem = buf_get_u32(b);
+	s->escape = buf_get_u32(b);
+	s->term = buf_get_text(b);
+	s->command = buf_get_text(b);
+	struct buf env = *b;
+	while (!env.bad && env.pos < env.len)
+		buf_get_text(&env);
+	return !b->bad && !env.bad;
 }
 
 /* ===== fd_ ================================================================
@@ -2637,7 +2657,7 @@ static void ex_read(struct program *p, char *to, size_t size)
  * The SSH messages we send.  Each is built in the transport's own buffer, then queued;
  * without a link it is dropped.  Field names are those of RFC 4254.  Also the queue of
  * global requests that wait for their answers.
- * Calls log_, buf_. */
+ * Calls log_, sl_, buf_. */
 
 static struct buf *tx_begin(enum ssh_type type)
 {
@@ -2678,14 +2698,15 @@ static void tx_channel(enum ssh_type type, const struct channel *c)
 	tx_end(b);
 }
 
-static void tx_channel_open(const char *type, int id, uint32_t window, uint32_t packet)
+/* Begins to open c; the caller adds what its type needs. */
+static struct buf *tx_channel_open(const char *type, const struct channel *c, uint32_t packet)
 {
 	struct buf *b = tx_begin(SSH_CHANNEL_OPEN);
 	buf_put_text(b, type);
-	buf_put_u32(b, (uint32_t)id);
-	buf_put_u32(b, window);
-	buf_put_u32(b, packet);
-	tx_end(b);
+	buf_put_u32(b, (uint32_t)sl_channel_index(c));
+	buf_put_u32(b, c->window);
+	buf_put_u32(b, packet < PACKET_MAX ? packet : PACKET_MAX);
+	return b;
 }
 
 static void tx_channel_open_failure(uint32_t remote_id, uint32_t code, const char *text)
@@ -3378,6 +3399,7 @@ static void tt_resize(void)
  * if it is still the one we created.
  * Calls log_, rn_, fd_. */
 
+#define US_PATH sizeof(((struct sockaddr_un *)0)->sun_path)
 #define US_SUFFIX 17			/* "." and sixteen random characters */
 
 static bool us_address(struct sockaddr_un *a, const char *path)
@@ -3393,14 +3415,21 @@ static const char *us_too_long(const char *path, size_t most)
 	return text;
 }
 
-static bool us_random(char *to, size_t n)
+/* The path with a dot and random characters behind it; 0, or errno. */
+static int us_beside(char to[US_PATH], const char *path)
 {
 	static const char alphabet[] =
 		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-	bool ok = rn_bytes(to, n);
-	for (size_t i = 0; i < n; i++)
+	size_t n = strlen(path);
+	if (n + US_SUFFIX >= US_PATH)
+		return ENAMETOOLONG;
+	snprintf(to, US_PATH, "%s.", path);
+	if (!rn_bytes(to + n + 1, US_SUFFIX - 1))
+		return EIO;
+	for (size_t i = n + 1; i < n + US_SUFFIX; i++)
 		to[i] = alphabet[(uint8_t)to[i] % 64];
-	return ok;
+	to[n + US_SUFFIX] = 0;
+	return 0;
 }
 
 /* Connects to a socket's path; -1 with errno.  It never waits. */
@@ -3433,8 +3462,6 @@ static enum us_found us_look(const char *path, struct stat *st)
 	close(fd);
 	return US_LIVE;
 }
-
-#define US_PATH sizeof(((struct sockaddr_un *)0)->sun_path)
 
 /* The directory of `path`, for messages and access(); the next call overwrites it. */
 static const char *us_directory(const char *path)
@@ -3487,13 +3514,9 @@ static const char *us_check(const char *path)
 		return strerror(errno);
 	if ((st.st_mode & (S_IWOTH | S_ISVTX)) == S_IWOTH)
 		return "everybody may write to its directory, which is not sticky: chmod o-w";
-	switch (us_look(path, &st)) {
-	case US_LIVE:		return "a master is already running there";
-	case US_FOREIGN:	return "exists and is not a socket";
-	case US_STALE:
-	case US_NOTHING:	break;
-	}
-	return NULL;
+	enum us_found found = us_look(path, &st);
+	return found == US_LIVE ? "a master is already running there" :
+		found == US_FOREIGN ? "exists and is not a socket" : NULL;
 }
 
 /* Removes a dead master's socket: renames it, checks that it is the one that was found
@@ -3512,17 +3535,12 @@ static void us_remove_stale(const char *path, const char *aside, const struct st
 static int us_place(const char *temp, const char *path)
 {
 	struct stat st;
-	char aside[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	char aside[US_PATH];
 	if (link(temp, path) == 0)
 		return 0;
 	if (errno == EEXIST && us_look(path, &st) == US_STALE) {
-		size_t n = strlen(path);
-		if (n + US_SUFFIX < sizeof aside && us_random(aside + n + 1, US_SUFFIX - 1)) {
-			memcpy(aside, path, n);
-			aside[n] = '.';
-			aside[n + US_SUFFIX] = 0;
+		if (us_beside(aside, path) == 0)
 			us_remove_stale(path, aside, &st);
-		}
 		return link(temp, path) == 0 ? 0 : errno;
 	}
 	/* no hard links on this file system: rename, if the path is free or its socket dead */
@@ -3561,16 +3579,12 @@ static int us_listen(const char *path)
 {
 	struct sockaddr_un a;
 	struct stat st;
-	char temp[sizeof a.sun_path];
-	size_t n = strlen(path);
-	if (n + US_SUFFIX >= sizeof temp)
-		return ENAMETOOLONG;
-	snprintf(temp, sizeof temp, "%s.", path);
-	if (!us_random(temp + n + 1, US_SUFFIX - 1))
-		return EIO;
-	temp[n + US_SUFFIX] = 0;
+	char temp[US_PATH];
+	int error = us_beside(temp, path);
+	if (error)
+		return error;
 	us_address(&a, temp);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error = 0;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	mode_t mask = umask(0177);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) != 0)
 		error = errno;
@@ -4170,7 +4184,7 @@ static bool ls_clear(struct forward *f)
 	f->cleared = true;
 	f->state = FW_WAITING;
 	f->retry_at = g.now + CONNECT_MS;
-	tx_channel_open("session", sl_channel_index(c), c->window, PACKET_MAX);
+	tx_end(tx_channel_open("session", c, PACKET_MAX));
 	return true;
 }
 
@@ -4423,11 +4437,8 @@ static void co_open(struct channel *c, const struct endpoint *to, const char *fr
 	uint32_t from_port)
 {
 	bool path = fw_is_path(to);
-	struct buf *b = tx_begin(SSH_CHANNEL_OPEN);
-	buf_put_text(b, path ? "direct-streamlocal@openssh.com" : "direct-tcpip");
-	buf_put_u32(b, (uint32_t)sl_channel_index(c));
-	buf_put_u32(b, c->window);
-	buf_put_u32(b, PACKET_MAX);
+	struct buf *b = tx_channel_open(path ? "direct-streamlocal@openssh.com" : "direct-tcpip", c,
+		PACKET_MAX);
 	buf_put_text(b, to->host);
 	if (!path)
 		buf_put_u32(b, to->port);
@@ -4803,18 +4814,16 @@ static void in_channels(struct buf *b)
 #define ES_READ 128		/* typed bytes read in one turn: every two may make a request */
 #define CONTROL(letter) ((letter) & 0x1f)
 
-static void es_help(struct channel *c)
-{
-	ch_tell(c, "Supported escape sequences:\r\n"
-		" ~.   - terminate session\r\n"
-		" ~B   - send a BREAK to the remote system\r\n"
-		" ~R   - request rekey\r\n"
-		" ~#   - list forwarded connections\r\n"
-		" ~I   - show connection information\r\n"
-		" ~?   - this message\r\n"
-		" ~~   - send the escape character by typing it twice\r\n"
-		"(Note that escapes are only recognized immediately after newline.)\r\n");
-}
+static const char es_help[] =
+	"Supported escape sequences:\r\n"
+	" ~.   - terminate session\r\n"
+	" ~B   - send a BREAK to the remote system\r\n"
+	" ~R   - request rekey\r\n"
+	" ~#   - list forwarded connections\r\n"
+	" ~I   - show connection information\r\n"
+	" ~?   - this message\r\n"
+	" ~~   - send the escape character by typing it twice\r\n"
+	"(Note that escapes are only recognized immediately after newline.)\r\n";
 
 static void es_text(struct channel *c, void (*print)(struct buf *))
 {
@@ -4839,7 +4848,7 @@ static bool es_command(struct channel *c, uint8_t byte)
 		tx_end(b);
 		break;
 	case 'R':	tp_rekey(); return true;
-	case '?':	es_help(c); return true;
+	case '?':	ch_tell(c, es_help); return true;
 	case '#':	ch_tell(c, "~#\r\n"); es_text(c, in_channels); return true;
 	case 'I':	ch_tell(c, "~I\r\n"); es_text(c, in_connection); return true;
 	case CONTROL('Z'):
@@ -5130,8 +5139,7 @@ static void px_reopen(struct client *c, struct channel *ch)
 	ch->px.reopened++;
 	ch_become(ch, CH_OPENING);
 	c->reopening += told;
-	tx_channel_open("session", sl_channel_index(ch), ch->window, ch->px.packet < PACKET_MAX ?
-		ch->px.packet : PACKET_MAX);
+	tx_end(tx_channel_open("session", ch, ch->px.packet));
 }
 
 /* The server's answer to that.  The client has already heard of the first open and hears
@@ -5409,10 +5417,9 @@ static const struct px_shape px_opens[] = {
 	{ "tun@openssh.com", "uu" }, { NULL, NULL }
 }, px_requests[] = {
 	{ "pty-req", "suuuum" }, { "x11-req", "bssu" }, { "env", "ss" }, { "shell", "" },
-	{ "exec", "s" },
-	{ "subsystem", "s" }, { "window-change", "uuuu" }, { "signal", "s" }, { "break", "u" },
-	{ "auth-agent-req@openssh.com", "" }, { "agent-req", "" }, { "eow@openssh.com", "" },
-	{ NULL, NULL }
+	{ "exec", "s" }, { "subsystem", "s" }, { "window-change", "uuuu" }, { "signal", "s" },
+	{ "break", "u" }, { "auth-agent-req@openssh.com", "" }, { "agent-req", "" },
+	{ "eow@openssh.com", "" }, { NULL, NULL }
 };
 
 /* Reads the rest of b as the message `name`; b turns bad if the fields do not match. */
@@ -6472,23 +6479,22 @@ static void rx_global_reply(struct buf *b)
 }
 
 static const struct {
-	uint8_t type;
 	void (*run)(struct buf *);
 } rx_table[] = {
-	{ SSH_GLOBAL_REQUEST, rx_global_request },
-	{ SSH_REQUEST_SUCCESS, rx_global_reply },
-	{ SSH_REQUEST_FAILURE, rx_global_reply },
-	{ SSH_CHANNEL_OPEN, rx_channel_open },
-	{ SSH_CHANNEL_OPEN_CONFIRMATION, rx_channel_open_confirmation },
-	{ SSH_CHANNEL_OPEN_FAILURE, rx_channel_open_failure },
-	{ SSH_CHANNEL_WINDOW_ADJUST, rx_channel_window_adjust },
-	{ SSH_CHANNEL_DATA, rx_channel_data },
-	{ SSH_CHANNEL_EXTENDED_DATA, rx_channel_data },
-	{ SSH_CHANNEL_EOF, rx_channel_eof },
-	{ SSH_CHANNEL_CLOSE, rx_channel_close },
-	{ SSH_CHANNEL_REQUEST, rx_channel_request },
-	{ SSH_CHANNEL_SUCCESS, rx_channel_reply },
-	{ SSH_CHANNEL_FAILURE, rx_channel_reply },
+	[SSH_GLOBAL_REQUEST] = { rx_global_request },
+	[SSH_REQUEST_SUCCESS] = { rx_global_reply },
+	[SSH_REQUEST_FAILURE] = { rx_global_reply },
+	[SSH_CHANNEL_OPEN] = { rx_channel_open },
+	[SSH_CHANNEL_OPEN_CONFIRMATION] = { rx_channel_open_confirmation },
+	[SSH_CHANNEL_OPEN_FAILURE] = { rx_channel_open_failure },
+	[SSH_CHANNEL_WINDOW_ADJUST] = { rx_channel_window_adjust },
+	[SSH_CHANNEL_DATA] = { rx_channel_data },
+	[SSH_CHANNEL_EXTENDED_DATA] = { rx_channel_data },
+	[SSH_CHANNEL_EOF] = { rx_channel_eof },
+	[SSH_CHANNEL_CLOSE] = { rx_channel_close },
+	[SSH_CHANNEL_REQUEST] = { rx_channel_request },
+	[SSH_CHANNEL_SUCCESS] = { rx_channel_reply },
+	[SSH_CHANNEL_FAILURE] = { rx_channel_reply },
 };
 
 /* Handles one message, which begins with its type byte. */
@@ -6496,14 +6502,12 @@ static void rx_message(uint8_t *p, size_t len)
 {
 	struct buf b = buf_over(p, len);
 	uint8_t type = buf_get_u8(&b);
-	for (size_t i = 0; i < LENGTH(rx_table); i++)
-		if (rx_table[i].type == type) {
-			rx_table[i].run(&b);
-			if (b.bad)
-				rx_bad("message too short");
-			return;
-		}
-	rx_bad("unknown message");
+	if (type < LENGTH(rx_table) && rx_table[type].run)
+		rx_table[type].run(&b);
+	else
+		rx_bad("unknown message");
+	if (b.bad)
+		rx_bad("message too short");
 }
 
 /* ===== as_ ================================================================
@@ -6605,10 +6609,19 @@ static void js_open(struct buf *b, const char *name)
 	buf_put_u8(b, '{');
 }
 
-static void js_number(struct buf *b, const char *name, int64_t n)
+/* Puts a number, or null unless it is known. */
+static void js_known(struct buf *b, const char *name, bool known, int64_t n)
 {
 	js_name(b, name);
-	buf_print(b, "%lld", (long long)n);
+	if (known)
+		buf_print(b, "%lld", (long long)n);
+	else
+		buf_print(b, "null");
+}
+
+static void js_number(struct buf *b, const char *name, int64_t n)
+{
+	js_known(b, name, true, n);
 }
 
 /* Puts a text; NULL becomes null. */
@@ -6717,13 +6730,10 @@ static const char *st_command(const struct client *c)
 	if (c->channel >= 0 || c->type != MUX_C_NEW_SESSION)
 		return st_record(c)->command;
 	struct buf b = buf_over(req_body(c), c->body_len);
-	buf_get_str(&b);
-	for (int i = 0; i < 5; i++)
-		buf_get_u32(&b);
-	buf_get_str(&b);
-	struct str s = buf_get_str(&b);
-	snprintf(text, sizeof text, "%.*s", (int)(s.len < sizeof text ? s.len : sizeof text),
-		(const char *)s.p);
+	struct session s;
+	req_session(&b, &s);
+	snprintf(text, sizeof text, "%.*s", (int)(s.command.len < sizeof text ? s.command.len :
+		sizeof text), (const char *)s.command.p);
 	return text;
 }
 
@@ -6844,15 +6854,9 @@ static void st_json_uplink(struct buf *b)
 	st_json_peer(b);
 	js_number(b, "logins", g.lk.logins);
 	js_number(b, "tries", g.lk.tries);
-	if (g.lk.state == LK_WAITING)
-		js_number(b, "next_try", (g.lk.retry_at - g.now + 999) / 1000);
-	else
-		js_text(b, "next_try", NULL);
+	js_known(b, "next_try", g.lk.state == LK_WAITING, (g.lk.retry_at - g.now + 999) / 1000);
 	js_text(b, "last_error", g.lk.last[0] ? g.lk.last : NULL);
-	if (g.lk.failed_at)
-		js_number(b, "last_error_age", (g.now - g.lk.failed_at) / 1000);
-	else
-		js_text(b, "last_error_age", NULL);
+	js_known(b, "last_error_age", g.lk.failed_at != 0, (g.now - g.lk.failed_at) / 1000);
 	st_json_round_trip(b);
 	st_json_traffic(b, st_traffic(false));
 	js_open(b, "total");
@@ -6887,10 +6891,7 @@ static void st_json_session(struct buf *b, int i)
 	const struct channel *ch = sl_channel(c->channel);
 	const struct record *r = st_record(c);
 	js_open(b, NULL);
-	if (ch)
-		js_number(b, "id", sl_channel_index(ch));
-	else
-		js_text(b, "id", NULL);
+	js_known(b, "id", ch != NULL, c->channel);
 	js_text(b, "type", c->type == MUX_C_NEW_SESSION ? "session" : "stdio");
 	js_text(b, "state", st_session_state(c));
 	js_number(b, "place", ch ? 0 : st_place(c));
@@ -7592,29 +7593,6 @@ static void mx_stop_listening(struct client *c, UNUSED struct buf *b)
 	rn_stop(RN_WHEN_IDLE, g.rn.exit_code);
 }
 
-struct mx_session {
-	uint32_t want_tty, want_x11, want_agent, subsystem, escape;
-	struct str term, command;
-};
-
-/* Reads the fixed part of a session request and leaves `b` at the environment.
- * False if malformed. */
-static bool mx_parse_session(struct buf *b, struct mx_session *s)
-{
-	buf_get_str(b);			/* reserved */
-	s->want_tty = buf_get_u32(b);
-	s->want_x11 = buf_get_u32(b);
-	s->want_agent = buf_get_u32(b);
-	s->subsystem = buf_get_u32(b);
-	s->escape = buf_get_u32(b);
-	s->term = buf_get_text(b);
-	s->command = buf_get_text(b);
-	struct buf env = *b;
-	while (!env.bad && env.pos < env.len)
-		buf_get_text(&env);
-	return !b->bad && !env.bad;
-}
-
 #define ENV_NAME_MAX 1024
 
 /* The longest exec and pty-req that surely fit into one message, in bytes. */
@@ -7648,10 +7626,10 @@ static void mx_queue(struct client *c)
 
 static void mx_new_session(struct client *c, struct buf *b)
 {
-	struct mx_session s;
+	struct session s;
 	if (!mx_may_open(c))
 		return;
-	if (!mx_parse_session(b, &s))
+	if (!req_session(b, &s))
 		mc_drop(c);
 	else if (s.command.len > MX_COMMAND_MAX || s.term.len > MX_TERM_MAX)
 		mc_refuse(c, "command too long");
@@ -8152,9 +8130,9 @@ static const struct mx_handler *mx_handler(uint32_t type)
 /* Whether c has the right to make this request. */
 static bool mx_permitted(const struct client *c, const struct mx_handler *h, struct buf b)
 {
-	struct mx_session s = { .command = { .len = 0 } };
+	struct session s = { .command = { .len = 0 } };
 	enum ac_right right = (enum ac_right)h->right;
-	if (h->run == mx_new_session && mx_parse_session(&b, &s))
+	if (h->run == mx_new_session && req_session(&b, &s))
 		right = s.subsystem ? AC_SUBSYSTEM : s.command.len ? AC_COMMAND : AC_SESSION;
 	return right == AC_RIGHTS || ac_may(c->fd, right, s.command);
 }
@@ -8214,10 +8192,10 @@ static bool mx_takes_reconnect(void)
 static bool fr_is_malformed(struct client *c)
 {
 	struct buf b = mx_body(c);
-	struct mx_session session;
+	struct session session;
 	struct endpoint to;
 	if (c->type == MUX_C_NEW_SESSION)
-		return !mx_parse_session(&b, &session);
+		return !req_session(&b, &session);
 	mx_parse_stdio(&b, &to);
 	return b.bad;
 }
@@ -8330,23 +8308,9 @@ static bool fr_step(struct client *c)
 		return true;
 	case MX_DESCRIPTORS:
 		return fr_read_descriptor(c);
-	case MX_FREE:
-	case MX_BODY_WAIT:
-	case MX_NO_DESCRIPTOR:
-	case MX_ASK_WAIT:
-	case MX_ASKING:
-	case MX_QUEUED:
-	case MX_OPENING:
-	case MX_FORWARDING:
-	case MX_PROBING:
-	case MX_REPORTING:
-	case MX_PROXY_HEAD:
-	case MX_PROXY_WAIT:
-	case MX_PROXY_BODY:
-	case MX_PROXY_DATA:
-		break;
+	default:
+		return false;
 	}
-	return false;
 }
 
 static bool fr_wants_read(const struct client *c)
@@ -8438,7 +8402,7 @@ static bool fr_wants_write(const struct client *c)
 /* ===== se_ ====================================================================
  * The clients' sessions: from the open channel to the exit status.  A session that the
  * server did not start keeps its client's place in the queue and is opened again.
- * Calls log_, rn_, ev_, sl_, buf_, fd_, tx_, ch_, tt_, ac_, xf_, st_, mc_, mx_. */
+ * Calls log_, rn_, ev_, sl_, buf_, req_, fd_, tx_, ch_, tt_, ac_, xf_, st_, mc_, mx_. */
 
 /* Tells watchers that a session begins. */
 static void se_tell_opened(const struct client *c, const struct channel *ch)
@@ -8495,9 +8459,9 @@ static struct str se_display(struct buf b)
  * command without waiting for answers in between. */
 static void se_request(struct client *c, struct channel *ch)
 {
-	struct mx_session s;
+	struct session s;
 	struct buf b = mx_body(c);
-	mx_parse_session(&b, &s);	/* it was checked when it came */
+	req_session(&b, &s);	/* it was checked when it came */
 	ch_name(ch, s.command);
 	ch->escape = s.want_tty ? s.escape : NO_ESCAPE;
 	ch->flags |= CH_LINE_START;
@@ -8712,7 +8676,7 @@ static void ad_open(struct client *c, struct channel *ch)
 	c->phase = MX_OPENING;
 	c->deadline = 0;
 	if (ch->kind == CH_SESSION)
-		tx_channel_open("session", sl_channel_index(ch), ch->window, PACKET_MAX);
+		tx_end(tx_channel_open("session", ch, PACKET_MAX));
 	else if (mx_parse_stdio(&b, &to))
 		co_open(ch, &to, "127.0.0.1", 65535);
 }
@@ -8774,12 +8738,10 @@ static void ad_expire(struct client *c)
 		snprintf(why, sizeof why, "no session in time: %.170s",
 			 g.mx.held ? "the master holds them back" : can_open ? "all are in use" :
 			 in_state());
-	if (c->phase == MX_QUEUED)
-		mc_later(c, why);
-	else if (c->phase == MX_BODY_WAIT)
-		mc_later(c, "no room for the request in time");
-	else if (c->phase == MX_NO_DESCRIPTOR)
-		mc_later(c, "the master has no file descriptors left");
+	if (c->phase == MX_QUEUED || c->phase == MX_BODY_WAIT || c->phase == MX_NO_DESCRIPTOR)
+		mc_later(c, c->phase == MX_QUEUED ? why : c->phase == MX_BODY_WAIT ?
+			"no room for the request in time" :
+			"the master has no file descriptors left");
 	else if (c->phase == MX_FORWARDING)
 		mx_forward_expired(c);
 	else if (c->phase == MX_PROBING) {
@@ -11405,9 +11367,8 @@ static const struct op_choice op_trusted[] = { { "no", 1 }, { "yes", 2 }, { "fal
 	{ "true", 2 }, { NULL, 0 } };
 static const struct op_choice op_masters[] = {
 	{ "false", OP_MASTER_NO }, { "no", OP_MASTER_NO }, { "true", OP_MASTER_YES },
-	{ "yes", OP_MASTER_YES },
-	{ "ask", OP_MASTER_ASK }, { "auto", OP_MASTER_AUTO }, { "autoask", OP_MASTER_AUTO_ASK },
-	{ NULL, 0 }
+	{ "yes", OP_MASTER_YES }, { "ask", OP_MASTER_ASK }, { "auto", OP_MASTER_AUTO },
+	{ "autoask", OP_MASTER_AUTO_ASK }, { NULL, 0 }
 };
 static const struct op_choice op_strict[] = {
 	{ "ask", TP_STRICT_ASK }, { "true", TP_STRICT_YES }, { "yes", TP_STRICT_YES },
@@ -11416,11 +11377,9 @@ static const struct op_choice op_strict[] = {
 };
 static const struct op_choice op_facilities[] = {
 	{ "DAEMON", LOG_DAEMON }, { "USER", LOG_USER }, { "AUTH", LOG_AUTH },
-	{ "AUTHPRIV", LOG_AUTHPRIV },
-	{ "LOCAL0", LOG_LOCAL0 }, { "LOCAL1", LOG_LOCAL1 }, { "LOCAL2", LOG_LOCAL2 },
-	{ "LOCAL3", LOG_LOCAL3 },
-	{ "LOCAL4", LOG_LOCAL4 }, { "LOCAL5", LOG_LOCAL5 }, { "LOCAL6", LOG_LOCAL6 },
-	{ "LOCAL7", LOG_LOCAL7 }, { NULL, 0 }
+	{ "AUTHPRIV", LOG_AUTHPRIV }, { "LOCAL0", LOG_LOCAL0 }, { "LOCAL1", LOG_LOCAL1 },
+	{ "LOCAL2", LOG_LOCAL2 }, { "LOCAL3", LOG_LOCAL3 }, { "LOCAL4", LOG_LOCAL4 },
+	{ "LOCAL5", LOG_LOCAL5 }, { "LOCAL6", LOG_LOCAL6 }, { "LOCAL7", LOG_LOCAL7 }, { NULL, 0 }
 };
 static const struct op_choice op_families[] = {
 	{ "any", AF_UNSPEC }, { "inet", AF_INET }, { "inet6", AF_INET6 }, { NULL, 0 }
@@ -11440,8 +11399,7 @@ static const struct op_choice op_dscp[] = {	/* the byte on the wire: class << 2 
 };
 static const struct op_choice op_ttys[] = {
 	{ "auto", CL_TTY_AUTO }, { "false", CL_TTY_NO }, { "no", CL_TTY_NO },
-	{ "true", CL_TTY_YES }, { "yes", CL_TTY_YES },
-	{ "force", CL_TTY_FORCE }, { NULL, 0 }
+	{ "true", CL_TTY_YES }, { "yes", CL_TTY_YES }, { "force", CL_TTY_FORCE }, { NULL, 0 }
 };
 static const struct op_choice op_session_types[] = {
 	{ "default", 0 }, { "none", 1 }, { "subsystem", 2 }, { NULL, 0 }
@@ -12433,16 +12391,14 @@ static void av_version(void)
 #define AV_AS_IS (-1)
 static const struct av_query { const char *name; int kind; const char *spec; } av_queries[] = {
 	{ "cipher", TP_CIPHERS, "*" }, { "cipher-auth", TP_CIPHERS, "*poly1305*,*-gcm*" },
-	{ "mac", TP_MACS, "*" },
-	{ "kex", TP_KEX, "*" }, { "key", TP_HOST_KEYS, "ssh-*,ecdsa-*" },
-	{ "key-plain", TP_HOST_KEYS, "ssh-*,ecdsa-*" },
-	{ "key-cert", AV_AS_IS, "" }, { "key-ca-sign", AV_AS_IS, "" },
-	{ "key-sig", TP_USER_KEYS, "*" },
+	{ "mac", TP_MACS, "*" }, { "kex", TP_KEX, "*" }, { "key", TP_HOST_KEYS, "ssh-*,ecdsa-*" },
+	{ "key-plain", TP_HOST_KEYS, "ssh-*,ecdsa-*" }, { "key-cert", AV_AS_IS, "" },
+	{ "key-ca-sign", AV_AS_IS, "" }, { "key-sig", TP_USER_KEYS, "*" },
 	{ "sig", TP_HOST_KEYS, "*" }, { "compression", AV_AS_IS, "none" },
-	{ "protocol-version", AV_AS_IS, "2" },
-	{ "Ciphers", TP_CIPHERS, "*" }, { "MACs", TP_MACS, "*" }, { "KexAlgorithms", TP_KEX, "*" },
-	{ "HostKeyAlgorithms", TP_HOST_KEYS, "*" }, { "PubkeyAcceptedAlgorithms", TP_USER_KEYS,
-	"*" },
+	{ "protocol-version", AV_AS_IS, "2" }, { "Ciphers", TP_CIPHERS, "*" },
+	{ "MACs", TP_MACS, "*" }, { "KexAlgorithms", TP_KEX, "*" },
+	{ "HostKeyAlgorithms", TP_HOST_KEYS, "*" },
+	{ "PubkeyAcceptedAlgorithms", TP_USER_KEYS, "*" },
 	{ "PubkeyAcceptedKeyTypes", TP_USER_KEYS, "*" },
 };
 #define AV_QUERIES LENGTH(av_queries)
@@ -12986,12 +12942,10 @@ static const struct cf_criterion {
 	bool lower, empty;		/* "" matches a missing value */
 } cf_criteria[] = {
 	{ "command", cf_command_now, false, true }, { "exec", NULL, false, false },
-	{ "host", cf_host_now, true, false },
-	{ "localnetwork", NULL, false, false }, { "localuser", tk_user, false, false },
-	{ "originalhost", cf_given_now, true, false },
+	{ "host", cf_host_now, true, false }, { "localnetwork", NULL, false, false },
+	{ "localuser", tk_user, false, false }, { "originalhost", cf_given_now, true, false },
 	{ "sessiontype", cf_session_now, false, false }, { "tagged", cf_tag_now, false, true },
-	{ "user", cf_user_now, false, false },
-	{ "version", cf_version_now, false, false },
+	{ "user", cf_user_now, false, false }, { "version", cf_version_now, false, false },
 };
 
 /* Whether a criterion holds.  `wanted`: the earlier ones do; only then exec runs its
@@ -13200,16 +13154,11 @@ static bool cf_read(const char *path, int depth)
 static void cf_files_once(void)
 {
 	const char *path = g.op.config_file;
-	if (path && strcasecmp(path, "none") == 0)
-		return;
-	if (path) {
-		if (!cf_read(path, 0))
-			op_die("Can't open user config file %s: %s", path, strerror(errno));
-		return;
-	}
-	path = op_path("~/.ssh/config");
-	cf_read(path, 0);
-	cf_read(CONFIG_DIRECTORY "config", 0);
+	if (!path) {
+		cf_read(op_path("~/.ssh/config"), 0);
+		cf_read(CONFIG_DIRECTORY "config", 0);
+	} else if (strcasecmp(path, "none") != 0 && !cf_read(path, 0))
+		op_die("Can't open user config file %s: %s", path, strerror(errno));
 }
 
 /* Reads the files; for Match final once more, with the host that the first pass found. */

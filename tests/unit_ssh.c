@@ -143,9 +143,7 @@ static void unit_ssh_channels(void)
 		"the rest is ignored");
 	all = true;
 	for (int type = 80; type < 128; type++) {
-		bool known = false;
-		for (size_t i = 0; i < sizeof rx_table / sizeof rx_table[0]; i++)
-			known |= rx_table[i].type == type;
+		bool known = (size_t)type < LENGTH(rx_table) && rx_table[type].run;
 		uint8_t byte = (uint8_t)type;
 		if (!known)
 			also(&all, ssh_send_bytes(&byte, 1, SSH_EITHER), "type %d", type);
