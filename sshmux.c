@@ -217,7 +217,8 @@ enum mux_type {
 
 /* RFC 4250, 4.1.2 */
 enum ssh_type {
-	SSH_GLOBAL_REQUEST = 80,
+	SSH_FIRST = 80,
+	SSH_GLOBAL_REQUEST = SSH_FIRST,
 	SSH_REQUEST_SUCCESS = 81,
 	SSH_REQUEST_FAILURE = 82,
 	SSH_CHANNEL_OPEN = 90,
@@ -1121,15 +1122,13 @@ static void log_upto(enum tp_level level)
 	g.log.level = level;
 }
 
-/* -E: lines go to fd from now on. */
+/* -E: lines go to fd from now on; -y: to syslogd, if fd is -1. */
 static void log_to(int fd)
 {
-	g.log.fd = fd;
-}
-
-static void log_use_syslog(void)
-{
-	g.log.syslog = true;
+	if (fd < 0)
+		g.log.syslog = true;
+	else
+		g.log.fd = fd;
 }
 
 static const struct op_choice log_levels[] = {	/* indices into log_kinds */
@@ -1775,14 +1774,14 @@ static void req_free(int16_t *slot)
 	*slot = -1;
 }
 
-struct session {
+struct req_session {
 	uint32_t want_tty, want_x11, want_agent, subsystem, escape;
 	struct str term, command;
 };
 
 /* Reads the fixed part of a session request and leaves `b` at the environment.
  * False if malformed. */
-static bool req_session(struct buf *b, struct session *s)
+static bool req_session(struct buf *b, struct req_session *s)
 {
 	buf_get_str(b);			/* reserved */
 	s->want_tty = buf_get_u32(b);
@@ -4088,12 +4087,6 @@ static void ls_bind_path(struct forward *f)
 	}
 }
 
-/* Setup is over: one listening address is enough (FWD-bind-any). */
-static void ls_listening(struct forward *f)
-{
-	ls_decided(f, f->socket[0] >= 0);
-}
-
 static void ls_listen(struct forward *f)
 {
 	const char *host = f->listen.host;
@@ -4113,7 +4106,7 @@ static void ls_listen(struct forward *f)
 		}
 		snprintf(f->why, sizeof f->why, "too many names are being resolved");
 	}
-	ls_listening(f);
+	ls_decided(f, f->socket[0] >= 0);	/* one address is enough (FWD-bind-any) */
 }
 
 /* Listens once the name to listen on is resolved, or fails if it cannot be. */
@@ -4131,7 +4124,7 @@ static void ls_resolved(struct forward *f)
 	if (c->state == CN_FAILED)
 		memcpy(f->why, c->why, sizeof f->why - 1);
 	cn_release(&f->connector);
-	ls_listening(f);
+	ls_decided(f, f->socket[0] >= 0);	/* one address is enough (FWD-bind-any) */
 }
 
 /* The address to send for the listen host (FWD-host-rules); a proxy client's own is sent
@@ -6481,20 +6474,20 @@ static void rx_global_reply(struct buf *b)
 static const struct {
 	void (*run)(struct buf *);
 } rx_table[] = {
-	[SSH_GLOBAL_REQUEST] = { rx_global_request },
-	[SSH_REQUEST_SUCCESS] = { rx_global_reply },
-	[SSH_REQUEST_FAILURE] = { rx_global_reply },
-	[SSH_CHANNEL_OPEN] = { rx_channel_open },
-	[SSH_CHANNEL_OPEN_CONFIRMATION] = { rx_channel_open_confirmation },
-	[SSH_CHANNEL_OPEN_FAILURE] = { rx_channel_open_failure },
-	[SSH_CHANNEL_WINDOW_ADJUST] = { rx_channel_window_adjust },
-	[SSH_CHANNEL_DATA] = { rx_channel_data },
-	[SSH_CHANNEL_EXTENDED_DATA] = { rx_channel_data },
-	[SSH_CHANNEL_EOF] = { rx_channel_eof },
-	[SSH_CHANNEL_CLOSE] = { rx_channel_close },
-	[SSH_CHANNEL_REQUEST] = { rx_channel_request },
-	[SSH_CHANNEL_SUCCESS] = { rx_channel_reply },
-	[SSH_CHANNEL_FAILURE] = { rx_channel_reply },
+	[SSH_GLOBAL_REQUEST - SSH_FIRST] = { rx_global_request },
+	[SSH_REQUEST_SUCCESS - SSH_FIRST] = { rx_global_reply },
+	[SSH_REQUEST_FAILURE - SSH_FIRST] = { rx_global_reply },
+	[SSH_CHANNEL_OPEN - SSH_FIRST] = { rx_channel_open },
+	[SSH_CHANNEL_OPEN_CONFIRMATION - SSH_FIRST] = { rx_channel_open_confirmation },
+	[SSH_CHANNEL_OPEN_FAILURE - SSH_FIRST] = { rx_channel_open_failure },
+	[SSH_CHANNEL_WINDOW_ADJUST - SSH_FIRST] = { rx_channel_window_adjust },
+	[SSH_CHANNEL_DATA - SSH_FIRST] = { rx_channel_data },
+	[SSH_CHANNEL_EXTENDED_DATA - SSH_FIRST] = { rx_channel_data },
+	[SSH_CHANNEL_EOF - SSH_FIRST] = { rx_channel_eof },
+	[SSH_CHANNEL_CLOSE - SSH_FIRST] = { rx_channel_close },
+	[SSH_CHANNEL_REQUEST - SSH_FIRST] = { rx_channel_request },
+	[SSH_CHANNEL_SUCCESS - SSH_FIRST] = { rx_channel_reply },
+	[SSH_CHANNEL_FAILURE - SSH_FIRST] = { rx_channel_reply },
 };
 
 /* Handles one message, which begins with its type byte. */
@@ -6502,8 +6495,9 @@ static void rx_message(uint8_t *p, size_t len)
 {
 	struct buf b = buf_over(p, len);
 	uint8_t type = buf_get_u8(&b);
-	if (type < LENGTH(rx_table) && rx_table[type].run)
-		rx_table[type].run(&b);
+	size_t i = (size_t)type - SSH_FIRST;
+	if (i < LENGTH(rx_table) && rx_table[i].run)
+		rx_table[i].run(&b);
 	else
 		rx_bad("unknown message");
 	if (b.bad)
@@ -6644,9 +6638,6 @@ static void js_text(struct buf *b, const char *name, const char *s)
 
 enum st_report { ST_NONE, ST_STATUS, ST_JSON, ST_METRICS, ST_LOG, ST_LOG_JSON, ST_WATCH,
 	ST_REPORTS };
-static const char *const st_reports[ST_REPORTS] = {
-	"", "status", "status-json", "metrics", "log", "log-json", "watch"
-};
 
 enum st_result { ST_END, ST_PIECE, ST_WAIT };
 
@@ -6730,7 +6721,7 @@ static const char *st_command(const struct client *c)
 	if (c->channel >= 0 || c->type != MUX_C_NEW_SESSION)
 		return st_record(c)->command;
 	struct buf b = buf_over(req_body(c), c->body_len);
-	struct session s;
+	struct req_session s;
 	req_session(&b, &s);
 	snprintf(text, sizeof text, "%.*s", (int)(s.command.len < sizeof text ? s.command.len :
 		sizeof text), (const char *)s.command.p);
@@ -7081,15 +7072,10 @@ static const char *st_brief(void)
 
 /* --- the parts of a status ---------------------------------------------------------------- */
 
-static bool st_always(UNUSED int i)
-{
-	return true;
-}
-
 /* The parts in order; json_first and people_first go before a part's elements. */
 static const struct st_part {
 	int size;
-	bool (*has)(int);
+	bool (*has)(int);		/* which of the slots to show; NULL: all */
 	void (*json)(struct buf *, int);
 	void (*people)(struct buf *, int);
 	const char *json_first, *people_first;
@@ -7099,7 +7085,7 @@ static const struct st_part {
 	{ FORWARDS, st_has_forward, st_json_forward, st_people_forward, "],\"forwards\":[",
 	  "forwards     AGE NOW AND TOTAL  FAILED   SENT   RCVD\n" },
 	{ CLIENTS, st_has_proxy, st_json_proxy, st_people_proxy, "],\"proxies\":[", "proxies\n" },
-	{ TABLES, st_always, st_json_table, st_people_table, "],\"tables\":[", "" },
+	{ TABLES, NULL, st_json_table, st_people_table, "],\"tables\":[", "" },
 };
 #define ST_PARTS LENGTH(st_parts)
 
@@ -7115,7 +7101,7 @@ static enum st_result st_status(struct client *c, struct buf *b)
 	if (c->part > ST_PARTS)
 		return ST_END;
 	const struct st_part *p = &st_parts[c->part - 1];
-	while (c->item < p->size && !p->has(c->item))
+	while (c->item < p->size && p->has && !p->has(c->item))
 		c->item++;
 	bool ends = c->item == p->size;
 	if (!c->comma && (json || !ends))	/* before the first, or for an empty array */
@@ -7295,13 +7281,25 @@ static enum st_result st_next_event(struct client *c, struct buf *b)
 
 /* --- reports ------------------------------------------------------------------------------- */
 
+static const struct {
+	const char *name;
+	enum st_result (*next)(struct client *, struct buf *);
+} st_reports[ST_REPORTS] = {
+	[ST_STATUS] = { "status", st_status },
+	[ST_JSON] = { "status-json", st_status },
+	[ST_METRICS] = { "metrics", st_counters },
+	[ST_LOG] = { "log", st_next_event },
+	[ST_LOG_JSON] = { "log-json", st_next_event },
+	[ST_WATCH] = { "watch", st_next_event },
+};
+
 /* Begins the report `what`; a watch starts with the last `since` events.  False if there is
  * no such report. */
 static bool st_begin(struct client *c, struct str what, uint32_t since)
 {
 	uint32_t known = g.ev.next < EVENTS ? g.ev.next : EVENTS;
 	uint8_t report = ST_REPORTS - 1;
-	while (report > ST_NONE && !str_is(what, st_reports[report]))
+	while (report > ST_NONE && !str_is(what, st_reports[report].name))
 		report--;
 	c->report = report;
 	c->part = 0;
@@ -7325,17 +7323,7 @@ static void st_again(struct client *c, const struct client *before)
 /* Makes the next piece of c's report. */
 static enum st_result st_next(struct client *c, struct buf *b)
 {
-	switch ((enum st_report)c->report) {
-	case ST_STATUS:
-	case ST_JSON:		return st_status(c, b);
-	case ST_METRICS:	return st_counters(c, b);
-	case ST_LOG:
-	case ST_LOG_JSON:
-	case ST_WATCH:		return st_next_event(c, b);
-	case ST_NONE:
-	case ST_REPORTS:	break;
-	}
-	return ST_END;
+	return st_reports[c->report].next(c, b);
 }
 
 /* ===== mc_ ====================================================================
@@ -7626,7 +7614,7 @@ static void mx_queue(struct client *c)
 
 static void mx_new_session(struct client *c, struct buf *b)
 {
-	struct session s;
+	struct req_session s;
 	if (!mx_may_open(c))
 		return;
 	if (!req_session(b, &s))
@@ -8130,7 +8118,7 @@ static const struct mx_handler *mx_handler(uint32_t type)
 /* Whether c has the right to make this request. */
 static bool mx_permitted(const struct client *c, const struct mx_handler *h, struct buf b)
 {
-	struct session s = { .command = { .len = 0 } };
+	struct req_session s = { .command = { .len = 0 } };
 	enum ac_right right = (enum ac_right)h->right;
 	if (h->run == mx_new_session && req_session(&b, &s))
 		right = s.subsystem ? AC_SUBSYSTEM : s.command.len ? AC_COMMAND : AC_SESSION;
@@ -8192,7 +8180,7 @@ static bool mx_takes_reconnect(void)
 static bool fr_is_malformed(struct client *c)
 {
 	struct buf b = mx_body(c);
-	struct session session;
+	struct req_session session;
 	struct endpoint to;
 	if (c->type == MUX_C_NEW_SESSION)
 		return !req_session(&b, &session);
@@ -8459,7 +8447,7 @@ static struct str se_display(struct buf b)
  * command without waiting for answers in between. */
 static void se_request(struct client *c, struct channel *ch)
 {
-	struct session s;
+	struct req_session s;
 	struct buf b = mx_body(c);
 	req_session(&b, &s);	/* it was checked when it came */
 	ch_name(ch, s.command);
@@ -8642,7 +8630,7 @@ static void se_events(struct client *c)
 
 /* The client that has waited longest in this phase, or NULL.  `others`: leaves out those
  * that wait for a session. */
-static struct client *ad_longest(enum mx_phase phase, bool others)
+static struct client *ad_oldest(enum mx_phase phase, bool others)
 {
 	struct client *first = NULL;
 	for_each_client(c)
@@ -8652,17 +8640,12 @@ static struct client *ad_longest(enum mx_phase phase, bool others)
 	return first;
 }
 
-static struct client *ad_oldest(enum mx_phase phase)
-{
-	return ad_longest(phase, false);
-}
-
 /* The client that has waited longest and may open its channel now, or NULL.  Limits
  * of sessions do not apply to stdio forwards. */
 static struct client *ad_next_to_open(void)
 {
 	bool session = g.ch.sessions < g.ch.session_limit && g.now >= g.se.open_after;
-	return g.mx.held ? NULL : ad_longest(MX_QUEUED, !session);
+	return g.mx.held ? NULL : ad_oldest(MX_QUEUED, !session);
 }
 
 /* Opens the channel that a waiting client asked for. */
@@ -8696,19 +8679,19 @@ static void ad_tell_place(struct client *c)
 static void ad_admit(void)
 {
 	struct client *c;
-	while ((c = ad_oldest(MX_BODY_WAIT)) &&
+	while ((c = ad_oldest(MX_BODY_WAIT, false)) &&
 		(c->request = (int16_t)req_alloc(c->body_len)) >= 0) {
 		c->phase = MX_BODY;
 		c->deadline = g.now + REQUEST_MS;
 	}
 	while (g.now >= g.us.accept_after && fd_room(MX_DESCRIPTOR_MAX) &&
-		(c = ad_oldest(MX_NO_DESCRIPTOR))) {
+		(c = ad_oldest(MX_NO_DESCRIPTOR, false))) {
 		c->phase = MX_DESCRIPTORS;
 		rn_again();
 	}
 	if (g.now >= g.ch.limit_until)
 		ch_limit_sessions(SESSIONS, g.ch.limit_until);
-	while (as_idle() < PROGRAMS && (c = ad_oldest(MX_ASK_WAIT)))
+	while (as_idle() < PROGRAMS && (c = ad_oldest(MX_ASK_WAIT, false)))
 		mx_dispatch(c);
 	while (g.lk.state == LK_UP && tp_room() > 0 && (c = ad_next_to_open())) {
 		bool session = c->type == MUX_C_NEW_SESSION;
@@ -8725,7 +8708,7 @@ static void ad_admit(void)
 /* Whether a request waits for the link. */
 static bool ad_waits(void)
 {
-	return ad_oldest(MX_QUEUED) || ad_oldest(MX_FORWARDING);
+	return ad_oldest(MX_QUEUED, false) || ad_oldest(MX_FORWARDING, false);
 }
 
 static void ad_expire(struct client *c)
@@ -11059,16 +11042,6 @@ static void cs_put_words(struct buf *b)
 	buf_end(b, length);
 }
 
-static void cs_put_display(struct buf *b)
-{
-	const char *d = getenv("DISPLAY");
-	size_t length = b->pos;
-	buf_put_u32(b, 0);
-	buf_put_bytes(b, "DISPLAY=", 8);
-	buf_put_bytes(b, d, strlen(d));
-	buf_end(b, length);
-}
-
 /* The whole session request; false if it does not fit. */
 static bool cs_put_session(bool tty)
 {
@@ -11086,10 +11059,9 @@ static bool cs_put_session(bool tty)
 	cs_put_words(b);
 	for (size_t i = 0; i < g.op.set_env.n; i++)
 		buf_put_text(b, g.op.set_env.at[i]);
-	if (cs_has_display() && cl.sshmux)	/* for the master, not for the server */
-		cs_put_display(b);
+	bool display = cs_has_display() && cl.sshmux;	/* for the master, not for the server */
 	for (char **e = environ; *e; e++)
-		if (se_env_allowed(str_of(*e)))
+		if (se_env_allowed(str_of(*e)) || (display && strncmp(*e, "DISPLAY=", 8) == 0))
 			buf_put_text(b, *e);
 	return cl_end(start);
 }
@@ -12481,7 +12453,7 @@ static void av_special(const struct av_letter *l, const char *argument)
 	case 't':
 	case 'T':	av_tty(l->letter == 't'); break;
 	case 'o':	op_option(argument); break;
-	case 'y':	log_use_syslog(); break;
+	case 'y':	log_to(-1); break;
 	case 'v':
 		op_set_word("LogLevel", "VERBOSE");
 		log_upto(g.op.level > 4 ? TP_DEBUG : TP_VERBOSE);
@@ -12657,11 +12629,6 @@ static const char *tk_local_host(void)
 	return name;
 }
 
-static void tk_port(char to[8])
-{
-	snprintf(to, 8, "%d", (int)g.op.port);
-}
-
 /* The name of ProxyJump's last host, without user and port. */
 static const char *tk_jump_host(void)
 {
@@ -12679,11 +12646,10 @@ static const char *tk_jump_host(void)
 /* %C: names the connection in a fixed length, for paths. */
 static void tk_hash(char to[41])
 {
-	char text[1024], port[8];
+	char text[1024];
 	uint8_t hash[20];
-	tk_port(port);
-	int n = snprintf(text, sizeof text, "%s%s%s%s%s", tk_local_host(), g.op.host_name, port,
-		g.op.tp.user, tk_jump_host());
+	int n = snprintf(text, sizeof text, "%s%s%d%s%s", tk_local_host(), g.op.host_name,
+		(int)g.op.port, g.op.tp.user, tk_jump_host());
 	tp_sha1((const uint8_t *)text, n < (int)sizeof text ? (size_t)n : sizeof text - 1, hash);
 	for (int i = 0; i < 20; i++)
 		snprintf(to + 2 * i, 3, "%02x", hash[i]);
@@ -12704,7 +12670,7 @@ static const char *tk_token(char token, char room[64])
 		tk_local_host()); return room;
 	case 'l':	return tk_local_host();
 	case 'n':	return g.op.given;
-	case 'p':	tk_port(room); return room;
+	case 'p':	snprintf(room, 64, "%d", (int)g.op.port); return room;
 	case 'r':	return g.op.tp.user;
 	case 'T':	return "NONE";		/* for LocalCommand: there is no tunnel */
 	case 'u':	return tk_user();

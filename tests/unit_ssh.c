@@ -143,7 +143,8 @@ static void unit_ssh_channels(void)
 		"the rest is ignored");
 	all = true;
 	for (int type = 80; type < 128; type++) {
-		bool known = (size_t)type < LENGTH(rx_table) && rx_table[type].run;
+		size_t i = (size_t)type - SSH_FIRST;
+		bool known = i < LENGTH(rx_table) && rx_table[i].run;
 		uint8_t byte = (uint8_t)type;
 		if (!known)
 			also(&all, ssh_send_bytes(&byte, 1, SSH_EITHER), "type %d", type);
