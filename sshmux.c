@@ -973,17 +973,10 @@ static struct {
 static bool log_to_syslog(enum tp_level level, const char *text)
 {
 	static const uint8_t severity[] = { LOG_ERR, LOG_NOTICE, LOG_INFO, LOG_DEBUG };
-	const struct sockaddr_un to = { .sun_family = AF_UNIX, .sun_path = "/dev/log" };
 	char line[600];
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	int n = snprintf(line, sizeof line, "<%d>sshmux[%d]: %s",
-		(int)g.log.facility | severity[level], (int)getpid(), text);
-	n = n < (int)sizeof line ? n : (int)sizeof line - 1;
-	bool sent = sendto(fd, line, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL,
-		(const struct sockaddr *)&to, sizeof to) == n;
-	if (fd >= 0)
-		close(fd);
-	return sent;
+	snprintf(line, sizeof line, "<%d>sshmux[%d]: %s", (int)g.log.facility | severity[level],
+		(int)getpid(), text);
+	return os_tell("/dev/log", line);
 }
 
 /* Length of the character at p, and in *c its number (UTF-8 as of RFC 3629); 0 if it is
@@ -9338,16 +9331,7 @@ static void lk_noticed(void)
 /* Whether the connection still has its local address and its route to the server. */
 static enum os_route lk_route(void)
 {
-	struct sockaddr_storage local, peer;
-	socklen_t n = sizeof local, m = sizeof peer;
-	if (g.lk.net_fd < 0 || getsockname(g.lk.net_fd, (struct sockaddr *)&local, &n) != 0 ||
-	    getpeername(g.lk.net_fd, (struct sockaddr *)&peer, &m) != 0)
-		return OS_SAME;
-	if (local.ss_family != AF_INET && local.ss_family != AF_INET6)
-		return OS_SAME;			/* ProxyCommand: its own business */
-	/* sin6_port has the same offset */
-	((struct sockaddr_in *)(void *)&local)->sin_port = 0;
-	enum os_route route = os_route(&local, &peer, n);
+	enum os_route route = g.lk.net_fd < 0 ? OS_SAME : os_route(g.lk.net_fd);
 	bool bound = g.op.bind_address || g.op.bind_interface;
 	return route == OS_OTHER && bound ? OS_SAME : route;
 }
@@ -9502,7 +9486,7 @@ static void lk_service(void)
  * NOTIFY_SOCKET (sd_notify(3)) and descriptor (--notify-fd).  It looks at the state
  * each turn.  One command runs at a time, for EVENT_MS at most; when it has ended,
  * the next one tells only the newest state.  A supervisor that has gone is no error.
- * Calls log_, rn_, fd_, ex_, in_. */
+ * Calls log_, rn_, ex_, in_. */
 
 /* Sets one variable of a command's environment, in g.scratch until the command starts.
  * No text comes straight from the server: log_ cleaned `why`, names come from options. */
@@ -9591,16 +9575,8 @@ static void hk_events(void)
 static void hk_notify(const char *text)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un a;
-	bool abstract = path && path[0] == '@';
-	socklen_t len = path && (path[0] == '/' || abstract) ?
-		os_unix_address(&a, path + abstract, abstract) : 0;
-	if (len == 0)
-		return;
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0)
-		(void)!sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&a, len);
-	fd_close(&fd);
+	if (path)
+		os_tell(path, text);
 }
 
 /* Tells a supervisor once that the control socket is there, once that we stop, and

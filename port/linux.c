@@ -215,6 +215,22 @@ socklen_t os_unix_address(struct sockaddr_un *a, const char *text, bool abstract
 		(socklen_t)sizeof *a;
 }
 
+bool os_tell(const char *path, const char *text)
+{
+	struct sockaddr_un a;
+	bool abstract = path[0] == '@';
+	socklen_t len = 0;
+	if (path[0] == '/' || abstract)
+		len = os_unix_address(&a, path + abstract, abstract);
+	int fd = len ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
+	size_t n = strlen(text);
+	bool sent = fd >= 0 && sendto(fd, text, n, MSG_DONTWAIT | MSG_NOSIGNAL,
+		(struct sockaddr *)&a, len) == (ssize_t)n;
+	if (fd >= 0)
+		close(fd);
+	return sent;
+}
+
 void os_keep_unsent(int fd, int bytes, int buffer)
 {
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes) != 0 &&
@@ -251,23 +267,28 @@ static const uint8_t *os_ip(const struct sockaddr *a)
 }
 
 /* Binds and connects datagram sockets to ask the kernel. */
-enum os_route os_route(const struct sockaddr_storage *local, const struct sockaddr_storage *peer,
-	socklen_t len)
+enum os_route os_route(int connection)
 {
-	struct sockaddr_storage chosen;
-	socklen_t size = sizeof chosen;
+	struct sockaddr_storage local, peer, chosen;
+	socklen_t len = sizeof local, size = sizeof peer;
+	if (getsockname(connection, (struct sockaddr *)&local, &len) != 0 ||
+		getpeername(connection, (struct sockaddr *)&peer, &size) != 0 ||
+		(local.ss_family != AF_INET && local.ss_family != AF_INET6))
+		return OS_SAME;			/* ProxyCommand: its own business */
+	((struct sockaddr_in *)(void *)&local)->sin_port = 0;	/* sin6_port has the same offset */
+	size = sizeof chosen;
 	enum os_route route = OS_SAME;
-	int bound = socket(local->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	int fd = socket(local->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (bound >= 0 && bind(bound, (const struct sockaddr *)local, len) != 0 &&
+	int bound = socket(local.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int fd = socket(local.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (bound >= 0 && bind(bound, (struct sockaddr *)&local, len) != 0 &&
 		errno == EADDRNOTAVAIL)
 		route = OS_NO_ADDRESS;
-	else if (fd >= 0 && connect(fd, (const struct sockaddr *)peer, len) != 0 &&
+	else if (fd >= 0 && connect(fd, (struct sockaddr *)&peer, len) != 0 &&
 		 (errno == ENETUNREACH || errno == EHOSTUNREACH || errno == ENETDOWN))
 		route = OS_NO_ROUTE;
 	else if (fd >= 0 && getsockname(fd, (struct sockaddr *)&chosen, &size) == 0 &&
-		 memcmp(os_ip((struct sockaddr *)&chosen), os_ip((const struct sockaddr *)local),
-			local->ss_family == AF_INET6 ? 16 : 4) != 0)
+		 memcmp(os_ip((struct sockaddr *)&chosen), os_ip((struct sockaddr *)&local),
+			local.ss_family == AF_INET6 ? 16 : 4) != 0)
 		route = OS_OTHER;
 	if (bound >= 0)
 		close(bound);

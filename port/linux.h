@@ -57,6 +57,10 @@ bool os_next_name(const char *directory, const char *pattern, char end, char las
  * disappears with its owner (unix(7)); returns its length, 0 with ENAMETOOLONG. */
 socklen_t os_unix_address(struct sockaddr_un *a, const char *text, bool abstract);
 
+/* Sends the text as a datagram to the socket at a path, or with '@' before it, of an abstract
+ * name; false if it cannot be sent at once. */
+bool os_tell(const char *path, const char *text);
+
 /* Keeps the kernel's queue of unsent bytes short: limits it to `bytes`, or the send buffer
  * to `buffer` bytes on kernels without that limit. */
 void os_keep_unsent(int fd, int bytes, int buffer);
@@ -69,10 +73,9 @@ int os_unsent(int fd);
 int os_watch_network(void);
 
 /* Whether a connection's local address and its route to the peer are still right; sends no
- * packet.  Both are addresses of `len` bytes, IPv4 or IPv6. */
+ * packet.  OS_SAME for one that is not IP. */
 enum os_route { OS_SAME, OS_OTHER, OS_NO_ADDRESS, OS_NO_ROUTE };
-enum os_route os_route(const struct sockaddr_storage *local, const struct sockaddr_storage *peer,
-	socklen_t len);
+enum os_route os_route(int connection);
 
 /* Whether the first `bits` bits are the same. */
 bool os_same_bits(const uint8_t *a, const uint8_t *b, int bits);
