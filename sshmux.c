@@ -24,7 +24,7 @@
  *   ex_        short-lived programs that answer a question
  *   tx_        SSH messages we send
  *   ch_        channels and their flow control
- *   tt_        terminals: modes and sizes
+ *   tt_        terminals: a pty and its size
  *   us_        the control socket
  *   ac_        access: who may connect, who may request what
  *   fw_        forwards: slots and texts
@@ -4304,48 +4304,36 @@ static void ls_settle(void)
 
 #define SK_MAX 1100		/* longest request, in bytes */
 
-/* Reads one step of a SOCKS conversation, the greeting or the request, from the n bytes at p.
- * Returns the step's length, 0 if it is not complete yet, -1 if we do not support it.
- * c->socks becomes the version; a request sets *done and, once complete, fills *to. */
-static int sk_step(struct channel *c, const uint8_t *p, size_t n, struct endpoint *to, bool *done)
+/* Reads a request of SOCKS 5 (RFC 1928, 4).  Returns as sk_step(). */
+static int sk_request5(const uint8_t *p, size_t n, struct endpoint *to)
 {
-	size_t at, len;
-	*done = false;
-	if (n == 0)
+	if (n < 5)
 		return 0;
-	if (c->socks == 0 && p[0] == 5) {		/* RFC 1928, 3 */
-		if (n < 2 || n < 2u + p[1])
-			return 0;
-		c->socks = 5;
-		return memchr(p + 2, 0, p[1]) ? 2 + p[1] : -1;
+	size_t len = p[3] == 1 ? 4 : p[3] == 4 ? 16 : p[3] == 3 ? p[4] : 0, at = p[3] == 3 ? 5 : 4;
+	if (p[0] != 5 || p[1] != 1 || len == 0)
+		return -1;
+	if (n < at + len + 2)
+		return 0;
+	if (p[3] != 3)
+		inet_ntop(p[3] == 1 ? AF_INET : AF_INET6, p + at, to->host, sizeof to->host);
+	else if (len >= sizeof to->host || memchr(p + at, 0, len))
+		return -1;
+	else {
+		memcpy(to->host, p + at, len);
+		to->host[len] = 0;
 	}
-	*done = true;
-	if (c->socks == 5) {				/* RFC 1928, 4 */
-		if (n < 5)
-			return 0;
-		len = p[3] == 1 ? 4 : p[3] == 4 ? 16 : p[3] == 3 ? p[4] : 0;
-		at = p[3] == 3 ? 5 : 4;
-		if (p[0] != 5 || p[1] != 1 || len == 0)
-			return -1;
-		if (n < at + len + 2)
-			return 0;
-		if (p[3] == 3) {
-			if (len >= sizeof to->host || memchr(p + at, 0, len))
-				return -1;
-			memcpy(to->host, p + at, len);
-			to->host[len] = 0;
-		} else
-			inet_ntop(p[3] == 1 ? AF_INET : AF_INET6, p + at, to->host,
-				sizeof to->host);
-		to->port = (uint32_t)p[at + len] << 8 | p[at + len + 1];
-		return (int)(at + len + 2);
-	}
-	if (p[0] != 4 || (n > 1 && p[1] != 1))		/* 4: user, 4a: host, too; NUL ends each */
+	to->port = (uint32_t)p[at + len] << 8 | p[at + len + 1];
+	return (int)(at + len + 2);
+}
+
+/* Likewise, of SOCKS 4: address and user; 4a: a host, too.  NUL ends each. */
+static int sk_request4(const uint8_t *p, size_t n, struct endpoint *to)
+{
+	if (p[0] != 4 || (n > 1 && p[1] != 1))
 		return -1;
 	const uint8_t *user = n > 8 ? memchr(p + 8, 0, n - 8) : NULL;
 	if (!user)
 		return 0;
-	c->socks = 4;
 	to->port = (uint32_t)p[2] << 8 | p[3];
 	if (p[4] || p[5] || p[6] || !p[7]) {
 		inet_ntop(AF_INET, p + 4, to->host, sizeof to->host);
@@ -4358,6 +4346,29 @@ static int sk_step(struct channel *c, const uint8_t *p, size_t n, struct endpoin
 		return -1;
 	memcpy(to->host, host, (size_t)(end - host) + 1);
 	return (int)(end + 1 - p);
+}
+
+/* Reads one step of a SOCKS conversation, the greeting or the request, from the n bytes at p.
+ * Returns the step's length, 0 if it is not complete yet, -1 if we do not support it.
+ * c->socks becomes the version; a request sets *done and, once complete, fills *to. */
+static int sk_step(struct channel *c, const uint8_t *p, size_t n, struct endpoint *to, bool *done)
+{
+	*done = false;
+	if (n == 0)
+		return 0;
+	if (c->socks == 0 && p[0] == 5) {		/* RFC 1928, 3 */
+		if (n < 2 || n < 2u + p[1])
+			return 0;
+		c->socks = 5;
+		return memchr(p + 2, 0, p[1]) ? 2 + p[1] : -1;
+	}
+	*done = true;
+	if (c->socks == 5)
+		return sk_request5(p, n, to);
+	int used = sk_request4(p, n, to);
+	if (used > 0)
+		c->socks = 4;
+	return used;
 }
 
 static const uint8_t sk_method[] = { 5, 0 };

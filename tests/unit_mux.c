@@ -453,7 +453,8 @@ static bool limit_reached(enum table which, uint32_t times)
 	for (uint32_t i = 0; i < g.ev.next && i < EVENTS; i++)
 		events += g.ev.slot[i].kind == EV_LIMIT &&
 			strcmp(g.ev.slot[i].text, st_tables[which].name) == 0;
-	return events == 1 && g.ev.refused[which] == times && g.ev.peak[which] == st_tables[which].size;
+	return events == 1 && g.ev.refused[which] == times &&
+		g.ev.peak[which] == st_tables[which].size;
 }
 
 /* Sessions beyond SESSIONS wait their turn, first come first served, and are
