@@ -11739,20 +11739,25 @@ static int64_t op_time(const char *p)
 	return sum;
 }
 
+/* A number, perhaps with K, M or G for powers of `base`; -1 if it is none. */
+static int64_t op_scaled(const char *p, int64_t base)
+{
+	int64_t n = op_digits(&p);
+	const char *units = "KMG", *unit = *p ? strchr(units, toupper((unsigned char)*p)) : NULL;
+	for (int i = 0; unit && n >= 0 && i <= unit - units; i++)
+		n = n > INT64_MAX / base ? -1 : n * base;
+	return p[unit != NULL] ? -1 : n;
+}
+
 /* RekeyLimit "bytes[K|M|G] [time]", either may be "default" or "none". */
 static bool op_rekey(UNUSED const struct op_keyword *k, const char *value, struct op_text *t)
 {
-	const char *p = value, *time = op_word(t);
+	const char *time = op_word(t);
 	if (strcasecmp(value, "default") != 0 && strcasecmp(value, "none") != 0) {
-		int64_t bytes = op_digits(&p);
-		char unit = (char)toupper((unsigned char)*p);
-		int shift = unit == 'K' ? 10 : unit == 'M' ? 20 : unit == 'G' ? 30 : 0;
-		p += unit != 0;
-		if (bytes < 0 || bytes > INT64_MAX >> shift || *p || (unit && !shift))
+		int64_t bytes = op_scaled(value, 1024);
+		if (bytes < 16)
 			return false;
-		g.op.tp.rekey_bytes = (uint64_t)bytes << shift;
-		if (g.op.tp.rekey_bytes < 16)
-			return false;
+		g.op.tp.rekey_bytes = (uint64_t)bytes;
 	}
 	if (time && strcasecmp(time, "none") != 0) {
 		int64_t s = op_time(time);
@@ -11843,16 +11848,9 @@ static bool op_class(const char *word, int64_t *to)
 /* Bits a second, with K, M or G for powers of 1000; "none" for no limit. */
 static bool op_rate(const char *value, int64_t *rate)
 {
-	const char *p = value;
-	*rate = 0;
-	if (strcasecmp(value, "none") == 0)
-		return true;
-	int64_t n = op_digits(&p);
-	const char *units = "KMG", *unit = *p ? strchr(units, toupper((unsigned char)*p)) : NULL;
-	for (int i = 0; unit && i <= unit - units && n <= RATE_MOST; i++)
-		n *= 1000;
-	*rate = n;
-	return !p[unit != NULL] && n >= RATE_LEAST && n <= RATE_MOST;
+	bool none = strcasecmp(value, "none") == 0;
+	*rate = none ? 0 : op_scaled(value, 1000);
+	return none || (*rate >= RATE_LEAST && *rate <= RATE_MOST);
 }
 
 /* RateLimit: one rate for both directions, or one to send and one to receive.  IPQoS: one
