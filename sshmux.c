@@ -4147,15 +4147,6 @@ static void ls_tx(const struct forward *f, bool cancel, bool want_reply)
 	tx_end(b);
 }
 
-static void ls_ask(struct forward *f)
-{
-	if (g.lk.state != LK_UP || !tx_may_ask())
-		return;			/* stays in FW_WAITING */
-	f->state = FW_ASKED;
-	tx_expect(GLOBAL_FORWARD, sl_forward_index(f), false);
-	ls_tx(f, false, true);
-}
-
 /* StreamLocalBindUnlink: opens a session without a client, to remove the socket at f's path.
  * f's next try waits until the session ends.  False if none was opened. */
 static bool ls_clear(struct forward *f)
@@ -4228,10 +4219,13 @@ static void ls_answer(struct forward *f, bool granted, struct buf *b)
 /* Starts to set up a forward of any type. */
 static void ls_start(struct forward *f)
 {
-	if (f->type == FW_REMOTE)
-		ls_ask(f);
-	else
+	if (f->type != FW_REMOTE)
 		ls_listen(f);
+	else if (g.lk.state == LK_UP && tx_may_ask()) {	/* else it stays in FW_WAITING */
+		f->state = FW_ASKED;
+		tx_expect(GLOBAL_FORWARD, sl_forward_index(f), false);
+		ls_tx(f, false, true);
+	}
 }
 
 /* The remote forward that a channel opened by the server belongs to, or NULL. */
@@ -5059,14 +5053,6 @@ static void px_tell_opened(struct client *c, struct channel *ch)
 	ch_become(ch, open ? CH_OPEN : CH_DEAD);
 }
 
-static void px_tell_verdict(struct client *c, struct channel *ch)
-{
-	struct proxied *px = &ch->px;
-	px_tell_word(c, ch, px->verdicts & 1 ? SSH_CHANNEL_SUCCESS : SSH_CHANNEL_FAILURE, NULL);
-	px->verdicts >>= 1;
-	px->n_verdicts--;
-}
-
 /* Ends the head of a frame; its other n bytes come from stream s of ch. */
 static void px_set_tail(struct client *c, struct channel *ch, enum stream s, struct buf *b,
 	uint32_t n)
@@ -5173,9 +5159,12 @@ static void px_tell(struct client *c, struct channel *ch)
 	else if (px->adjust) {
 		px_tell_word(c, ch, SSH_CHANNEL_WINDOW_ADJUST, &px->adjust);
 		px->adjust = 0;
-	} else if (px->n_verdicts)
-		px_tell_verdict(c, ch);
-	else if (!ch_empty(ch))
+	} else if (px->n_verdicts) {
+		px_tell_word(c, ch, px->verdicts & 1 ? SSH_CHANNEL_SUCCESS : SSH_CHANNEL_FAILURE,
+			NULL);
+		px->verdicts >>= 1;
+		px->n_verdicts--;
+	} else if (!ch_empty(ch))
 		px_tell_data(c, ch);
 	else if (px->stored)
 		px_tell_request(c, ch);
@@ -5905,14 +5894,6 @@ static const char *xf_agent(void)
 	if (strcasecmp(a, "yes") == 0)
 		return getenv("SSH_AUTH_SOCK");
 	return a[0] == '$' ? getenv(a + 1) : a;
-}
-
-static void xf_request_agent(struct channel *c)
-{
-	if (!xf_agent())
-		return;
-	tx_end(tx_request(c, "auth-agent-req@openssh.com", false));
-	c->flags |= CH_AGENT;
 }
 
 /* Parses display d, "[host]:number[.screen]" or a path: where it listens, and its screen.
@@ -7315,15 +7296,6 @@ static bool st_begin(struct client *c, struct str what, uint32_t since)
 	return report != ST_NONE;
 }
 
-/* The socket did not take the last piece: goes back to where `before` was. */
-static void st_again(struct client *c, const struct client *before)
-{
-	c->part = before->part;
-	c->item = before->item;
-	c->comma = before->comma;
-	c->seen = before->seen;
-}
-
 /* Makes the next piece of c's report. */
 static enum st_result st_next(struct client *c, struct buf *b)
 {
@@ -8354,14 +8326,14 @@ static void fr_write_report(struct client *c)
 		buf_put_u32(&head, (uint32_t)b.pos);
 		buf_set_u32(head.p, len - 4);
 		ssize_t n = fd_write(c->fd, g.scratch, len);
-		if (n == FD_AGAIN)
-			st_again(c, &before);
-		else if (n != (ssize_t)len)
+		if (n == FD_AGAIN) {
+			*c = before;		/* the piece is built again later */
+			return;
+		}
+		if (n != (ssize_t)len)
 			mc_drop(c);
 		else if (r == ST_END)
 			mc_next(c);
-		if (n == FD_AGAIN)
-			return;
 	}
 }
 
@@ -8395,16 +8367,6 @@ static bool fr_wants_write(const struct client *c)
  * The clients' sessions: from the open channel to the exit status.  A session that the
  * server did not start keeps its client's place in the queue and is opened again.
  * Calls log_, rn_, ev_, sl_, buf_, req_, fd_, tx_, ch_, tt_, ac_, xf_, st_, mc_, mx_. */
-
-/* Tells watchers that a session begins. */
-static void se_tell_opened(const struct client *c, const struct channel *ch)
-{
-	struct os_peer id = os_peer(c->fd);
-	if (ch->record >= 0)
-		ev_add((struct event){ .kind = EV_SESSION_OPENED,
-			.n = { sl_channel_index(ch), id.pid, (int32_t)id.uid } },
-		       st_record(c)->command);
-}
 
 /* Whether SendEnv lets us send this variable (NAME=value). */
 static bool se_env_allowed(struct str s)
@@ -8460,8 +8422,10 @@ static void se_request(struct client *c, struct channel *ch)
 	bool own = ac_is_own(os_peer(c->fd).uid);	/* no other user gets agent or display */
 	if (s.want_x11 && own)
 		xf_request_x11(ch, c->sshmux ? se_display(b) : str_of(""));
-	if (s.want_agent && own)
-		xf_request_agent(ch);
+	if (s.want_agent && own && xf_agent()) {
+		tx_end(tx_request(ch, "auth-agent-req@openssh.com", false));
+		ch->flags |= CH_AGENT;
+	}
 	if (s.want_tty) {
 		tt_request_pty(ch, c->fds[0], s.term);
 		ch->sender.weight = c->sender.weight ? c->sender.weight : SD_INTERACTIVE;
@@ -8502,7 +8466,11 @@ static void se_start(struct client *c, struct channel *ch)
 	mc_reply(c, MUX_S_SESSION_OPENED, c->rid, &sid, NULL);
 	log_at(TP_VERBOSE, "channel %d: session opened", sl_channel_index(ch));
 	g.se.opened += ch->kind == CH_SESSION;
-	se_tell_opened(c, ch);
+	struct os_peer id = os_peer(c->fd);
+	if (ch->record >= 0)
+		ev_add((struct event){ .kind = EV_SESSION_OPENED,
+			.n = { sl_channel_index(ch), id.pid, (int32_t)id.uid } },
+			st_record(c)->command);
 	mc_next(c);
 }
 
@@ -9202,26 +9170,21 @@ static void lk_start(void)
 			g.lk.login_deadline, g.now);
 }
 
-static void lk_tune(int fd)
-{
-	int on = 1;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	if (g.op.tcp_keepalive)
-		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-	sd_begin(fd);
-}
-
 static void lk_connected(void)
 {
 	struct sockaddr_storage a;
 	socklen_t len = sizeof a;
+	int on = 1;
 	if (getsockname(g.lk.uplink.fd, (struct sockaddr *)&a, &len) == 0)
 		fd_address(&a, g.lk.local, sizeof g.lk.local);
 	len = sizeof a;
 	if (getpeername(g.lk.uplink.fd, (struct sockaddr *)&a, &len) == 0)
 		fd_address(&a, g.lk.remote, sizeof g.lk.remote);
 	log_at(TP_VERBOSE, "connected to %s [%s]", g.op.host_name, g.lk.remote);
-	lk_tune(g.lk.uplink.fd);
+	setsockopt(g.lk.uplink.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	if (g.op.tcp_keepalive)
+		setsockopt(g.lk.uplink.fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	sd_begin(g.lk.uplink.fd);
 	g.lk.state = LK_LOGIN;
 	g.lk.net_fd = g.lk.uplink.fd;
 	g.lk.tos = -1;
