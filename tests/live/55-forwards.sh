@@ -407,9 +407,9 @@ half_closes() {
 from_options() {
 	free_port; p=$FREE; TAKEN=$p
 	free_port; r=$FREE
-	need_master -L $p:127.0.0.1:$ECHO -R $r:127.0.0.1:$ECHO -L "$T/o.s:127.0.0.1:$ECHO"
+	need_master -L $p:127.0.0.1:$ECHO -R $r:127.0.0.1:$ECHO -L "$T/o%p.s:127.0.0.1:$ECHO"
 	passes "FWD-options: -L of the master" 127.0.0.1:$p
-	passes "FWD-options: -L of a path" "$T/o.s"
+	passes "FWD-options: -L of a path with a token" "$T/o$PORT.s"
 	wait_for 20 listening $r
 	passes "FWD-options: -R of the master" 127.0.0.1:$r
 	forward -L $p:127.0.0.1:$ECHO
@@ -417,8 +417,8 @@ from_options() {
 	(exec_client -O exit x) 2>/dev/null
 	reap_master
 	differs "FWD-path-unlink: removed at the end of the master" "it leaves the file on disk" ||
-		is "FWD-path-unlink: removed at the end of the master" "$(ls "$T/o.s" 2>/dev/null)" ''
-	rm -f "$T/o.s"
+		is "FWD-path-unlink: removed at the end of the master" "$(ls "$T/o$PORT.s" 2>/dev/null)" ''
+	rm -f "$T/o$PORT.s"
 	need_master -g
 	hosts 'FWD-host-rules: local, none, GatewayPorts: everywhere' -L PORT "$ANYWHERE"
 	hosts 'FWD-host-rules: local, localhost, GatewayPorts: loopback' -L localhost:PORT "$LOOPBACK"

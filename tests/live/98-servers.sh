@@ -131,9 +131,8 @@ do_alive() {	# quiet for longer than the interval, and still there
 	sleep 2.5
 	! gone $MASTER_PID && [ "$(c 'echo there' </dev/null)" = there ]
 }
-# The server, and so the connection, is gone and comes back at the same port.
-do_return() {
-	[ "$MASTER" = sshmux ] || return 9
+# The server, and so each connection, is gone and comes back at the same port.
+restart() {
 	processes=$(connection_processes)
 	end $SERVER_PID
 	for p in $processes; do end $p; done
@@ -141,9 +140,32 @@ do_return() {
 	SERVER_PID=$!
 	ends_later $SERVER_PID
 	wait_for 20 listening $PORT
+}
+# The server asks for new keys every 4 MB; the others have no such setting.
+do_theirs() {
+	case $SERVER in sshd | asyncssh | paramiko | go | ssh2 | erlang) ;; *) return 9 ;; esac
+	stop_master
+	REKEY_BYTES=4000000
+	export REKEY_BYTES
+	[ $SERVER != sshd ] || echo "RekeyLimit $REKEY_BYTES" >>"$T/sshd.options"
+	restart
+	# Erlang's commands have no input
+	start_master $RECONNECT >/dev/null && do_down && { [ $SERVER = erlang ] || do_up; } &&
+		{ [ $MASTER = stock ] || [ "$(exchanges)" -gt 3 ]; }
+	theirs=$?
+	unset REKEY_BYTES
+	sed -i '/^RekeyLimit/d' "$T/sshd.options" 2>/dev/null
+	stop_master
+	restart
+	return $theirs
+}
+exchanges() { "$SSHMUX" -S "$CTL" -O status --json | sed -n 's/.*"key_exchanges":\([0-9]*\).*/\1/p'; }
+do_return() {
+	[ "$MASTER" = sshmux ] || return 9
+	restart
 	[ "$(timeout 40 "$SSHMUX" --wait=30 -S "$CTL" x 'echo back' </dev/null)" = back ]
 }
-WHAT=${WHAT:-"exec up down stderr pty eight sftp L R D W rekey alive return"}
+WHAT=${WHAT:-"exec up down stderr pty eight sftp L R D W theirs rekey alive return"}
 
 # asks MASTER: one word for each of WHAT: yes, no, - (not asked)
 asks() {

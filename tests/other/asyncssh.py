@@ -61,7 +61,8 @@ async def main():
     await asyncssh.create_server(
         Server, "127.0.0.1", int(port), server_host_keys=[hostkey],
         authorized_client_keys=authorized, process_factory=command, sftp_factory=True,
-        encoding=None, line_editor=False, reuse_address=True)
+        encoding=None, line_editor=False, reuse_address=True,
+        rekey_bytes=int(os.environ.get("REKEY_BYTES", 1 << 30)))
     await asyncio.get_event_loop().create_future()
 
 

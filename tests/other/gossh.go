@@ -154,6 +154,7 @@ func main() {
 		}
 		return nil, nil
 	}}
+	config.RekeyThreshold, _ = strconv.ParseUint(os.Getenv("REKEY_BYTES"), 10, 64)
 	config.AddHostKey(key)
 	l, err := net.Listen("tcp", "127.0.0.1:"+os.Args[1])
 	check(err)

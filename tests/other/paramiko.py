@@ -116,6 +116,7 @@ class Server(paramiko.ServerInterface):
 def serve(sock):
     transport = paramiko.Transport(sock)
     transport.add_server_key(paramiko.Ed25519Key(filename=hostkey))
+    transport.packetizer.REKEY_BYTES = int(os.environ.get("REKEY_BYTES", 1 << 29))
     server = Server(transport)
     transport.start_server(server=server)
     while transport.is_active():

@@ -32,6 +32,16 @@ new Server({ hostKeys: [fs.readFileSync(hostkey)] }, (client) => {
 			return ctx.reject(['publickey']);
 		ctx.accept();
 	});
+	let seen = 0;		// it has no limit of its own
+	const rekey = Number(process.env.REKEY_BYTES || 0);
+	const timer = rekey && setInterval(() => {
+		const socket = client._sock, moved = socket.bytesRead + socket.bytesWritten;
+		if (moved - seen < rekey)
+			return;
+		seen = moved;
+		client.rekey();
+	}, 20);
+	client.on('close', () => clearInterval(timer));
 	client.on('session', (accept) => accept().on('exec', run).on('env', (ok) => ok && ok()));
 	client.on('tcpip', (accept, reject, info) => {
 		const socket = net.connect({ port: info.destPort, host: info.destIP, allowHalfOpen: true });
