@@ -6,7 +6,6 @@ main([Port, Dir]) ->
     Run = fun(Command) -> {ok, os:cmd(Command)} end,
     {ok, _} = ssh:daemon({127, 0, 0, 1}, list_to_integer(Port), [
         {system_dir, Dir}, {user_dir, Dir}, {exec, {direct, Run}},
-        {rekey_limit, list_to_integer(os:getenv("REKEY_BYTES", "1024000000"))},
         {tcpip_tunnel_in, true}, {tcpip_tunnel_out, true},
         {subsystems, [ssh_sftpd:subsystem_spec([])]}]),
     receive stop -> ok end.
