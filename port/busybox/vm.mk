@@ -6,7 +6,7 @@ VM_TARGETS := mipsel-24kc armv7
 VM_FLOCKS := $(VM_TARGETS:%=build/vm/flock-%)
 
 check-vm:
-	$(SETUP) build check cross vm
+	$(SETUP) build check vm $(call cross_sets,$(VM_TARGETS))
 	@+$(AGAIN) $(VM_TARGETS:%=$(DIST)%) $(HOMELIB)
 	@+$(AGAIN) $(VM_FLOCKS)
 	@VERSION=$(VERSION) MUXC=$(CURDIR)/$(O)/muxc SSHMUX=none FLOCKS=build/vm port/busybox/vm check $(VM_MACHINES)

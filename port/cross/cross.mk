@@ -8,31 +8,50 @@
 #   CROSS_TARGET   compiler's prefix, musl's name for the CPU, qemu's words,
 #                  with commas for blanks, then the flags
 #
-# Routers' MIPS CPUs have no FPU, and their kernels do not stand in for one: on
-# MIPS nothing may contain a floating-point instruction, libc and libgcc included
-# (see mips.c and gate).  armv7 does without an FPU too, since some have none
+# Routers' MIPS and PowerPC CPUs have no FPU, and their kernels do not stand in for one:
+# there nothing may contain a floating-point instruction, libc and libgcc included
+# (see libgcc.c and gate).  armv7 does without an FPU too, since some have none
 # (Cortex-A9 of bcm53xx); nothing here would gain from one.
 
-CROSS_TARGETS := mips-24kc mipsel-24kc armv7 armv5 aarch64 x86_64 i386 riscv64
+CROSS_TARGETS := mips-24kc mipsel-24kc mips32 mipsel32 mips64 mips64el armv7 armv5 armv4 armeb aarch64 \
+	x86_64 i386 i586 powerpc riscv64
 
-CROSS_MIPS := -mips32r2 -mtune=24kc -msoft-float -mno-abicalls -fno-pic -minterlink-mips16
+CROSS_SOFT := -msoft-float -mno-abicalls -fno-pic
+CROSS_MIPS := -mips32r2 -mtune=24kc $(CROSS_SOFT) -minterlink-mips16
+# Addresses of 32 bits, and the program where these reach
+CROSS_MIPS64 := -march=mips64r2 -mabi=64 $(CROSS_SOFT) -msym32 -Wl,-Ttext-segment=0x400000
 # Our own code is in their short instructions, as OpenWrt's packages are: a third
 # smaller.  The transport, which computes, and libc are not.
 CROSS_OWN_mips-24kc := -mips16
 CROSS_OWN_mipsel-24kc := -mips16
 CROSS_mips-24kc := mips-linux-gnu- mips-linux-muslsf qemu-mips-static,-cpu,24Kc $(CROSS_MIPS)
 CROSS_mipsel-24kc := mipsel-linux-gnu- mipsel-linux-muslsf qemu-mipsel-static,-cpu,24Kc $(CROSS_MIPS)
+CROSS_mips32 := mips-linux-gnu- mips-linux-muslsf qemu-mips-static,-cpu,4Kc -march=mips32 $(CROSS_SOFT)
+CROSS_mipsel32 := mipsel-linux-gnu- mipsel-linux-muslsf qemu-mipsel-static,-cpu,4Kc -march=mips32 $(CROSS_SOFT)
+CROSS_mips64 := mips64-linux-gnuabi64- mips64-linux-muslsf qemu-mips64-static,-cpu,5KEc $(CROSS_MIPS64)
+CROSS_mips64el := mips64el-linux-gnuabi64- mips64el-linux-muslsf qemu-mips64el-static,-cpu,5KEc $(CROSS_MIPS64)
 CROSS_armv7 := arm-linux-gnueabi- arm-linux-musleabi qemu-arm-static,-cpu,cortex-a9 \
 	-march=armv7-a -mthumb -mfloat-abi=soft
 CROSS_armv5 := arm-linux-gnueabi- arm-linux-musleabi qemu-arm-static,-cpu,arm926 \
 	-march=armv5te -marm -mfloat-abi=soft
+CROSS_armv4 := arm-linux-gnueabi- arm-linux-musleabi qemu-arm-static,-cpu,sa1110 \
+	-march=armv4 -marm -mfloat-abi=soft
+CROSS_armeb := arm-linux-gnueabi- armeb-linux-musleabi qemu-armeb-static,-cpu,pxa255 \
+	-mbig-endian -march=armv5te -marm -mfloat-abi=soft
 CROSS_aarch64 := aarch64-linux-gnu- aarch64-linux-musl qemu-aarch64-static,-cpu,cortex-a53
 CROSS_x86_64 := x86_64-linux-gnu- x86_64-linux-musl qemu-x86_64-static
 CROSS_i386 := i686-linux-gnu- i386-linux-musl qemu-i386-static -march=i686
+CROSS_i586 := i686-linux-gnu- i386-linux-musl qemu-i386-static,-cpu,pentium -march=i586
+# What the 440's successors and the e500 have in common
+CROSS_powerpc := powerpc-linux-gnu- powerpc-linux-muslsf qemu-ppc-static,-cpu,e500v2 \
+	-mcpu=powerpc -msoft-float -mmultiple -mlong-double-64
 CROSS_riscv64 := riscv64-linux-gnu- riscv64-linux-musl qemu-riscv64-static
 
+# Whose libgcc Debian does not have
+CROSS_LIBGCC := mips% powerpc armv4 armeb i586
+
 # Whose unit tests `make check-cross` runs, and who is built twice by it
-CROSS_UNITS := mips-24kc armv5
+CROSS_UNITS := mips-24kc mips64 armv5 powerpc
 CROSS_ELSEWHERE := mips-24kc aarch64
 
 MUSL_SRC := build/musl-1.2.5
@@ -52,13 +71,16 @@ $(error TARGET is one of $(CROSS_TARGETS), not "$(TARGET)")
 endif
 endif
 
+# The sets of tests/setup that these targets need: their compilers' prefixes
+cross_sets = cross $(sort $(foreach t,$1,$(call cross_prefix,$t)))
+
 cross:
-	$(SETUP) build cross
+	$(SETUP) build $(call cross_sets,$(TARGET))
 	@+$(AGAIN) $(DIST)$(TARGET)
 	@ls -l $(DIST)$(TARGET)
 
 dist:
-	$(SETUP) build cross
+	$(SETUP) build $(call cross_sets,$(CROSS_TARGETS))
 	@+$(AGAIN) $(CROSS_TARGETS:%=$(DIST)%)
 	@cd dist && sha256sum $(CROSS_TARGETS:%=sshmux-$(VERSION)-%) >SHA256SUMS
 	@cd dist && wc -c $(CROSS_TARGETS:%=sshmux-$(VERSION)-%)
@@ -101,18 +123,18 @@ build/musl-%/flags: FORCE
 	@echo '$(call cross_cc,$*)' | cmp -s - $@ || echo '$(call cross_cc,$*)' >$@
 
 $(CROSS_TARGETS:%=build/musl-%/specs): build/musl-%/specs: build/musl-%/flags \
-		port/cross/musl port/cross/mips.c | $(MUSL_SRC)/configure
+		port/cross/musl port/cross/libgcc.c | $(MUSL_SRC)/configure
 	@echo '  MUSL $*'
 	@+CC='$(call cross_cc,$*)' TRIPLE=$(word 2,$(CROSS_$*)) \
-		HELPERS=$(if $(filter mips%,$*),port/cross/mips.c) port/cross/musl build $(MUSL_SRC) $(@D)
+		HELPERS=$(if $(filter $(CROSS_LIBGCC),$*),port/cross/libgcc.c) port/cross/musl build $(MUSL_SRC) $(@D)
 
 # Builds all, then looks at them and runs them; see the script.
 check-cross:
-	$(SETUP) build check cross
+	$(SETUP) build check $(call cross_sets,$(CROSS_TARGETS))
 	@+$(AGAIN) CROSS_TESTS=1 dist $(TOOLS) $(HOMELIB)
 	@VERSION=$(VERSION) O='build/$(DROPBEAR_VERSION)-musl-static$(patsubst %,-%,$(filter-out default,$(CROSS_PROFILE)))' \
 		PROFILE=$(CROSS_PROFILE) DROPBEAR_VERSION=$(DROPBEAR_VERSION) TOOLS=$(O) \
-		ELSEWHERE='$(CROSS_ELSEWHERE)' UNITS='$(CROSS_UNITS)' SUITE='$(TESTS)' port/cross/check $(CROSS_TARGETS)
+		ELSEWHERE='$(filter $(CROSS_TARGETS),$(CROSS_ELSEWHERE))' UNITS='$(CROSS_UNITS)' SUITE='$(TESTS)' port/cross/check $(CROSS_TARGETS)
 
 .PHONY: cross dist check-cross cross-binary cross-tests
 .PRECIOUS: build/musl-%/flags

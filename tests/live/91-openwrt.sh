@@ -725,7 +725,8 @@ apk() {
 }
 
 targets() {
-	for t in mips-24kc mipsel-24kc armv7 armv5 aarch64 x86_64 i386 riscv64; do
+	for t in mips-24kc mipsel-24kc mips32 mipsel32 mips64 mips64el armv7 armv5 armv4 armeb aarch64 x86_64 i386 i586 \
+		powerpc riscv64; do
 		for format in ipk apk; do pack $format $t "$PORT_DIR/sshmux.include" "$T/all" || echo "no $format for $t"; done
 	done >"$T/works" 2>&1
 	like "every target has a package of both kinds" "$(grep -c 'no .* for' "$T/works") $(cd "$T/all" && echo -- *) " \
