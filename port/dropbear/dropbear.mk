@@ -75,7 +75,7 @@ TP_OBJS := $(TP_OWN_OBJS) $(TP_DROPBEAR_OBJS) $(TP_TOMCRYPT_OBJS) $(TP_TOMMATH_O
 
 # --- how ----------------------------------------------------------------------
 
-TP_FLAGS = $(OPT) $(CFLAGS) $(SANITIZE) -ffunction-sections -fdata-sections
+TP_FLAGS = $(OPT) $(LTO) $(CFLAGS) $(SANITIZE) -ffunction-sections -fdata-sections
 TP_CPPFLAGS = -D_GNU_SOURCE -DDROPBEAR_CLIENT=1 -DLOCALOPTIONS_H_EXISTS \
 	$(PROFILE_CPPFLAGS) $(CIPHERS) $(CPPFLAGS) -I$(TP_PORT) -I$(TP_O) -include $(TP_PORT)/guard.h
 # (Its messages name its files: the same wherever they were compiled.)
