@@ -4,14 +4,20 @@
 #define calloc small_calloc
 #define realloc small_realloc
 #define free small_free
+#define memmem small_memmem
+#define strstr small_strstr
 #define restrict	/* the library declares them otherwise */
 int small_vfprintf(FILE *to, const char *text, va_list given);
+void *small_memmem(const void *in, size_t size, const void *what, size_t len);
+char *small_strstr(const char *in, const char *what);
 #include "../port/static/small.c"
 #undef vfprintf
 #undef malloc
 #undef calloc
 #undef realloc
 #undef free
+#undef memmem
+#undef strstr
 #undef restrict
 
 /* What one of both prints, and how much it says that was. */
@@ -92,9 +98,24 @@ static void small_memory(void)
 	check(small_realloc(NULL, 5) != NULL, "small: realloc() of nothing");
 }
 
+static void small_searches(void)
+{
+	static const char *const texts[] = { "", "a", "aab", "abab", "aabaabaaab", "xyz" };
+	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+		for (size_t k = 0; k < sizeof texts / sizeof texts[0]; k++) {
+			const char *in = texts[i], *what = texts[k];
+			check(small_strstr(in, what) == strstr(in, what),
+				"small: \"%s\" in \"%s\"", what, in);
+			check(small_memmem(in, strlen(in), what, strlen(what)) ==
+				memmem(in, strlen(in), what, strlen(what)),
+				"small: the bytes \"%s\" in \"%s\"", what, in);
+		}
+}
+
 static void unit_small(void)
 {
 	small_numbers();
 	small_texts();
+	small_searches();
 	small_memory();
 }

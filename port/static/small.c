@@ -1,4 +1,4 @@
-/* small.c - what a static binary takes in place of musl's printf() and malloc().
+/* small.c - what a static binary takes in place of musl's printf(), malloc() and searches.
  *
  * Theirs serve any program: floating point and wide characters, threads and a
  * heap that lives for years.  Here they would be a twentieth of the binary, for
@@ -183,6 +183,21 @@ int vfprintf(FILE *restrict to, const char *restrict text, va_list given)
 	}
 	va_end(args);
 	return ferror(to) ? -1 : put;
+}
+
+/* ===== Searches: texts are short here; musl's are for megabytes. */
+
+void *memmem(const void *in, size_t size, const void *what, size_t len)
+{
+	for (const unsigned char *at = in; size >= len; at++, size--)
+		if (memcmp(at, what, len) == 0)
+			return (void *)(uintptr_t)at;
+	return NULL;
+}
+
+char *strstr(const char *in, const char *what)
+{
+	return memmem(in, strlen(in), what, strlen(what));
 }
 
 /* ===== malloc: blocks one behind the other in mapped memory, each after its
