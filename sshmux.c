@@ -3496,6 +3496,21 @@ static bool us_claim(const char *path)
 	return !taken;
 }
 
+/* Who else may replace what is in a directory: NULL for nobody, or the reason why no
+ * master starts there.  A group with the user's own number is taken for the user's own, as
+ * umask 002 expects, and ControlGroup may write anyway. */
+static const char *us_open_to(const struct stat *dir)
+{
+	bool known = dir->st_gid == getuid() ||
+		(g.op.control_group && dir->st_gid == g.us.group);
+	if (dir->st_mode & S_ISVTX)
+		return NULL;
+	if (dir->st_mode & S_IWOTH)
+		return "everybody may write to its directory, which is not sticky: chmod o-w";
+	return dir->st_mode & S_IWGRP && !known ?
+		"a group may write to its directory, which is not sticky: chmod g-w" : NULL;
+}
+
 /* Checks whether a master may start at the path: NULL, or the reason why not. */
 static const char *us_check(const char *path)
 {
@@ -3504,10 +3519,10 @@ static const char *us_check(const char *path)
 		return us_too_long(path, US_PATH - US_SUFFIX - 1);
 	if (access(us_directory(path), W_OK | X_OK) != 0 || stat(us_directory(path), &st) != 0)
 		return strerror(errno);
-	if ((st.st_mode & (S_IWOTH | S_ISVTX)) == S_IWOTH)
-		return "everybody may write to its directory, which is not sticky: chmod o-w";
+	const char *open_to = us_open_to(&st);
 	enum us_found found = us_look(path, &st);
-	return found == US_LIVE ? "a master is already running there" :
+	return open_to ? open_to :
+		found == US_LIVE ? "a master is already running there" :
 		found == US_FOREIGN ? "exists and is not a socket" : NULL;
 }
 
@@ -13334,7 +13349,6 @@ static void dv_access(void)
 static void dv_login(void)
 {
 	dv_paths();
-	dv_access();
 	if (dv_is_none(g.op.forward_agent))
 		g.op.forward_agent = NULL;
 	else
@@ -13491,6 +13505,7 @@ static void main_check_path(void)
 /* Logs in, as a master or only for ourselves. */
 static int main_connect(void)
 {
+	dv_access();
 	main_check_path();
 	if (g.op.master == OP_MASTER_AUTO || g.op.master == OP_MASTER_AUTO_ASK)
 		g.op.master = g.op.master == OP_MASTER_AUTO ? OP_MASTER_YES : OP_MASTER_ASK;

@@ -12,6 +12,25 @@ usual
 got=$("$SSHMUX" -F none -M -N -S "$T/open/c" -p "$PORT" -l "$ME" $USUAL 127.0.0.1 2>&1 </dev/null)
 is "a directory that everybody may write to is refused" "$got" \
 	"sshmux: ControlSocket $T/open/c: everybody may write to its directory, which is not sticky: chmod o-w"
+# A group may as well; root can give the directory to one (65533 is nobody's number).
+if [ "$(id -u)" = 0 ]; then
+	starts() { "$SSHMUX" -F none -M -N -S "$T/open/c" -o ConnectTimeout=5 -o ConnectionAttempts=1 "$@" -p 1 127.0.0.1 2>&1 </dev/null; }
+	by_group="sshmux: ControlSocket $T/open/c: a group may write to its directory, which is not sticky: chmod g-w"
+	chgrp 65533 "$T/open"
+	chmod 770 "$T/open"
+	is "one that a foreign group may write to is" "$(starts)" "$by_group"
+	is "with another ControlGroup, too" "$(starts -o ControlGroup=root)" "$by_group"
+	chmod 3770 "$T/open"
+	like "a sticky one is not" "$(starts)" "*Connection refused*"
+	chgrp "$(id -g nobody)" "$T/open"
+	chmod g+w,-t,g-s "$T/open"
+	like "nor one of ControlGroup" "$(starts -o ControlGroup="$(id -gn nobody)")" "*Connection refused*"
+	chgrp 0 "$T/open"
+	chmod 775 "$T/open"
+	like "nor one of the user's own group" "$(starts)" "*Connection refused*"
+else
+	skip "a directory that a group may write to" "only root can give it to one"
+fi
 chmod 1777 "$T/open"
 CTL=$T/open/c
 need_master

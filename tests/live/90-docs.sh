@@ -313,6 +313,15 @@ commands() {
 	is "README: -O takes every command" "$unknown" ""
 }
 
+# SECURITY.md counts what tests/hostile.py has.
+if python3 -c '' 2>/dev/null; then
+	attacks() { python3 "$TESTDIR/hostile.py" list "$1" | grep -c .; }
+	works "SECURITY.md: as many attacks as there are" grep -q \
+		"| $(attacks after) attacks after the login, $(attacks before) before it" "$TOP/SECURITY.md"
+else
+	skip "the attacks that SECURITY.md counts" "needs python3"
+fi
+
 # The manual's limits: names and numbers of config.h, for both profiles
 limits() {
 	sed -n '/^\.Sh LIMITS/,/^\.Sh PROTOCOL/s/^\.It \([A-Z_]*\) : /\1 /p' "$MANUAL" | tr -d , >"$T/limits"
