@@ -2246,7 +2246,7 @@ static void sp_run(struct sp_job *j, int fd, bool helper)
 /* The helper.  It ends with its master; what it starts are the master's children. */
 static void sp_help(int from)
 {
-	struct sp_job j;
+	struct sp_job j = { .len = 0 };
 	for (;;) {
 		int fd;
 		ssize_t n = fd_receive_with(from, &fd, &j, sizeof j);
