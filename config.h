@@ -110,7 +110,7 @@
  * its throughput is at most window / round-trip time.  A multiple of WINDOW_BLOCK.
  * Cost: WINDOW_POOL + 2 bytes a block. */
 #ifndef WINDOW_POOL
-#define WINDOW_POOL (BY_PROFILE(88, 1280) * 1024)
+#define WINDOW_POOL (BY_PROFILE(88, 1376) * 1024)
 #endif
 
 /* Block size of the pool.  Smaller blocks waste less per channel, larger ones cost fewer
@@ -130,8 +130,8 @@
 /* First window of a new channel.  While at most WINDOW_EARLY percent of the pool's free
  * part are promised, it is WINDOW_START.  After that, it is the WINDOW_SHAREth part of
  * what the channel may have, and grows fourfold with each round trip that the reader keeps
- * up with.  A channel keeps its window while its server is silent, so more for the first
- * channels leaves less for later ones.
+ * up with.  Channels that have had no data yet hold at most WINDOW_IDLE percent together:
+ * what they hold is lost to a busy one, whose window must not become too small.
  * Costs nothing. */
 #ifndef WINDOW_SHARE
 #define WINDOW_SHARE BY_PROFILE(16, 32)
@@ -140,7 +140,10 @@
 #define WINDOW_START (BY_PROFILE(12, 256) * 1024)
 #endif
 #ifndef WINDOW_EARLY
-#define WINDOW_EARLY BY_PROFILE(40, 72)
+#define WINDOW_EARLY BY_PROFILE(40, 45)
+#endif
+#ifndef WINDOW_IDLE
+#define WINDOW_IDLE 50
 #endif
 
 /* Seconds without data after which a window refills only to what WINDOW_SHARE gives.
@@ -228,6 +231,17 @@
 #endif
 #ifndef FAST_MS
 #define FAST_MS 5
+#endif
+
+/* While QUICK_BYTES move within QUICK_MS milliseconds, the loop looks only that often at
+ * clients whose session runs, and at channels that have been silent for QUIET_MS and have
+ * no terminal.
+ * Costs nothing. */
+#ifndef QUICK_BYTES
+#define QUICK_BYTES (16 * 1024)
+#endif
+#ifndef QUICK_MS
+#define QUICK_MS FAST_MS
 #endif
 
 /* RateLimit: the most that may go at once is what its rate moves in this time.
@@ -503,6 +517,7 @@
 	LIMIT(WINDOW_SHARE, 1, 1024) \
 	LIMIT(WINDOW_START, 1024, 4194304) \
 	LIMIT(WINDOW_EARLY, 0, 90) \
+	LIMIT(WINDOW_IDLE, 0, 100) \
 	LIMIT(WINDOW_SILENCE, 1, 3600) \
 	LIMIT(PROXY_STORE, 40, 255) \
 	LIMIT(ARENA_SIZE, 49152, 1048576) \
@@ -521,6 +536,8 @@
 	LIMIT(FAST_QUANTUM, 512, 1048576) \
 	LIMIT(FAST_MS, 1, 100) \
 	LIMIT(QUIET_MS, 0, 60000) \
+	LIMIT(QUICK_BYTES, 1, 1048576) \
+	LIMIT(QUICK_MS, 0, 100) \
 	LIMIT(RATE_MS, 1, 1000) \
 	LIMIT(KNOWN_HOSTS_LINE, 1024, 16384) \
 	LIMIT(REQUEST_MS, 100, 86400000) \

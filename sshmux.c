@@ -807,6 +807,8 @@ static struct {
 	struct {
 		struct channel slot[CHANNELS];
 		struct record record[SESSIONS];
+		/* channels whose bytes or window have moved, as bits; lp_ begins anew */
+		uint32_t busy[(CHANNELS + 31) / 32];
 		int end;		/* all slots from here on are free */
 		int next;		/* the channel to settle first */
 		int sessions;
@@ -878,6 +880,7 @@ static struct {
 		uint32_t burst;		/* bytes queued since `queue` was set */
 		bool backlogged;	/* the kernel has not sent the last burst yet */
 		bool held;		/* bulk waits for the kernel to do so */
+		bool shared, typed;	/* several channels are open, a terminal is */
 		uint32_t pace;		/* bytes that the network takes in FAST_MS */
 		int64_t pace_at;	/* when it was measured */
 		uint64_t pace_bytes;	/* sent by then */
@@ -938,6 +941,17 @@ static struct {
 		int64_t resize_at;	/* when to check terminal sizes next */
 		int64_t idle_at;	/* ControlPersist: when to end */
 		int64_t stop_deadline;
+		bool quick;		/* this turn is */
+		int64_t full_at;	/* when the last full one was */
+		/* bytes that had moved by then, and by the one before */
+		uint64_t moved, moved_before;
+		/* channels that a quick turn looks at, as bits; since when they are collected */
+		uint32_t awake[(CHANNELS + 31) / 32];
+		int64_t marked_at;
+		/* as of the last full turn: clients that a quick one looks at, as bits; whether
+		 * more may connect to us, and to forwards */
+		uint32_t asking[(CLIENTS + 31) / 32];
+		bool open, accepts;
 		int n_poll;
 		struct pollfd poll[POLLFDS];
 		struct lp_owner { uint8_t kind; uint8_t stream; uint16_t index; } owner[POLLFDS];
@@ -1346,10 +1360,24 @@ static int64_t rl_due(void)
 	for (struct program *p = g.ex.slot; p < g.ex.slot + PROGRAMS; p++) \
 		if (p->state == EX_IDLE) { } else
 
+/* The first bit from i on that is set, or `end`. */
+static int sl_bit(const uint32_t *bits, int i, int end)
+{
+	for (; i < end; i = (i / 32 + 1) * 32) {
+		uint32_t word = bits[i / 32] >> i % 32;
+		if (word)
+			return i + __builtin_ctz(word) < end ? i + __builtin_ctz(word) : end;
+	}
+	return end;
+}
+
 static struct channel *sl_channel(int64_t i)
 {
 	return i >= 0 && i < g.ch.end && g.ch.slot[i].state != CH_FREE ? &g.ch.slot[i] : NULL;
 }
+
+#define for_each_bit(i, bits, n) \
+	for (int i = sl_bit(bits, 0, n); i < (n); i = sl_bit(bits, i + 1, n))
 
 static int16_t sl_channel_index(const struct channel *c)
 {
@@ -1563,8 +1591,8 @@ static PRINTF(2, 3) void buf_print(struct buf *b, const char *format, ...)
  * Every channel may always charge WINDOW_MIN_BLOCKS.  Beyond these it gets half of
  * F * F / N, where the others leave F of the N shared blocks free: a lone channel gets
  * half of them, a second one beside it an eighth.  SSH cannot take a window back.
- * So many channels that were busy once, and many that never were (pool_start()), must
- * leave a newcomer enough to work with.
+ * So many channels that were busy once must leave a newcomer enough to work with, and
+ * many that never were (pool_start()) must leave the busy ones enough.
  * Calls log_, ev_. */
 
 static uint32_t pool_bytes(const struct channel *c)
@@ -1601,12 +1629,34 @@ static uint32_t pool_limit(const struct channel *c)
 	return blocks * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1);
 }
 
+#define POOL_LEAST (WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1))
+
 /* The window in which a channel shows its speed: a small part of its limit. */
 static uint32_t pool_small(const struct channel *c)
 {
-	uint32_t small = pool_limit(c) / WINDOW_SHARE,
-		least = WINDOW_MIN_BLOCKS * WINDOW_BLOCK - 2 * (WINDOW_BLOCK - 1);
-	return small < least ? least : small < WINDOW_START ? small : WINDOW_START;
+	uint32_t small = pool_limit(c) / WINDOW_SHARE;
+	return small < POOL_LEAST ? POOL_LEAST : small < WINDOW_START ? small : WINDOW_START;
+}
+
+/* The shared blocks of channels that have had no data yet. */
+static uint32_t pool_idle(void)
+{
+	uint32_t n = 0;
+	for_each_channel(c)
+		if (c->consumed == 0 && c->window == c->window_target)
+			n += pool_extra(c->charge);
+	return n;
+}
+
+/* The small window of a new channel.  Channels without data never hold more than
+ * WINDOW_IDLE percent of the pool together, however many there are. */
+static uint32_t pool_small_start(const struct channel *c)
+{
+	uint32_t most = (WINDOW_BLOCKS - WINDOW_RESERVED) * WINDOW_IDLE / 100,
+		idle = pool_idle(), small = pool_small(c);
+	uint32_t part = most > idle ? (most - idle) * WINDOW_BLOCK / WINDOW_SHARE : 0;
+	part = part > POOL_LEAST ? part : POOL_LEAST;
+	return small < part ? small : part;
 }
 
 /* The window that c begins with, and keeps until data comes: large until WINDOW_EARLY
@@ -1614,7 +1664,7 @@ static uint32_t pool_small(const struct channel *c)
 static uint32_t pool_start(const struct channel *c)
 {
 	uint32_t early = (WINDOW_BLOCKS - WINDOW_RESERVED) * WINDOW_EARLY / 100,
-		small = pool_small(c), limit = pool_limit(c);
+		small = pool_small_start(c), limit = pool_limit(c);
 	uint32_t start = g.pool.shared < early ? (early - g.pool.shared) * WINDOW_BLOCK : 0;
 	start = start < WINDOW_START ? start : WINDOW_START;
 	start = start < limit ? start : limit;
@@ -2898,9 +2948,24 @@ static void ch_name(const struct channel *c, struct str command)
 	to[n] = 0;
 }
 
+/* Something of c has moved: a quick turn looks at it (lp_). */
+static void ch_mark(const struct channel *c)
+{
+	int i = sl_channel_index(c);
+	g.ch.busy[i / 32] |= 1u << i % 32;
+}
+
+/* Begins to look for busy channels anew; `was` gets those of the last time. */
+static void ch_unmark(uint32_t was[static sizeof g.ch.busy / sizeof g.ch.busy[0]])
+{
+	memcpy(was, g.ch.busy, sizeof g.ch.busy);
+	memset(g.ch.busy, 0, sizeof g.ch.busy);
+}
+
 /* Counts n bytes that have moved. */
 static void ch_count(const struct channel *c, enum counted what, uint32_t n)
 {
+	ch_mark(c);
 	if (c->record >= 0) {
 		g.ch.record[c->record].bytes[what] += n;
 		g.ch.record[c->record].active = ev_seconds();
@@ -3102,6 +3167,7 @@ static void ch_write(struct channel *c, enum stream s)
 	struct iovec iov[64];
 	struct passed *d = &c->end[s];
 	int pieces = pool_iov(&c->queue[s], iov, 64);
+	ch_mark(c);
 	if (d->tty) {
 		pieces = 1;
 		if (iov[0].iov_len > FD_TTY_CHUNK)
@@ -3194,6 +3260,7 @@ static uint32_t ch_most(const struct channel *c, uint32_t max)
 static uint32_t ch_input(struct channel *c, uint8_t *to, uint32_t max)
 {
 	ssize_t n = fd_read_passed(&c->end[CH_IN], to, max);
+	ch_mark(c);
 	if (n == FD_END || n == FD_ERROR)
 		ch_end_input(c);
 	if (n == FD_ERROR && ch_is_socket(c))		/* reset: the other direction is dead too */
@@ -3237,8 +3304,17 @@ static uint32_t ch_spare(const struct channel *c)
 	return more < room ? more : room;
 }
 
-/* Promises the peer more once three packets, or an eighth of the target, are free.
- * Each time the reader keeps up with the target, the target grows fourfold. */
+/* How much must be free before we promise it: few messages, but the server never waits
+ * for one. */
+static uint32_t ch_step(uint32_t target)
+{
+	if (target / 8 > PACKET_MAX)
+		return target / 8 < 3 * PACKET_MAX ? target / 8 : 3 * PACKET_MAX;
+	return target / 4 < PACKET_MAX ? target / 4 : PACKET_MAX;
+}
+
+/* Promises the peer more once ch_step() is free.  Each time the reader keeps up with the
+ * target, the target grows fourfold. */
 static void ch_credit(struct channel *c)
 {
 	if (c->rcvd > CH_FLOWS || c->sent == CH_CLOSED)
@@ -3256,7 +3332,7 @@ static void ch_credit(struct channel *c)
 		target = c->px.window;
 	if (room > target || held + room > target)
 		room = target > held ? target - held : 0;
-	uint32_t step = target / 8 < 3 * PACKET_MAX ? target / 8 : 3 * PACKET_MAX;
+	uint32_t step = ch_step(target);
 	if (room == 0 || (room < step && c->window > step) ||
 		(room = rl_room(RL_DOWN, &c->sender, room)) == 0)
 		return;
@@ -6294,6 +6370,7 @@ static void rx_channel_window_adjust(struct buf *b)
 		rx_bad("window beyond 2^32-1");
 	else {
 		c->remote_window += more;
+		ch_mark(c);
 		c->px.adjust += c->kind == CH_PROXY ? more : 0;
 	}
 }
@@ -6489,6 +6566,12 @@ static const struct {
 	[SSH_CHANNEL_SUCCESS - SSH_FIRST] = { rx_channel_reply },
 	[SSH_CHANNEL_FAILURE - SSH_FIRST] = { rx_channel_reply },
 };
+
+/* Whether messages of this type only let bytes move. */
+static bool rx_is_data(uint8_t type)
+{
+	return type >= SSH_CHANNEL_WINDOW_ADJUST && type <= SSH_CHANNEL_EXTENDED_DATA;
+}
 
 /* Handles one message, which begins with its type byte. */
 static void rx_message(uint8_t *p, size_t len)
@@ -8743,7 +8826,7 @@ static void ad_expire(struct client *c)
  * kernel's, however much others send.  SD_FAST gives that up for throughput, but only
  * while no terminal is open and no short input has come for QUIET_MS; then the queues
  * hold what the network takes in FAST_MS.  In SD_ALONE only one channel is open.
- * Calls rl_, ch_, tt_, es_, px_. */
+ * Calls rl_, sl_, ch_, tt_, es_, px_. */
 
 #define PACE_MS 20		/* the network's pace is measured over this long */
 #define ROUNDS 8		/* rounds in one turn of the loop */
@@ -8792,9 +8875,12 @@ static void sd_end(void)
 static bool sd_is_shared(void)
 {
 	int n = 0;
-	for_each_channel(c)
+	for_each_channel(c) {
 		n += c->state == CH_OPENING || ch_is_open(c);
-	return n > 1;
+		if (n > 1)
+			return true;
+	}
+	return false;
 }
 
 /* Measures the network's pace: the bytes that it takes in FAST_MS. */
@@ -8822,11 +8908,11 @@ static uint32_t sd_round_down(uint32_t n)
 static void sd_choose(void)
 {
 	sd_measure();
-	bool shared = sd_is_shared(), quiet = !shared || g.now - g.sd.short_at >= QUIET_MS;
+	bool quiet = !g.sd.shared || g.now - g.sd.short_at >= QUIET_MS;
 	uint32_t fast = g.sd.pace < FAST_QUEUE * 3 / 4 ? g.sd.pace : FAST_QUEUE * 3 / 4;
-	if (quiet && g.sd.pace > BULK_QUEUE && !tt_any())
+	if (quiet && g.sd.pace > BULK_QUEUE && !g.sd.typed)
 		sd_set_mode(SD_FAST, FAST_QUEUE, fast, sd_round_down(g.sd.pace));
-	else if (!shared)
+	else if (!g.sd.shared)
 		sd_set_mode(SD_ALONE, NET_QUEUE, BULK_QUEUE, NET_UNSENT);
 	else if (g.sd.mode != SD_SHARED)
 		sd_set_mode(SD_SHARED, NET_QUEUE, BULK_PACKET, NET_UNSENT_SHARED);
@@ -8886,9 +8972,14 @@ static void sd_announce(int i, int fd)
 
 /* --- when the next turn comes ------------------------------------------------- */
 
-static void sd_turn_begins(void)
+/* Quick turns (lp_) open no channels. */
+static void sd_turn_begins(bool quick)
 {
 	g.sd.held = false;
+	if (quick)
+		return;
+	g.sd.shared = sd_is_shared();
+	g.sd.typed = tt_any();
 }
 
 /* s has input that waits for its turn.  The turn comes at once, when the kernel has
@@ -8948,12 +9039,7 @@ static bool sd_turn(int i)
 /* The first sender from i on that is ready, or `end`. */
 static int sd_ready(int i, int end)
 {
-	for (; i < end; i = (i / 32 + 1) * 32) {
-		uint32_t bits = g.sd.ready[i / 32] >> i % 32;
-		if (bits)
-			return i + __builtin_ctz(bits) < end ? i + __builtin_ctz(bits) : end;
-	}
-	return end;
+	return sl_bit(g.sd.ready, i, end);
 }
 
 /* Gives a turn to each sender from `i` to `end` with this kind of input; true if any
@@ -9704,6 +9790,86 @@ static void lp_signals(void)
 		lp_signal(numbers[i]);
 }
 
+/* --- quick turns --------------------------------------------------------------
+ * Looking at every slot and descriptor may cost more than what a bulk stream moves in
+ * one turn.  So while bytes move fast, only every QUICK_MS a turn is full.  The others
+ * are quick: they leave out the clients whose session runs, and the channels that have
+ * been silent for QUIET_MS and have no terminal.  A quick turn in which anything happens
+ * but that data moves goes on as a full one, and the next is full, too. */
+
+static uint64_t lp_moved(void)
+{
+	return tp_info()->bytes_in + tp_info()->bytes_out;
+}
+
+/* Whether nothing happens but that data moves. */
+static bool lp_is_plain(void)
+{
+	return g.lk.state == LK_UP && tp_state() == TP_UP && !tp_info()->exchanging &&
+		!g.lk.error[0] && !g.rn.again && g.rn.stop == RN_RUN;
+}
+
+/* Whether c's request is under way, or may come at any moment. */
+static bool lp_is_asking(const struct client *c)
+{
+	return c->phase < MX_REPORTING && (c->channel < 0 || c->phase != MX_HEADER || c->got > 0);
+}
+
+/* Whether turns may be quick.  RateLimit and proxy clients need full ones. */
+static bool lp_is_fast(void)
+{
+	if (!lp_is_plain() || (int64_t)(lp_moved() - g.lp.moved_before) < QUICK_BYTES ||
+		g.op.rate[RL_UP] || g.op.rate[RL_DOWN] ||
+		sd_ready(CHANNELS, SENDERS) < SENDERS)
+		return false;
+	for (size_t i = 0; i < sizeof g.lp.awake / sizeof g.lp.awake[0]; i++)
+		g.lp.awake[i] |= g.ch.busy[i] | g.sd.ready[i];
+	for_each_bit(i, g.lp.awake, CHANNELS)
+		if (g.ch.slot[i].kind == CH_PROXY)
+			return false;
+	return true;
+}
+
+static void lp_full_turn(void)
+{
+	g.lp.moved_before = g.lp.moved;
+	g.lp.moved = lp_moved();
+	if (g.now - g.lp.marked_at < QUIET_MS)
+		return;
+	g.lp.marked_at = g.now;
+	ch_unmark(g.lp.awake);
+}
+
+/* Whether what poll() has found makes this a full turn. */
+static bool lp_is_more_than_data(void)
+{
+	for (int i = 0; i < g.lp.n_poll; i++) {
+		enum lp_kind kind = (enum lp_kind)g.lp.owner[i].kind;
+		if (g.lp.poll[i].revents && kind != LP_TRANSPORT && kind != LP_NETWORK &&
+			kind != LP_INPUT && kind != LP_OUTPUT)
+			return true;
+	}
+	return false;
+}
+
+/* What lp_settle() does when only data has moved.  False if there is more to do. */
+static bool lp_settle_quick(void)
+{
+	sd_send();
+	for_each_bit(i, g.ch.busy, CHANNELS) {
+		struct channel *c = &g.ch.slot[i];
+		if (c->state == CH_FREE)
+			continue;
+		ch_settle(c);
+		if (c->state != CH_OPEN || c->events || c->kind == CH_PROXY)
+			return false;
+	}
+	tp_flush();
+	return lp_is_plain();
+}
+
+/* --- the poll set --------------------------------------------------------------- */
+
 static void lp_add(enum lp_kind kind, int index, int stream, int fd, short events)
 {
 	if (g.lp.n_poll == POLLFDS)
@@ -9737,24 +9903,37 @@ static void lp_add_proxy(const struct client *c, int *timeout)
 		lp_add(LP_CLIENT, sl_client_index(c), 0, c->fd, events);
 }
 
+static void lp_add_client(const struct client *c, int *timeout)
+{
+	lp_earlier(timeout, c->deadline);
+	if (c->phase == MX_NO_DESCRIPTOR && g.us.accept_after > g.now)
+		lp_earlier(timeout, g.us.accept_after);
+	if (px_is(c))
+		lp_add_proxy(c, timeout);
+	else
+		lp_add(LP_CLIENT, sl_client_index(c), 0, c->fd,
+			(short)((fr_wants_read(c) ? POLLIN : 0) | (fr_wants_write(c) ?
+			POLLOUT : 0)));
+}
+
 static void lp_add_clients(int *timeout)
 {
 	int n = 0;
+	memset(g.lp.asking, 0, sizeof g.lp.asking);
 	for_each_client(c) {
+		int i = sl_client_index(c);
 		n++;
-		lp_earlier(timeout, c->deadline);
-		if (c->phase == MX_NO_DESCRIPTOR && g.us.accept_after > g.now)
-			lp_earlier(timeout, g.us.accept_after);
-		if (px_is(c))
-			lp_add_proxy(c, timeout);
-		else
-			lp_add(LP_CLIENT, sl_client_index(c), 0, c->fd,
-				(short)((fr_wants_read(c) ? POLLIN : 0) | (fr_wants_write(c) ?
-				POLLOUT : 0)));
+		g.lp.asking[i / 32] |= (uint32_t)lp_is_asking(c) << i % 32;
+		lp_add_client(c, timeout);
 	}
 	if (n == CLIENTS)		/* others wait in the kernel, where we cannot see them */
 		ev_full(TABLE_CLIENTS, "CLIENTS");
-	if (g.us.listener < 0 || n == CLIENTS || !(fd_room(FD_SESSION) || fd_idle() < FD_SPARE))
+	g.lp.open = n < CLIENTS && (fd_room(FD_SESSION) || fd_idle() < FD_SPARE);
+}
+
+static void lp_add_listener(int *timeout)
+{
+	if (g.us.listener < 0 || !g.lp.open)
 		return;
 	if (g.now >= g.us.accept_after)
 		lp_add(LP_LISTENER, 0, 0, g.us.listener, POLLIN);
@@ -9788,10 +9967,24 @@ static void lp_add_channels(int *timeout)
 {
 	bool room = g.lk.state == LK_UP && tp_room() > 0;
 	for_each_channel(c) {
+		if (c->sender.weight == SD_INTERACTIVE)
+			ch_mark(c);
 		if (ch_is_socket(c) && c->connector < 0 && c->state < CH_OPEN)
 			lp_earlier(timeout, c->deadline);
 		lp_add_channel(c, room, timeout);
 	}
+}
+
+/* For a quick turn, which ends when a full one is due. */
+static void lp_add_awake(int *timeout)
+{
+	bool room = tp_room() > 0;
+	lp_earlier(timeout, g.lp.full_at + QUICK_MS);
+	for_each_bit(i, g.lp.awake, CHANNELS)
+		lp_add_channel(&g.ch.slot[i], room, timeout);
+	for_each_bit(i, g.lp.asking, CLIENTS)
+		if (sl_client(i))
+			lp_add_client(sl_client(i), timeout);
 }
 
 /* Has poll() wake us when the kernel has sent enough, through the transport's own
@@ -9808,7 +10001,9 @@ static void lp_add_network(void)
 
 static void lp_add_forwards(int *timeout)
 {
-	bool room = co_wants_accept() || lk_may_hasten();
+	if (!g.lp.quick)
+		g.lp.accepts = co_wants_accept() || lk_may_hasten();
+	bool room = g.lp.accepts;
 	if (!room && g.now < g.co.accept_after)
 		lp_earlier(timeout, g.co.accept_after);
 	for_each_connector(k)
@@ -9816,13 +10011,21 @@ static void lp_add_forwards(int *timeout)
 			lp_add(LP_CONNECTOR, (int)(k - g.cn.slot), 0, k->fd, cn_events(k));
 			lp_earlier(timeout, k->attempt_deadline);
 		}
-	for_each_forward(f)
+	for_each_forward(f) {
 		if (g.lk.logins > 0 && ls_is_due(f))
 			lp_earlier(timeout, f->retry_at ? f->retry_at : 1);
-	for_each_forward(f)
 		for (int k = 0; room && k < FW_SOCKETS; k++)
 			if (f->state == FW_ACTIVE && f->socket[k] >= 0)
 				lp_add(LP_FORWARD, sl_forward_index(f), k, f->socket[k], POLLIN);
+	}
+}
+
+static void lp_add_transport(int *timeout)
+{
+	struct pollfd p[TP_POLLFDS];
+	size_t n = tp_poll(p, g.now, timeout);
+	for (size_t i = 0; i < n; i++)
+		lp_add(LP_TRANSPORT, (int)i, 0, p[i].fd, p[i].events);
 }
 
 /* Fills g.lp.poll; returns poll()'s timeout. */
@@ -9831,14 +10034,12 @@ static int lp_build(void)
 	int timeout = g.rn.again ? 0 : -1;
 	g.lp.n_poll = 0;
 	rn_waits();
-	sd_turn_begins();
+	if (!g.lp.quick)
+		lp_full_turn();
+	sd_turn_begins(g.lp.quick);
 	lp_add(LP_SIGNAL, 0, 0, g.lp.signal_pipe[0], POLLIN);
-	if (g.lk.state == LK_LOGIN || g.lk.state == LK_UP) {
-		struct pollfd p[TP_POLLFDS];
-		size_t n = tp_poll(p, g.now, &timeout);
-		for (size_t i = 0; i < n; i++)
-			lp_add(LP_TRANSPORT, (int)i, 0, p[i].fd, p[i].events);
-	}
+	if (g.lk.state == LK_LOGIN || g.lk.state == LK_UP)
+		lp_add_transport(&timeout);
 	if (g.lk.state == LK_CONNECTING && cn_events(&g.lk.uplink)) {
 		lp_add(LP_UPLINK, 0, 0, g.lk.uplink.fd, cn_events(&g.lk.uplink));
 		lp_earlier(&timeout, g.lk.uplink.attempt_deadline);
@@ -9858,7 +10059,7 @@ static int lp_build(void)
 	lp_earlier(&timeout, g.lk.state == LK_UP ? g.lk.exchange_at : 0);
 	if (g.lk.state == LK_UP && g.op.alive_interval > 0)
 		lp_earlier(&timeout, g.lk.alive_at);
-	if (tt_any())
+	if (g.sd.typed)
 		lp_earlier(&timeout, g.lp.resize_at);
 	lp_earlier(&timeout, hk_due());
 	lp_earlier(&timeout, g.lp.stop_deadline);
@@ -9866,8 +10067,12 @@ static int lp_build(void)
 	for_each_program(o)
 		if (o->state == EX_RUNNING)
 			lp_earlier(&timeout, o->deadline);
-	lp_add_clients(&timeout);
-	lp_add_channels(&timeout);
+	if (!g.lp.quick) {
+		lp_add_clients(&timeout);
+		lp_add_channels(&timeout);
+	} else
+		lp_add_awake(&timeout);
+	lp_add_listener(&timeout);
 	lp_add_forwards(&timeout);
 	lp_earlier(&timeout, rl_due());
 	if (sd_waits_for_network())
@@ -9875,7 +10080,7 @@ static int lp_build(void)
 	return timeout;
 }
 
-#define RX_BATCH 256		/* messages in one turn of the loop */
+#define RX_BATCH 64		/* messages in one turn of the loop */
 
 /* The transport's descriptors stand together in the poll set, after LP_SIGNAL. */
 static void lp_serve_transport(void)
@@ -9894,6 +10099,7 @@ static void lp_serve_transport(void)
 	size_t len;
 	for (int i = 0; i < RX_BATCH && g.lk.state == LK_UP && !g.lk.error[0] &&
 		(p = tp_recv(&len)); i++) {
+		g.lp.quick &= rx_is_data(p[0]);
 		rx_message(p, len);
 		lk_moves();
 	}
@@ -10089,28 +10295,44 @@ static void lp_check(void)
 }
 #endif
 
-/* One turn of the loop. */
-static void lp_turn(void)
+static void lp_serve_uplink(void)
 {
-	lp_poll(lp_build());
-	g.now = rn_clock();
-	rl_fill();
 	short uplink = 0;
 	for (int i = 0; i < g.lp.n_poll; i++)
 		if (g.lp.owner[i].kind == LP_UPLINK)
 			uplink = g.lp.poll[i].revents;
 	if (g.lk.state == LK_CONNECTING)
 		cn_service(&g.lk.uplink, uplink, g.now);
+}
+
+/* One turn of the loop. */
+static void lp_turn(void)
+{
+	bool fast = lp_is_fast();
+	g.lp.quick = fast && g.now - g.lp.full_at < QUICK_MS;
+	int timeout = lp_build();
+	lp_poll(fast && !g.lp.quick ? 0 : timeout);	/* only quick turns wait then */
+	g.now = rn_clock();
+	bool more = lp_is_more_than_data();
+	if (!g.lp.quick || more)
+		g.lp.full_at = more ? 0 : g.now;
+	g.lp.quick = g.lp.quick && !more;
+	rl_fill();
+	lp_serve_uplink();
 	lp_serve_transport();
-	lk_service();
+	g.lp.quick &= lp_is_plain();
+	if (!g.lp.quick)
+		lk_service();
 	for (int i = 0; i < g.lp.n_poll; i++)
 		if (g.lp.poll[i].revents)
 			lp_serve(&g.lp.owner[i], &g.lp.poll[i]);
-	for_each_connector(k)
-		if (cn_events(k))
-			cn_service(k, 0, g.now);	/* its deadlines */
-	lp_settle();
-	lp_reap();
+	if (!g.lp.quick || !lp_settle_quick()) {
+		for_each_connector(k)
+			if (cn_events(k))
+				cn_service(k, 0, g.now);	/* its deadlines */
+		lp_settle();
+		lp_reap();
+	}
 	lp_check();
 }
 

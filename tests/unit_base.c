@@ -158,6 +158,21 @@ static uint32_t pool_greedy(struct channel *c)
 	return c->window;
 }
 
+/* However many have had no data, a busy one gets an eighth of the shared part. */
+static void unit_pool_idle(void)
+{
+	struct channel *c[CHANNELS];
+	const uint32_t shared = (WINDOW_BLOCKS - WINDOW_RESERVED) * WINDOW_BLOCK;
+	world_clear();
+	for (int i = 0; i < CHANNELS; i++)
+		c[i] = pool_newcomer();
+	uint32_t got = pool_greedy(c[CHANNELS - 1]);
+	check(got >= shared / 8 && !pool_wrong(), "pool: idle channels leave a busy one %u of %u",
+		got, shared);
+	for (int i = 0; i < CHANNELS; i++)
+		pool_leave(c[i]);
+}
+
 static void unit_pool_shares(void)
 {
 	world_clear();
@@ -536,6 +551,7 @@ static void unit_base(void)
 	unit_buf();
 	unit_pool_property();
 	unit_pool_shares();
+	unit_pool_idle();
 	unit_req();
 	unit_cn_addresses();
 	unit_sp_answers();

@@ -342,6 +342,7 @@ static enum sd_mode flow_mode(uint64_t bytes)
 {
 	fake.info.bytes_out += bytes;
 	g.now += PACE_MS;
+	sd_turn_begins(false);
 	sd_choose();
 	return g.sd.mode;
 }
@@ -369,6 +370,72 @@ static void unit_flow_fast(void)
 	session_close(&s[0]);
 	session_close(&s[1]);
 	check_clean("flow: large pieces");
+}
+
+/* One turn in which the server sends QUICK_BYTES to s, a millisecond after the last. */
+static void flow_turn(struct session *s)
+{
+	static uint8_t bytes[QUICK_BYTES];
+	fake_put(SSH_CHANNEL_DATA, "uS", (uint32_t)s->id, bytes, sizeof bytes);
+	world.now++;
+	world_rest(1);
+	while (read(s->out, bytes, sizeof bytes) > 0)
+		;
+}
+
+/* How many turns until the server gets a byte of s, at most `most`. */
+static int flow_until_heard(struct session *busy, struct session *s, int most)
+{
+	int n = 0;
+	while (fake_take())
+		;
+	bool heard = write(s->in, "x", 1) != 1;
+	while (!heard && n++ < most) {
+		const struct fake_message *m;
+		flow_turn(busy);
+		while ((m = fake_take()))
+			heard |= m->bytes[0] == SSH_CHANNEL_DATA;
+	}
+	return n;
+}
+
+/* Beside a fast stream most turns leave out who is silent; nobody is heard later than
+ * QUICK_MS. */
+static void unit_flow_quick(void)
+{
+	struct session s[3];
+	world_begin();
+	for (int i = 0; i < 3; i++)
+		session_open(&s[i], 0x7fffffff, 32768);
+	world_sleep(2 * QUIET_MS);
+	int all = g.lp.n_poll;
+	for (int i = 0; i < 2 * QUIET_MS; i++)
+		flow_turn(&s[0]);
+	unsigned turns = world.turns;
+	unsigned long polled = world.polled;
+	for (int i = 0; i < 100; i++)
+		flow_turn(&s[0]);
+	turns = world.turns - turns;
+	polled = world.polled - polled;
+	check(turns == 100 && polled * 3 < turns * (unsigned long)all * 2,
+		"flow: quick turns look at the busy ones (%lu of %lu)", polled,
+		turns * (unsigned long)all);
+	int most = 0;
+	for (int i = 0; i < 20; i++) {
+		for (int k = 0; k < 2 * QUIET_MS + i; k++)
+			flow_turn(&s[0]);
+		int n = flow_until_heard(&s[0], &s[1], 100);
+		most = n > most ? n : most;
+	}
+	check(most > 1 && most <= QUICK_MS + 1, "flow: a silent one is heard soon (%d ms)", most);
+	check(flow_until_heard(&s[0], &s[1], 100) == 1, "flow: and from then on at once");
+	g.ch.slot[s[2].id].sender.weight = SD_INTERACTIVE;
+	for (int k = 0; k < QUICK_MS; k++)
+		flow_turn(&s[0]);
+	check(flow_until_heard(&s[0], &s[2], 100) == 1, "flow: a terminal is heard at once");
+	for (int i = 0; i < 3; i++)
+		session_close(&s[i]);
+	check_clean("flow: quick turns");
 }
 
 /* ----- terminals ----- */
@@ -820,6 +887,7 @@ static void unit_flow(void)
 	unit_flow_no_debts();
 	unit_flow_terminal_first();
 	unit_flow_fast();
+	unit_flow_quick();
 	unit_flow_terminal();
 	unit_flow_escapes();
 	flow_terminal_shared();
