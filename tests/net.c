@@ -11,7 +11,7 @@
  *   net [OPTION...] many N ADDRESS      N connections at once; each sends a line
  *        of its own, half closes and must get that line back.  Prints how many did.
  *   net shut                            half closes the socket that is stdout
- *   net hold ADDRESS FILE               connects, creates FILE, waits for the end
+ *   net hold ADDRESS FILE [N]           connects N times, creates FILE, waits for the end
  *   net sink ADDRESS FILE               takes UDP packets, appends a byte to FILE
  *        at the start and for each, answers none
  *
@@ -314,10 +314,13 @@ static void many(int n, const char *address)
 	printf("%d\n", good);
 }
 
-static void hold(const char *address, const char *file)
+static void hold(const char *address, const char *file, int n)
 {
-	int s = open_socket(address, SOCK_STREAM, false);
+	int s = -1;
 	char byte;
+
+	for (int i = 0; i < n; i++)
+		s = open_socket(address, SOCK_STREAM, false);
 
 	close(open(file, O_WRONLY | O_CREAT, 0600));
 	while (recv(s, &byte, 1, 0) > 0)
@@ -371,8 +374,8 @@ int main(int argc, char **argv)
 		return call(w[1]);
 	else if (n == 3 && !strcmp(w[0], "many"))
 		many(atoi(w[1]), w[2]);
-	else if (n == 3 && !strcmp(w[0], "hold"))
-		hold(w[1], w[2]);
+	else if ((n == 3 || n == 4) && !strcmp(w[0], "hold"))
+		hold(w[1], w[2], n == 4 ? atoi(w[3]) : 1);
 	else if (n == 3 && !strcmp(w[0], "sink"))
 		sink(w[1], w[2]);
 	else if (n >= 4 && !strcmp(w[0], "serve")) {
