@@ -514,6 +514,7 @@ struct client {
 	bool sshmux;			/* its HELLO carried sshmux=1 */
 	bool too_long;			/* the body did not fit and was skipped */
 	bool tell_place;		/* it wants to know its place in the queue */
+	bool patient;			/* --wait: it would rather wait for another master */
 	bool probed;			/* event: the server answered its probe */
 	uint16_t place;			/* the place it was told last */
 	int16_t channel;		/* its session, -1 for none */
@@ -7571,6 +7572,12 @@ static void mc_later(struct client *c, const char *why)
 	c->closing = true;
 }
 
+/* The master takes no more sessions.  Who has the patience waits for the next one. */
+static void mc_drained(struct client *c)
+{
+	(c->patient ? mc_later : mc_refuse)(c, "the master is draining");
+}
+
 /* Whether all answers to c are written. */
 static bool mc_written(const struct client *c)
 {
@@ -7669,7 +7676,7 @@ static bool mx_may_open(struct client *c)
 	else if (c->too_long)
 		mc_refuse(c, "request too long");
 	else if (g.mx.draining)
-		mc_refuse(c, "the master is draining");
+		mc_drained(c);
 	else
 		return true;
 	return false;
@@ -7942,6 +7949,7 @@ static void mx_ext_info(struct client *c, struct buf *b)
 /* How long c's requests may wait (s), and whether it wants its place in the queue. */
 static void mx_wait(struct client *c, struct buf *b)
 {
+	c->patient = c->rid != MX_KEEP_WAIT && c->rid > 0;
 	if (c->rid != MX_KEEP_WAIT)
 		c->wait = (int64_t)(c->rid < 86400 ? c->rid : 86400) * 1000;
 	c->tell_place = b->len >= 4 && buf_get_u32(b);
@@ -8064,7 +8072,7 @@ static const char *mx_drain(UNUSED const struct str *word)
 	rn_stop(RN_WHEN_IDLE, g.rn.exit_code);
 	for_each_client(c)	/* those that wait have not begun */
 		if (c->phase == MX_QUEUED && c->type == MUX_C_NEW_SESSION)
-			mc_refuse(c, "the master is draining");
+			mc_drained(c);
 	return NULL;
 }
 
@@ -11470,7 +11478,10 @@ static int cs_split(void)
 static int cs_main(void)
 {
 	cl_set_timeout();
+	int64_t until = rn_clock() + g.op.wait * 1000;
 	int status = cs_once();
+	while (cl.greeted && cl.late && !cl_signal && rn_clock() < until)	/* it drained */
+		status = cs_once();
 	for (int64_t i = 0; i < g.op.retry && cs_may_retry(status) &&
 		!(g.op.master && cl_may_fall_back()); i++) {
 		poll(NULL, 0, (int)rn_backoff((uint32_t)i, 1, CL_RETRY_MAX));

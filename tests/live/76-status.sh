@@ -184,7 +184,10 @@ hold_and_drain() {
 	ours -o Fallback=no x 'echo not this' >"$T/waited" 2>&1 &
 	waits=$!
 	ends_later $waits
-	wait_for 20 field_is 'len([1 for r in s["sessions"] if r["state"] == "waiting"])' 1
+	"$SSHMUX" -S "$CTL" --wait=100 x 'echo the next' >"$T/patient" 2>"$T/patient.err" 9<&- &
+	patient=$!
+	ends_later $patient
+	wait_for 20 field_is 'len([1 for r in s["sessions"] if r["state"] == "waiting"])' 2
 	ours -O drain
 	is "-O drain" $? 0
 	wait $waits
@@ -217,6 +220,8 @@ gone False None"
 comes_back() {
 	# what the server itself listens on cannot be forwarded
 	start_master -o ReconnectMin=1 -o RekeyLimit=1M -R $PORT:127.0.0.1:9 || give_up "a master that comes back"
+	wait $patient
+	is "drain: with --wait the next master serves it" "$? $(cat "$T/patient")" "0 the next"
 	works "an event: a forward that fails" wait_for 20 has_event forward-failed
 	"$SSHMUX" -S "$CTL" -O watch --since=64 >"$T/watched" &
 	watcher=$!
@@ -238,6 +243,7 @@ comes_back() {
 	works "an outage: the status tells it" wait_for 30 field_is 's["uplink"]["state"] in ("waiting","connecting")' True
 	works "an outage: with the reason" sh -c '"$1" -S "$2" -O status | grep -q "^last error"' sh "$SSHMUX" "$CTL"
 	works "an outage: an event" has_event uplink-down
+	works "an outage: each try is one, too" wait_for 30 has_event uplink-trying
 	stop_master
 	wait $watcher
 	for kind in session-opened session-closed forward-failed forward-up forward-down keys-exchanged \
