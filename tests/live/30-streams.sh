@@ -179,6 +179,10 @@ get $T/there $T/back" >"$T/batch"
 mkfifo "$T/go"
 for server in sshd dropbear; do
 	LABEL="$server: "
+	if [ "$MASTER.$server" = stock.dropbear ]; then
+		skip "dropbear: streams" "it may close a session that has no command yet; only ours asks again"
+		continue
+	fi
 	start_server $server
 	need_master
 	before=$(fds)

@@ -191,7 +191,7 @@ hold_and_drain() {
 	ours -O drain
 	is "-O drain" $? 0
 	wait $waits
-	is "drain: who waits is told" "$? $(cat "$T/waited" | tr -d '\r')" "255 sshmux: session request failed: the master is draining"
+	is "drain: who waits is told" "$? $(tr -d '\r' <"$T/waited")" "255 sshmux: session request failed: the master is draining"
 	works "drain: the path is free" [ ! -e "$CTL" ]
 	works "drain: the master lives while a session does" [ -d "/proc/$MASTER_PID" ]
 	ended
