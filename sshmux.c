@@ -11480,8 +11480,10 @@ static int cs_main(void)
 	cl_set_timeout();
 	int64_t until = rn_clock() + g.op.wait * 1000;
 	int status = cs_once();
-	while (cl.greeted && cl.late && !cl_signal && rn_clock() < until)	/* it drained */
+	while (cl.greeted && cl.late && !cl_signal && rn_clock() < until) {	/* it drained */
+		poll(NULL, 0, CL_CONNECT_MS);
 		status = cs_once();
+	}
 	for (int64_t i = 0; i < g.op.retry && cs_may_retry(status) &&
 		!(g.op.master && cl_may_fall_back()); i++) {
 		poll(NULL, 0, (int)rn_backoff((uint32_t)i, 1, CL_RETRY_MAX));
