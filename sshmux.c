@@ -3574,12 +3574,15 @@ static bool us_claim(const char *path)
 }
 
 /* Who else may replace what is in a directory: NULL for nobody, or the reason why no
- * master starts there.  A group with the user's own number is taken for the user's own, as
- * umask 002 expects, and ControlGroup may write anyway. */
+ * master listens there.  Its owner always may, sticky or not.  A group with the user's own
+ * number is taken for the user's own, as umask 002 expects, and ControlGroup may write
+ * anyway. */
 static const char *us_open_to(const struct stat *dir)
 {
 	bool known = dir->st_gid == getuid() ||
 		(g.op.control_group && dir->st_gid == g.us.group);
+	if (dir->st_uid != 0 && dir->st_uid != getuid())
+		return "its directory belongs to another user, who is not root";
 	if (dir->st_mode & S_ISVTX)
 		return NULL;
 	if (dir->st_mode & S_IWOTH)
@@ -3588,7 +3591,7 @@ static const char *us_open_to(const struct stat *dir)
 		"a group may write to its directory, which is not sticky: chmod g-w" : NULL;
 }
 
-/* Checks whether a master may start at the path: NULL, or the reason why not. */
+/* Checks whether a master may listen at the path: NULL, or the reason why not. */
 static const char *us_check(const char *path)
 {
 	struct stat st;
@@ -3705,18 +3708,20 @@ static bool us_stands(void)
  * the path is free. */
 static void us_watch(void)
 {
-	struct stat st;
 	g.us.look_at = g.now + US_LOOK_MS;
 	if (!g.us.bound || us_stands())
 		return;
-	int old = g.us.listener, error = us_look(g.us.path, &st) <= US_STALE ?
-		us_listen(g.us.path) : EEXIST;
-	if (error == 0)
+	int old = g.us.listener;
+	const char *why = us_check(g.us.path);
+	int error = why ? 0 : us_listen(g.us.path);
+	if (error)
+		why = strerror(error);
+	if (!why)
 		close(old);
-	if (error == 0 || !g.us.missed)
+	if (!why || !g.us.missed)
 		log_at(TP_ERROR, "ControlSocket %s was removed%s%s", g.us.path,
-		       error ? ": " : ", listening again", error ? strerror(error) : "");
-	g.us.missed = error != 0;
+		       why ? ": " : ", listening again", why ? why : "");
+	g.us.missed = why != NULL;
 }
 
 /* Stops listening and removes the path if it is still our socket. */

@@ -28,8 +28,32 @@ if [ "$(id -u)" = 0 ]; then
 	chgrp 0 "$T/open"
 	chmod 775 "$T/open"
 	like "nor one of the user's own group" "$(starts)" "*Connection refused*"
+	# Its owner may replace what is in it, whatever its mode.
+	by_owner="sshmux: ControlSocket $T/open/c: its directory belongs to another user, who is not root"
+	chown 65533 "$T/open"
+	for mode in 755 555 1777; do
+		chmod $mode "$T/open"
+		is "one of another user, mode $mode, is refused" "$(starts)" "$by_owner"
+	done
+	chown 0 "$T/open"
+	# Under a running master somebody else takes the place of its directory.
+	mkdir -m 755 "$T/ours"
+	CTL=$T/ours/c
+	need_master
+	rm -r "$T/ours"
+	mkdir -m 755 "$T/ours"
+	chown 65533 "$T/ours"
+	kill -USR1 "$MASTER_PID"
+	works "nor does a running master listen in one" wait_for 10 has "$T/master.log" \
+		'c was removed: its directory belongs to another user, who is not root'
+	works "where no socket is then" test ! -e "$CTL"
+	chown 0 "$T/ours"
+	kill -USR1 "$MASTER_PID"
+	works "in its own it does again" wait_for 10 test -S "$CTL"
+	stop_master
+	CTL=$T/c
 else
-	skip "a directory that a group may write to" "only root can give it to one"
+	skip "directories of others, or that a group may write to" "only root can give them away"
 fi
 chmod 1777 "$T/open"
 CTL=$T/open/c
