@@ -42,10 +42,22 @@ clone EAGAIN ENOMEM
 clone3 EAGAIN ENOMEM
 wait4 EINTR ECHILD
 getrandom EINTR EAGAIN EIO
+getsockname ENOBUFS
+getpeername ENOBUFS
 newfstatat EIO
 fstat EIO
 lseek EIO
 clock_gettime EIO'
+
+# of one that listens again where its socket was removed
+LISTENING='access EIO EACCES
+socket EMFILE ENFILE ENOMEM
+bind EADDRINUSE ENOMEM EIO ENOSPC
+listen EIO
+newfstatat EIO
+link EIO ENOSPC EPERM
+unlink EIO
+getrandom EIO EINTR'
 
 # and those of one that starts
 STARTING='socket EMFILE ENFILE ENOMEM
@@ -68,7 +80,20 @@ getsockopt EIO
 setsockopt EIO
 fcntl EIO
 poll EINTR ENOMEM
-prlimit64 EIO'
+prlimit64 EIO
+access EIO EACCES
+pread64 EIO
+socketpair EMFILE ENFILE ENOMEM
+getsockname ENOBUFS
+getpeername ENOBUFS
+prctl EINVAL ENOMEM
+seccomp EINVAL ENOMEM
+close_range ENOSYS'
+
+# What the master calls besides, and why no row is about it: close() as said above; calls
+# that have no errors; those of the loader and of libc, before main().
+NO_ERRORS='getpid getuid geteuid umask alarm rt_sigreturn exit_group restart_syscall'
+LOADER='execve brk mmap munmap mprotect arch_prctl set_tid_address set_robust_list rseq'
 
 # verdict NAME STATUS: of `sha256sum` through a session that exits with 7
 verdict() {
@@ -99,6 +124,7 @@ work() {
 	124:*) echo "forward: hangs" ;;
 	*) echo "forward: wrong output" ;;
 	esac
+	kill -USR1 "$MASTER_PID"	# it asks for its route
 	wait $w1 $w2
 }
 
@@ -156,6 +182,54 @@ $SERVING
 END
 }
 
+# The socket is removed; what fails once works when it looks again.
+relisten() {
+	rm -f "$CTL"
+	wait_for 10 reached || echo "it does not listen again"
+}
+reached() { [ -S "$CTL" ] || { kill -USR1 "$MASTER_PID"; false; }; }
+
+listening_again() {
+	while read -r call errors; do
+		bad='' n=0
+		for error in $errors; do
+			for nth in $NTHS; do
+				n=$((n + 1))
+				work() { relisten; }
+				one "$call" "$error" "$nth" >"$T/wrong" 2>/dev/null </dev/null
+				[ ! -s "$T/wrong" ] || bad="$bad
+$error at call $nth: $(tr '\n' ';' <"$T/wrong")"
+			done
+		done
+		[ -s "$T/trace" ] && is "$call fails while it listens again ($n times)" "$bad" ""
+	done <<END
+$LISTENING
+END
+}
+
+# The tables know each call that a master makes, from its first to its last.
+known_calls() {
+	rm -f "$CTL"
+	usual
+	strace -ff -o "$T/all" "$SSHMUX" -F "$T/conf" -M -S "$CTL" -N -p "$PORT" -l "$ME" $USUAL \
+		-L "127.0.0.1:$NEAR:127.0.0.1:$ECHO" 127.0.0.1 >"$T/start.out" 2>"$T/master.log" </dev/null &
+	tracer=$!
+	ends_later $tracer
+	wait_for 60 test -S "$CTL"
+	said=0
+	MASTER_PID=$("$SSHMUX" -F none -S "$CTL" -O check x 2>&1 | sed 's/.*pid=\([0-9]*\).*/\1/')
+	work >/dev/null
+	relisten
+	"$SSHMUX" -F none -S "$CTL" -O exit x >/dev/null 2>&1 </dev/null
+	wait_for 20 gone $tracer
+	wait $tracer
+	sed -n 's/^\([a-z_0-9]*\)(.*/\1/p' "$T/all.$MASTER_PID" | sort -u >"$T/calls"
+	works "strace has seen a master ($(lines "$T/calls") calls)" grep -qx accept4 "$T/calls"
+	# shellcheck disable=SC2046	# words
+	is "each call that it makes has its row" "$(printf '%s\n' close $NO_ERRORS $LOADER \
+		$(printf '%s\n' "$SERVING" "$LISTENING" "$STARTING" | cut -d' ' -f1) | grep -vxFf - "$T/calls")" ""
+}
+
 # A start under a fault: it serves, or ends with a message.
 starting() {
 	while read -r call errors; do
@@ -166,7 +240,7 @@ starting() {
 				rm -f "$CTL"
 				usual
 				timeout 20 strace -qq -o "$T/trace" -e trace="$call" -e inject="$call:error=$error:when=$nth" \
-					"$SSHMUX" -F none -M -S "$CTL" -N -p "$PORT" -l "$ME" $USUAL 127.0.0.1 \
+					"$SSHMUX" -F "$T/conf" -M -S "$CTL" -N -p "$PORT" -l "$ME" $USUAL 127.0.0.1 \
 					>"$T/start.out" 2>"$T/start.err" </dev/null &
 				pid=$!
 				wait_for 15 started
@@ -200,8 +274,11 @@ wait_for 10 test -s "$T/echo"
 ECHO=$(cat "$T/echo")
 NEAR=$(random_port)
 NTHS=${NTHS:-1 3}
+echo "ConnectTimeout 20" >"$T/conf"
+known_calls
 serve || give_up "a master logs in"
 serving
+listening_again
 alive "the master that is left serves"
 stop_master
 starting
