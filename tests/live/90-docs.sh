@@ -347,11 +347,20 @@ messages() {
 	is "manual: every message the master knows is told" "$unknown" ""
 }
 
+# changed VERSION: whether what changed in it for users, as it is shown, has 1 to 40 lines
+changed() {
+	mandoc -Tascii -O width=78 "$MANUAL" | sed "s/.$(printf '\b')//g" | awk -v version="$1" '
+		/^ ? ? ?[^ ]/ { inside = $1 == version; next }
+		inside && /[^ ]/ { n++ }
+		END { print (n >= 1 && n <= 40) }'
+}
+
 manual_is_clean() {
 	if ! command -v mandoc >/dev/null; then
 		skip "manual: mandoc -Tlint" "mandoc is not installed"
 		return
 	fi
+	is "manual: 0.2.0: what changed has at most 40 lines" "$(changed 0.2.0)" 1
 	is "manual: mandoc -Tlint" "$(mandoc -Tlint "$MANUAL" 2>&1 |
 		grep -v -e 'outdated mandoc.db' -e 'REPORTS instead of ERRORS' -e 'referenced manual not found')" ""
 }

@@ -140,6 +140,9 @@ DynamicForward *:4055"
 		"*daemon.notice options without effect: CheckHostIP Compression PKCS11Provider VerifyHostKeyDNS *"
 	like "sshtunnel's: tunnelW is refused" "$LOG" "*daemon.err tunnelW 'vpn': tun and tap devices are not supported*"
 	is "sshtunnel's: files are private" "$(find "$T/run" "$T/etc" -type f -perm /077)" ""
+	init info
+	is "info: what procd has, rc.common's alone" "$INIT_RC $(echo "$OUT" | sed "s,$T/,,")" \
+		'0 {"init":{"instances":{"example":{"command":["/usr/sbin/sshmux","-F","run/example.conf","-M","-N","-y","-o","SyslogFacility=DAEMON","-o","Reconnect=always","example"]}}}}'
 	init reload
 	is "reload: nothing has changed, nothing is done" "$DID" ""
 	is "reload: what has no effect, or is not supported, is not logged again" "$LOG" ""
@@ -267,7 +270,11 @@ sshmux office USR1
 sshmux home USR1"
 	init kick office nosuch
 	is "kick: of nobody: says so" "$INIT_RC $OUT" "1 sshmux: no master 'nosuch' runs"
+	init info
+	like "info: two" "$OUT" '{"init":{"instances":{"home":{"command":*"home"]},"office":{"command":*"office"]}}}}'
 	init stop
+	init info
+	is "info: nothing of a service that is stopped" "$INIT_RC $OUT" "0 {}"
 	rm -f "$PROCD/signals"
 	init kick
 	is "kick: when all are stopped: says so" "$INIT_RC $OUT" "1 sshmux: no master runs"
