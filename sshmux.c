@@ -787,6 +787,8 @@ static struct {
 
 	struct {
 		int helper;		/* socket to it, 0 for none */
+		pid_t pid;		/* its process */
+		bool lost;		/* it has ended: nothing can be started any more */
 	} sp;
 
 	struct {
@@ -2159,7 +2161,7 @@ static ssize_t fd_receive(int from, int *fd)
  * (port/confine.h) can neither fork() nor exec(): a helper does, forked before the
  * master is confined.  The helper runs only what its own copy of the options names, so
  * an attacker who controls the master cannot run any other program.
- * Calls rn_, fd_. */
+ * Calls log_, rn_, fd_. */
 
 /* Gives a program the signal settings that it would have without us. */
 static void sp_default_signals(void)
@@ -2337,9 +2339,19 @@ static bool sp_begin_helper(void)
 	}
 	close(sv[1]);
 	g.sp.helper = pid > 0 ? sv[0] : -1;
+	g.sp.pid = pid;
 	if (pid <= 0)
 		close(sv[0]);
 	return pid > 0;
+}
+
+/* One of our children has ended; it may be the helper. */
+static void sp_exited(pid_t pid)
+{
+	if (pid != g.sp.pid)
+		return;
+	g.sp.lost = true;
+	log_at(TP_ERROR, "the helper, which resolves names and starts programs, was ended");
 }
 
 /* The helper's answer to this job; earlier ones, which came too late, are dropped.
@@ -2367,6 +2379,9 @@ static pid_t sp_await(uint32_t number)
 static pid_t sp_ask(struct sp_job *j, int fd)
 {
 	static uint32_t jobs;
+	errno = ECHILD;
+	if (g.sp.lost)
+		return -1;
 	j->number = ++jobs;
 	size_t n = offsetof(struct sp_job, text) + j->len;
 	return fd_send_with(g.sp.helper, fd, j, n, MSG_DONTWAIT) < 0 ? -1 : sp_await(j->number);
@@ -2529,9 +2544,16 @@ static pid_t cn_proxy(struct connector *c)
 	fd_nonblock(sv[0]);
 	c->fd = sv[0];
 	c->state = CN_DONE;
+	c->pid = pid < 0 ? -1 : 0;
 	if (pid < 0)
 		cn_fail(c, strerror(error));
 	return pid > 0 ? pid : 0;
+}
+
+/* Whether it failed because the helper is gone: no other try will do better. */
+static bool cn_is_helpless(const struct connector *c)
+{
+	return g.sp.lost && c->state == CN_FAILED && c->pid < 0;
 }
 
 /* Only finds a name's addresses: CN_RESOLVED or CN_FAILED. */
@@ -9107,7 +9129,7 @@ static void sd_send(void)
 /* Whether another try may follow (-o Reconnect). */
 static bool lk_comes_back(void)
 {
-	return g.rn.stop == RN_RUN && !g.lk.last_try &&
+	return g.rn.stop == RN_RUN && !g.lk.last_try && !cn_is_helpless(&g.lk.uplink) &&
 		(g.op.reconnect == LK_ALWAYS || (g.op.reconnect == LK_YES && g.lk.logins > 0) ||
 				    (g.lk.state == LK_CONNECTING && g.lk.logins == 0 &&
 				    g.lk.tries + 1 < g.op.attempts));
@@ -9765,6 +9787,7 @@ static void lp_reap_children(void)
 	int status;
 	pid_t pid;
 	for (int i = 0; i < CLIENTS && (pid = waitpid(-1, &status, WNOHANG)) > 0; i++) {
+		sp_exited(pid);
 		lk_exited(pid);
 		ex_exited(pid, status);
 	}

@@ -104,6 +104,17 @@ if confined; then
 	reap_master
 	works "which ends with it" wait_for 10 gone "$helper"
 	rm -f "$CTL"
+	# Without it the master serves, but cannot connect again: it does not pretend to try.
+	HOST=localhost
+	need_master -o Reconnect=yes -o ReconnectMin=1 -o ReconnectMax=1 -o HostKeyAlias="[127.0.0.1]:$PORT"
+	HOST=
+	wait_for 10 confined
+	kill -9 $(children_of "$MASTER_PID")
+	works "its helper is killed: said" wait_for 10 has "$T/master.log" 'the helper, .*, was ended'
+	alive "and the master serves"
+	for process in $(connection_processes); do kill "$process" 2>/dev/null; done
+	reap_master
+	is "but ends when it has to connect by a name" "$MASTER_RC $(grep -c 'localhost: No child processes$' "$T/master.log")" "255 1"
 	CLOSED=$(random_port)
 	need_master -R "$CLOSED:localhost:$PORT"
 	like "names are resolved" "$(timeout 30 "$NET" call 127.0.0.1:$CLOSED </dev/null | head -c 4)" "SSH-"
