@@ -31,6 +31,13 @@ agent() {
 	done
 	LABEL="$server: agent: "
 	same_fds "no descriptor is left" "$before"
+	# An OpenSSH server keeps its socket for the connection's life.
+	if [ $server = sshd ]; then
+		socket=$(fx -A x 'echo $SSH_AUTH_SOCK')
+		is "the session that asked has ended: nobody has it" \
+			"$(fx x "test -S $socket && echo socket; SSH_AUTH_SOCK=$socket ssh-add -l || echo none")" "socket
+none"
+	fi
 	kill -STOP "$AGENT_PID"
 	rm -f "$T/asks"
 	(fx -A x "touch '$T/asks'; ssh-add -l" >/dev/null) &
