@@ -63,7 +63,7 @@ O := build/$(DROPBEAR_VERSION)-$(if $(TARGET),musl,$(subst $(space),_,$(subst /,
 
 OWN = $(CC) -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE $(OPT) $(LTO) $(SANITIZE) \
 	$(if $(STATIC),-fno-inline-functions-called-once) $(OWN_FLAGS) \
-	$(PROFILE_CPPFLAGS) $(if $(CHECKS),-DCHECKS) $(CPPFLAGS) $(CFLAGS) -MMD -MP
+	$(PROFILE_CPPFLAGS) $(if $(CHECKS),-DCHECKS) $(CPPFLAGS) $(CFLAGS) $(COVERED) -MMD -MP
 LINK = $(CC) $(OPT) $(SANITIZE) $(CFLAGS) -Wl,--gc-sections $(LINK_FLAGS) $(LDFLAGS)
 
 # The binary under test: ours, unless another one is named.
@@ -154,7 +154,8 @@ fuzz:
 	@tests/fuzz $(SECONDS) $(FUZZ)
 endif
 
-# The whole suite (or TESTS) with gcov; dropbear's own files are not counted.
+# The whole suite (or TESTS) with gcov; dropbear's own files are not counted.  SANITIZE=1
+# and CHECKS=1 go together with it.
 coverage:
 	$(SETUP) build check
 	@tests/coverage $(TESTS)
