@@ -244,14 +244,16 @@ FUZZERS = $(FUZZ:%=$(O)/fuzz_%)
 for = $(if $(strip $(TESTS)),$(if $(filter $1,$(TESTS)),$2),$2)
 TEST_OBJECTS = $(TOOLS) $(HOMELIB) $(call for,unit,$(O)/unit) $(call for,07-fuzz,$(FUZZERS)) \
 	$(call for,14-ciphers,$(WAYS)) $(call for,14-conform,$(CONFORM)) \
+	$(call for,13-logins,$(O)/logins) \
 	$(call for,87-nomalloc,$(NOMALLOC)) $(call for,88-herd,$(O)/herd)
 $(FUZZ_WORLD:%=$(O)/fuzz_%): %: %.o $(O)/confine.o $(O)/fake.o
 	$(LINK) -o $@ $^
 
-$(FUZZ_TRANSPORT:%=$(O)/fuzz_%): %: %.o $(O)/libtransport.a
+LOGINS = $(FUZZ_TRANSPORT:%=$(O)/fuzz_%) $(O)/logins
+$(LOGINS): %: %.o $(O)/libtransport.a
 	$(LINK) -o $@ $^
 
-$(FUZZ_TRANSPORT:%=$(O)/fuzz_%.o): $(O)/%.o: tests/%.c $(O)/flags $(TP_GUARD)
+$(LOGINS:%=%.o): $(O)/%.o: tests/%.c $(O)/flags $(TP_GUARD)
 	$(TP_OWN_CC) -MMD -MP -c -o $@ $<
 
 $(O)/unit.o $(O)/fake.o $(FUZZ_WORLD:%=$(O)/fuzz_%.o): $(O)/%.o: tests/%.c $(O)/flags

@@ -1,10 +1,6 @@
 /* fuzz_login.c - what a server says before and in a login: raw bytes, packets in the
  * clear, and (first byte odd) packets after a key exchange that is taken for done. */
 #include "fuzz_transport.c"
-#include "session.h"
-#include "packet.h"
-#include "ssh.h"
-#include "buffer.h"
 
 static void fuzz_one(const uint8_t *data, size_t size);
 #include "unit_fuzz.c"
@@ -15,24 +11,6 @@ static const uint8_t fuzz_types[] = {
 	SSH_MSG_USERAUTH_FAILURE, SSH_MSG_USERAUTH_SUCCESS, SSH_MSG_USERAUTH_BANNER, 60,
 	SSH_MSG_DISCONNECT, SSH_MSG_IGNORE, SSH_MSG_DEBUG, SSH_MSG_UNIMPLEMENTED, 80, 90, 94,
 };
-
-/* One packet without cipher and MAC, RFC 4253 6. */
-static void fuzz_packet(uint8_t type, const uint8_t *body, size_t n)
-{
-	static uint8_t packet[600];
-	size_t padding = 8 - (6 + n) % 8;
-	if (padding < 4)
-		padding += 8;
-	uint32_t length = (uint32_t)(2 + n + padding);
-	for (int i = 0; i < 4; i++)
-		packet[i] = (uint8_t)(length >> (24 - 8 * i));
-	packet[4] = (uint8_t)padding;
-	packet[5] = type;
-	if (n)
-		memcpy(packet + 6, body, n);
-	memset(packet + 6 + n, 0, padding);
-	(void)!send(ground.server, packet, length + 4, MSG_NOSIGNAL);
-}
 
 /* The loop of sshmux.c, as far as the transport sees it. */
 static void fuzz_serve(void)
@@ -66,39 +44,14 @@ static void fuzz_agent(int listener, int *agent, const uint8_t *bytes, size_t n)
 		(void)!send(*agent, bytes, n, MSG_NOSIGNAL);
 }
 
-static int fuzz_listen(void)
-{
-	struct sockaddr_un a = { .sun_family = AF_UNIX, .sun_path = "agent" };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	unlink("agent");
-	if (bind(fd, (struct sockaddr *)&a, sizeof a) != 0 || listen(fd, 4) != 0)
-		abort();
-	return fd;
-}
-
-static void fuzz_authenticate(void)
-{
-	ses.session_id = buf_new(HASH_SIZE);
-	buf_incrlen(ses.session_id, HASH_SIZE);
-	auth_begin();
-}
-
 /* As after the first key exchange: the user is to be authenticated next. */
 static void fuzz_exchanged(void)
 {
 	static const char ident[] = "SSH-2.0-server\r\n";
 	(void)!send(ground.server, ident, sizeof ident - 1, MSG_NOSIGNAL);
 	fuzz_serve();
-	if (tp_state() != TP_LOGIN)
-		return;
-	ses.requirenext = 0;
-	ses.ignorenext = 0;
-	ses.dataallowed = 1;
-	ses.kexstate.sentkexinit = ses.kexstate.recvkexinit = 0;
-	ses.kexstate.donefirstkex = 1;
-	cli_ses.kex_state = KEX_NOTHING;
-	cli_ses.state = USERAUTH_REQ_SENT;
-	port_run(fuzz_authenticate);
+	if (tp_state() == TP_LOGIN)
+		ground_exchanged();
 }
 
 static void fuzz_one(const uint8_t *data, size_t size)
@@ -111,7 +64,7 @@ static void fuzz_one(const uint8_t *data, size_t size)
 	ground_file("hosts", data, 0);
 	ground_file("key", (const uint8_t *)key, sizeof key - 1);
 	ground_init();
-	int listener = fuzz_listen();
+	int listener = ground_listen();
 	uint8_t how = fuzz_byte(&f);
 	ground_connect();
 	if (how & 1)
@@ -126,7 +79,7 @@ static void fuzz_one(const uint8_t *data, size_t size)
 		else if (op == 0xfd)
 			tp_rekey();
 		else
-			fuzz_packet(op & 0x80 ? op & 0x7f : fuzz_types[op % sizeof fuzz_types],
+			ground_packet(op & 0x80 ? op & 0x7f : fuzz_types[op % sizeof fuzz_types],
 				bytes, len);
 		fuzz_serve();
 	}

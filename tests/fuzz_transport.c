@@ -3,6 +3,9 @@
 #define FUZZ_TRANSPORT
 
 #include "port.h"
+#include "session.h"
+#include "packet.h"
+#include "ssh.h"
 #include <dirent.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -14,14 +17,15 @@ static struct {
 	int server;		/* the peer of the transport's socket */
 	int fds;
 	unsigned lines;		/* given to tp_log() */
+	char said[8192];	/* the last of them, as far as they fit */
 	struct tp_config config;
 } ground = { .seed = 1, .server = -1 };
 
 void tp_log(enum tp_level level, const char *line)
 {
-	(void)level;
-	(void)line;
+	size_t used = strlen(ground.said);
 	ground.lines++;
+	snprintf(ground.said + used, sizeof ground.said - used, "%d %s\n", (int)level, line);
 }
 
 /* Reads all of it; nothing is shown here. */
@@ -57,7 +61,7 @@ static int ground_fds(void)
 
 static void ground_remove(void)
 {
-	static const char *const names[] = { "hosts", "key", "key.pub", "agent" };
+	static const char *const names[] = { "hosts", "key", "key.pub", "agent", "askpass" };
 	if (chdir(ground.dir) != 0)
 		return;
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -128,7 +132,7 @@ static void ground_connect(void)
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, two) != 0)
 		abort();
 	ground.server = two[1];
-	tp_start(two[0], false, 1000);
+	tp_start(two[0], !ground.config.batch, 1000);
 }
 
 /* Its end; whether all descriptors are closed. */
@@ -137,4 +141,55 @@ static bool ground_close(void)
 	tp_stop();
 	close(ground.server);
 	return ground_fds() == ground.fds;
+}
+
+/* --- the server, in the clear ------------------------------------------------------ */
+
+/* One packet without cipher and MAC, RFC 4253 6. */
+static inline void ground_packet(uint8_t type, const uint8_t *body, size_t n)
+{
+	static uint8_t packet[36000];
+	size_t padding = 8 - (6 + n) % 8;
+	if (padding < 4)
+		padding += 8;
+	uint32_t length = (uint32_t)(2 + n + padding);
+	for (int i = 0; i < 4; i++)
+		packet[i] = (uint8_t)(length >> (24 - 8 * i));
+	packet[4] = (uint8_t)padding;
+	packet[5] = type;
+	if (n)
+		memcpy(packet + 6, body, n);
+	memset(packet + 6 + n, 0, padding);
+	(void)!send(ground.server, packet, length + 4, MSG_NOSIGNAL);
+}
+
+static inline void ground_authenticate(void)
+{
+	ses.session_id = buf_new(HASH_SIZE);
+	buf_incrlen(ses.session_id, HASH_SIZE);
+	auth_begin();
+}
+
+/* As after the first key exchange: the user is to be authenticated next. */
+static inline void ground_exchanged(void)
+{
+	ses.requirenext = 0;
+	ses.ignorenext = 0;
+	ses.dataallowed = 1;
+	ses.kexstate.sentkexinit = ses.kexstate.recvkexinit = 0;
+	ses.kexstate.donefirstkex = 1;
+	cli_ses.kex_state = KEX_NOTHING;
+	cli_ses.state = USERAUTH_REQ_SENT;
+	port_run(ground_authenticate);
+}
+
+/* Where the agent listens. */
+static inline int ground_listen(void)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX, .sun_path = "agent" };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	unlink("agent");
+	if (bind(fd, (struct sockaddr *)&a, sizeof a) != 0 || listen(fd, 4) != 0)
+		abort();
+	return fd;
 }

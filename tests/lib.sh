@@ -102,6 +102,23 @@ NO_SO_ERROR="SO_ERROR has the host's number, which on MIPS means something else"
 NO_SELF="-J starts the program once more, which this kernel cannot"
 NO_CLOSING="descriptors beyond the room for them stay open; Linux closes them"
 
+# each NAME PROGRAM WORD...: its points become ours
+each() {
+	LABEL="$1: "
+	shift
+	"$@" >"$T/points" 2>&1 </dev/null
+	each_rc=$?
+	while read -r line; do
+		case $line in
+		'ok '*) ok "${line#*- }" ;;
+		'not ok '*) not_ok "${line#*- }" ;;
+		esac
+	done <"$T/points"
+	[ $each_rc = 0 ] || note "$(tail -n 3 "$T/points")"
+	works "all points were reached" grep -q '^1\.\.' "$T/points"
+	LABEL=
+}
+
 # --- waiting, processes ------------------------------------------------------
 
 # wait_for SECONDS COMMAND...: polls until the command succeeds

@@ -57,8 +57,9 @@ static void tty_close(void)
 	tty = -1;
 }
 
-/* Writes bytes; drops the rest if the terminal takes nothing for a second. */
-static void tty_write(const char *p, size_t len)
+/* Writes bytes.  Returns false, and drops the rest, if the terminal takes nothing for a
+ * second. */
+static bool tty_write(const char *p, size_t len)
 {
 	struct pollfd room = { .fd = tty, .events = POLLOUT };
 	ssize_t n;
@@ -70,20 +71,23 @@ static void tty_write(const char *p, size_t len)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return;
+			return false;
 		p += n;
 		len -= (size_t)n;
 	}
+	return true;
 }
 
-/* Shows text, which a server may have chosen. */
+/* Shows text, which a server may have chosen; its rest is dropped with what tty_write()
+ * drops. */
 static void tty_say(const char *text, size_t len)
 {
 	char clean[256];
 	size_t n;
 
 	for (; (n = tp_clean(text, len, true, clean, sizeof(clean))) > 0; len -= n) {
-		tty_write(clean, strlen(clean));
+		if (!tty_write(clean, strlen(clean)))
+			return;
 		text += n;
 	}
 }

@@ -56,6 +56,26 @@ odd_servers() {
 	comes_in "a server that drops what comes before it accepts" in -i "$KEY" -o BatchMode=yes -o ConnectTimeout=20
 }
 
+# A server and an agent with a script; and a user at a terminal, who looks away for a
+# while when all passwords are typed.
+scripted() {
+	logins=${MUXC%/*}/logins
+	if [ ! -x "$logins" ]; then
+		skip "scripted logins" "not built here"
+		return
+	fi
+	each "script" "$logins"
+	printf '%s\n' '#!/bin/sh' "'$logins' ask '$T/seen' >'$T/asked'" 'exit $?' >"$T/ask"
+	chmod 755 "$T/ask"
+	works "a user at a terminal" "$PTY" expect 'password: ' send 'wrong\r' expect 'password: ' send '\r' \
+		expect 'password: ' send "$(printf %0600d 0 | tr 0 x)\\r" expect 'password: ' send '\032x\r' \
+		expect 'password: ' send '\004' expect 'password: ' send 'ab\004\004' \
+		expect 'Shown: ' send 'here\r' expect 'Hidden: ' send 'there\r' \
+		expect 'Shown: ' send 'here\r' expect 'Hidden: ' send '\004' expect 'password: ' send 'pass\r' \
+		sendonly 'at last\r' wait "$T/seen" end -- "$T/ask"
+	each "terminal" cat "$T/asked"
+}
+
 # An askpass program: what it is asked goes to a file, what it says comes from one
 askpass() {
 	printf '%s\n' '#!/bin/sh' "echo \"\$1\" >>'$T/asked'" "[ ! -e '$T/refuse' ] || exit 1" \
@@ -115,6 +135,7 @@ if [ "$MASTER" = stock ]; then
 	skip "logins" "of sshmux alone"
 	finish
 fi
+scripted
 odd_servers
 askpass
 finish
