@@ -117,7 +117,7 @@ bool tp_algorithms(enum tp_algorithms kind, const char *spec, char *text, size_t
  * tp_start(); keeps `c`.  On error returns false with a one-line reason in tp_error(). */
 bool tp_init(const struct tp_config *c);
 
-/* Begins a login over `fd`, a connected non-blocking descriptor that the
+/* Begins a login over `fd`, a connected non-blocking socket that the
  * transport owns until tp_stop().  `interactive` allows prompts at /dev/tty
  * or by SSH_ASKPASS (never when `batch` is set).  Precondition: TP_IDLE. */
 void tp_start(int fd, bool interactive, int64_t now);

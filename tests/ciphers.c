@@ -81,6 +81,18 @@ union state {
 	uint64_t word[100];
 };
 
+/* Packets that no peer may send are refused before a key is used. */
+static void refusals(const struct dropbear_cipher_mode *m, const char *way, void *state)
+{
+	unsigned n;
+
+	check(m->aead_getlength(0, buffer_of, &n, 3, state) != CRYPT_OK, "too short for a length", way, 3);
+	check(m->aead_crypt(0, buffer_of, other, 3, TAG, state, LTC_DECRYPT) != CRYPT_OK,
+		"too short for a packet", way, 3);
+	check(m->aead_crypt(0, buffer_of, other, 16, TAG - 1, state, LTC_DECRYPT) != CRYPT_OK,
+		"too short for a tag", way, TAG - 1);
+}
+
 static void chacha_packets(const char *way)
 {
 	static const char *const answers[][2] = {
@@ -101,6 +113,9 @@ static void chacha_packets(const char *way)
 	for (i = 0; i < 3; i++)
 		check(one(&dropbear_mode_chachapoly, seq + (unsigned)i, &s, &s, &s, lengths[i],
 			answers[i][0], answers[i][1]), "chacha20-poly1305 packet", way, lengths[i]);
+	refusals(&dropbear_mode_chachapoly, way, &s);
+	check(dropbear_mode_chachapoly.start(-1, NULL, key, KEY, 0, &s) != CRYPT_OK,
+		"half a key is refused", way, KEY);
 }
 
 /* The counter of packets runs over a word's end; states are copies, as dropbear makes. */
@@ -131,6 +146,7 @@ static void gcm_packets(const char *way, size_t key_len)
 			answers[key_len == 32][i]),
 			key_len == 32 ? "aes256-gcm packet" : "aes128-gcm packet", way, lengths[i]);
 	}
+	refusals(&mode_gcm, way, &s.in);
 }
 
 /* RFC 8439 2.4.2 (its first block and the tail) and 2.5.2 */

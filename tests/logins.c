@@ -190,9 +190,15 @@ static bool said(const char *text)
 	return strstr(ground.said, text) != NULL;
 }
 
+/* The login has ended for this reason; so tp_stop() leaves it. */
+static bool because(enum tp_cause cause, const char *text)
+{
+	return tp_cause() == cause && strstr(tp_error(), text) != NULL;
+}
+
 static bool failed(enum tp_cause cause, const char *text)
 {
-	return tp_state() == TP_FAILED && tp_cause() == cause && strstr(tp_error(), text) != NULL;
+	return tp_state() == TP_FAILED && because(cause, text);
 }
 
 /* --- a login -------------------------------------------------------------------------- */
@@ -253,9 +259,359 @@ static void begin_signing(const char *name)
 	says(60, "sn", "ssh-ed25519", (size_t)BLOB_SIZE, ed25519);
 }
 
-/* --- agents ----------------------------------------------------------------------------- */
-
 #define PASSWORD_NEXT "and the password is next"
+
+/* --- what is not of a login ------------------------------------------------------------- */
+
+/* With one field of the configuration wrong, nothing begins. */
+static void preparation(void)
+{
+	static char name[300];
+	static const char *const pins[] = { "SHA256:short" };
+	struct tp_config c = ground.config;
+	about = "preparation";
+	memset(name, 'n', sizeof name - 1);
+	c.user = name;
+	check(!tp_init(&c) && strstr(tp_error(), "too long"), "a name that is too long");
+	c = ground.config;
+	c.pin = pins;
+	c.n_pin = 1;
+	check(!tp_init(&c) && strstr(tp_error(), "fingerprint: SHA256:short"), "a pin that is none");
+	c = ground.config;
+	c.ciphers = "nonsense";
+	check(!tp_init(&c) && strstr(tp_error(), "unknown cipher nonsense"), "an unknown cipher");
+	check(tp_init(&ground.config), "and without all that it is good");
+}
+
+static void lists_of_algorithms(void)
+{
+	static const char *const bad[] = { "nonsense", "+nonsense", "^nonsense", "+aes256-ctr,x" };
+	char text[500];
+	about = "lists of algorithms";
+	for (size_t i = 0; i < 4; i++)
+		check(!tp_algorithms(TP_CIPHERS, bad[i], text, sizeof text) &&
+			strstr(tp_error(), "unknown cipher "), bad[i]);
+	check(!tp_algorithms(TP_CIPHERS, NULL, text, 30) && strstr(tp_error(), "too many names"),
+		"one that is too long");
+	check(!tp_algorithms(TP_CIPHERS, "-*", text, sizeof text) &&
+		strstr(tp_error(), "no cipher of this list"), "one without a name");
+}
+
+/* What asks for memory; a connection that gets none ends. */
+static void *held;
+static void hold(void)
+{
+	held = m_malloc(64);
+	memcpy(held, "kept", 5);
+}
+static void want_all(void) { m_malloc(ARENA_SIZE); }
+static void want_nothing(void) { m_malloc(0); }
+static void want_most(void) { m_malloc(ARENA_SIZE - 1000); }
+static void want_product(void) { m_calloc(ARENA_SIZE, ARENA_SIZE); }
+static void want_longer(void) { m_realloc(held, ARENA_SIZE); }
+static void want_some(void) { held = m_realloc(NULL, 5); }
+#ifndef __SANITIZE_ADDRESS__
+static void free_twice(void) { m_free_direct(held); m_free_direct(held); }
+static void free_foreign(void) { m_free_direct(ground.said); }
+#endif
+
+static void memory(void)
+{
+	static const struct {
+		void (*step)(void);
+		const char *name, *error;
+	} steps[] = {
+		{ want_all, "all of it", "out of transport memory" },
+		{ want_nothing, "none of it", "out of transport memory" },
+		{ want_most, "more than is left", "out of transport memory" },
+		{ want_product, "a product that overflows", "out of transport memory" },
+		{ want_longer, "a longer block", "out of transport memory" },
+#ifndef __SANITIZE_ADDRESS__
+		{ free_twice, "freed twice", "transport memory is damaged" },
+		{ free_foreign, "freed that is not ours", "transport memory is damaged" },
+#endif
+	};
+	about = "memory";
+	for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+		ground_connect();
+		port_run(hold);
+		port_run(steps[i].step);
+		check(failed(TP_CAUSE_LIMIT, steps[i].error), steps[i].name);
+		end();
+	}
+	ground_connect();
+	check(port_run(want_some) && held, "the next connection has some");
+	end();
+}
+
+static void not_connected(void)
+{
+	struct pollfd p[TP_POLLFDS];
+	int timeout = -1;
+	about = "not connected";
+	tp_stop();
+	tp_forget();
+	tp_service(p, 0, now);
+	tp_send(1);
+	check(tp_state() == TP_IDLE && tp_poll(p, now, &timeout) == 0 && timeout == -1,
+		"nothing happens");
+}
+
+/* --- the server's host key ---------------------------------------------------------------- */
+
+static const char *host_blob;
+static size_t host_len;
+static void host_step(void)
+{
+	hostkey_check((const unsigned char *)host_blob, host_len);
+	hostkey_remember();
+}
+
+/* Whether this login takes the key. */
+static bool takes_host(const char *blob, size_t n)
+{
+	host_blob = blob;
+	host_len = n;
+	return port_run(host_step);
+}
+
+static void begin_host(const char *name, const char *file)
+{
+	static const char *files[1];
+	about = name;
+	ground.said[0] = '\0';
+	files[0] = file;
+	ground.config.known_hosts = files;
+	ground_connect();
+}
+
+static void refused_hosts(void)
+{
+	static char zeros[2300];
+	static const struct {
+		const char *blob;
+		size_t n;
+		enum tp_cause cause;
+		const char *error;
+	} refused[] = {
+		{ "abc", 3, TP_CAUSE_LOST, "bad host key" },
+		{ zeros, sizeof zeros, TP_CAUSE_LOST, "bad host key" },
+		{ "\1\0\0\4abcd", 8, TP_CAUSE_LOST, "bad host key" },
+		{ "\0\0\0\100abcd", 8, TP_CAUSE_LOST, "bad host key" },
+		{ "\0\0\0\7ssh-rsa", 11, TP_CAUSE_HOSTKEY, "no RSA host key is known for server.example" },
+		{ "\0\0\0\7ecdsa-x", 11, TP_CAUSE_HOSTKEY, "no ECDSA host key" },
+		{ "\0\0\0\7unheard", 11, TP_CAUSE_HOSTKEY, "no unheard host key" },
+	};
+	ground.config.strict = TP_STRICT_YES;
+	for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+		begin_host("a host key", "none");
+		check(!takes_host(refused[i].blob, refused[i].n) &&
+			failed(refused[i].cause, refused[i].error), refused[i].error);
+		end();
+	}
+}
+
+/* Before any login has succeeded: the key of the first one counts from then on. */
+static void host_keys(void)
+{
+	refused_hosts();
+	ground.config.strict = TP_STRICT_ACCEPT_NEW;
+	begin_host("a new host", "new/hosts");
+	check(takes_host(ed25519, BLOB_SIZE) && said("2 Created new\n") &&
+		said("1 Warning: Permanently added 'server.example' (ED25519)"), "is remembered");
+	check(takes_host(ed25519, BLOB_SIZE), "shows its key again");
+	check(!takes_host(other, BLOB_SIZE) &&
+		failed(TP_CAUSE_HOSTKEY, "host key changed during the connection"), "but no other one");
+	end();
+	begin_host("a known host", "new/hosts");
+	check(takes_host(ed25519, BLOB_SIZE) && !said("added"), "is taken");
+	end();
+	unlink("new/hosts");
+	begin_host("files that are a directory", "new");
+	check(takes_host(ed25519, BLOB_SIZE) && said("1 new: Is a directory"), "are named");
+	check(said("1 Failed to add the host key of server.example to new: Is a directory"), "twice");
+	end();
+	rmdir("new");
+	unlink("key");
+	mkfifo("key", 0600);
+	begin_host("files that are a FIFO", "key");
+	check(takes_host(ed25519, BLOB_SIZE) && said("1 key: Invalid argument"), "are not waited for");
+	end();
+	unlink("key");
+	begin_host("no files", "none");
+	check(takes_host(ed25519, BLOB_SIZE) && !said("added") && access("none", F_OK) != 0,
+		"nothing is remembered");
+	hostkey_logged_in();
+	end();
+	ground.config.strict = TP_STRICT_NO;
+	begin_host("a later login", "none");
+	check(!takes_host(other, BLOB_SIZE) &&
+		failed(TP_CAUSE_HOSTKEY, "is not the one of the first login"), "of another server");
+	end();
+	begin_host("a later login", "hosts");
+	check(takes_host(ed25519, BLOB_SIZE), "of the same server");
+	end();
+}
+
+/* --- before the login ---------------------------------------------------------------------- */
+
+static void begin_ident(const char *name)
+{
+	about = name;
+	ground.said[0] = '\0';
+	now = 1000;
+	ground_connect();
+}
+
+static void hang_up(void)
+{
+	static char sink[8192];
+	while (recv(ground.server, sink, sizeof sink, MSG_DONTWAIT) > 0)
+		;
+	shutdown(ground.server, SHUT_RDWR);
+}
+
+static void before_login(void)
+{
+	static char lines[17000];
+	begin_ident("a server that hangs up");
+	hang_up();
+	serve();
+	check(failed(TP_CAUSE_LOST, "Connection closed by server.example port 22"), "is lost");
+	end();
+	begin_ident("a server that breaks down");
+	close(ground.server);
+	ground.server = open("/dev/null", O_RDWR | O_CLOEXEC);
+	serve();
+	check(failed(TP_CAUSE_LOST, "server.example: Connection reset by peer"), "is lost");
+	end();
+	begin_ident("a server that talks first");
+	memset(lines, '\n', sizeof lines);
+	(void)!send(ground.server, lines, sizeof lines, MSG_NOSIGNAL);
+	serve();
+	check(failed(TP_CAUSE_LOST, "no SSH identification in 16384 bytes"), "but too much");
+	end();
+}
+
+/* --- after it ------------------------------------------------------------------------------- */
+
+static void begin_up(const char *name)
+{
+	begin(name);
+	says(SUCCESS, "");
+	if (tp_state() != TP_UP)
+		check(false, "logs in");
+}
+
+static void after_login(void)
+{
+	struct pollfd p[TP_POLLFDS];
+	int timeout = -1;
+	begin_up("a server that hangs up later");
+	hang_up();
+	serve();
+	check(failed(TP_CAUSE_LOST, "Connection to server.example closed by remote host."), "is lost");
+	check(tp_poll(p, now, &timeout) == 0 && timeout == 0, "at once");
+	tp_service(p, 0, now);
+	tp_send(1);
+	end();
+	begin_up("a long time");
+	now += 9 * 3600 * 1000;
+	timeout = -1;
+	check(tp_poll(p, now, &timeout) == 1 && timeout == 0, "is a reason to act");
+	turn();
+	check(take() && got.byte[0] == SSH_MSG_KEXINIT, "keys are changed");
+	tp_forget();
+	check(tp_state() == TP_IDLE && !take(), "forgotten without a word");
+	end();
+	begin_up("more messages than one turn takes");
+	for (int i = 0; i < 70; i++)
+		ground_packet(SSH_MSG_IGNORE, (const uint8_t *)"\0\0\0\0", 4);
+	uint64_t before = tp_info()->packets_in;
+	check(turn() && tp_info()->packets_in < before + 70, "leave some for the next");
+	serve();
+	check(tp_info()->packets_in == before + 70, "which takes them");
+	tp_stop();
+	check(take() && got.byte[0] == SSH_MSG_DISCONNECT, "and then says goodbye");
+	end();
+}
+
+/* --- keys in files ------------------------------------------------------------------------- */
+
+static void offers_none(const char *name, const char *text)
+{
+	begin(name);
+	says(FAILURE, "sb", ALL, 0);
+	check(said(text), text);
+	check(requests("password", "secret"), PASSWORD_NEXT);
+	end();
+}
+
+static void key_is(const char *text, mode_t mode)
+{
+	unlink("key");
+	ground_file("key", (const uint8_t *)text, strlen(text));
+	chmod("key", mode);
+}
+
+/* A key of dropbear's format from the corpus, and its public part, which only it has. */
+static void key_of_dropbear(void)
+{
+	static char key[4096], path[1000], public[100];
+	const char *tests = getenv("TESTDIR");
+	snprintf(path, sizeof path, "%.900s/corpus/keys/dropbear", tests ? tests : "");
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, key, sizeof key);
+	size_t len = 0;
+	if (fd >= 0)
+		close(fd);
+	ground_file("key", (const uint8_t *)key, n < 0 ? 0 : (size_t)n);
+	ground.config.agent = "agent";
+	ground.config.identities_only = true;
+	listener = ground_listen();
+	begin("a key file that an agent has, too");
+	says(FAILURE, "sb", ALL, 0);
+	check(requests("publickey", "ssh-ed25519"), "is offered");
+	if (got.n > BLOB_SIZE)
+		memcpy(public, got.byte + got.n - BLOB_SIZE, len = BLOB_SIZE);
+	says(FAILURE, "sb", ALL, 0);
+	serve();
+	check(asked_agent(ASKS_KEYS), "then the agent is asked");
+	agent_gives(0, "bunsns", KEYS, 2, (size_t)BLOB_SIZE, other, "other", len, public, "same");
+	check(said("Skipping ssh-ed25519 key: agent"), "its key is the same");
+	check(requests("password", "secret"), "IdentitiesOnly: the other one is not offered");
+	ground.config.identities_only = false;
+	end();
+}
+
+static void key_files(void)
+{
+	const char *kept = ground.config.agent;
+	ground.config.agent = NULL;
+	key_is("-----BEGIN OPENSSH PRIVATE KEY-----\n", 0644);
+	offers_none("a key that others can read", "permissions 0644 are too open, ignored");
+	key_is("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n", 0600);
+	offers_none("an encrypted key, PEM", "key is encrypted, ignored; an agent can hold it");
+	key_is("-----BEGIN ENCRYPTED PRIVATE KEY-----\n", 0600);
+	offers_none("an encrypted key, PKCS#8", "key is encrypted, ignored");
+	key_is("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIA\n", 0600);
+	offers_none("an encrypted key, OpenSSH's", "key is encrypted, ignored");
+	key_is("", 0600);
+	offers_none("an empty key file", "key not accessible: No data available");
+	unlink("key");
+	mkfifo("key", 0600);
+	offers_none("a FIFO in place of a key", "key not accessible: Invalid argument");
+	unlink("key");
+	if (mkdir("key", 0700) != 0)
+		abort();
+	offers_none("a directory in place of a key", "key not accessible: Is a directory");
+	rmdir("key");
+	key_of_dropbear();
+	key_is("ssh-ed25519 nothing", 0600);
+	ground.config.agent = kept;
+}
+
+/* --- agents ----------------------------------------------------------------------------- */
 
 /* The agent is of no use: the login goes on without it. */
 static void without(const char *text)
@@ -553,6 +909,20 @@ static void banners(void)
 	end();
 }
 
+/* A line of the log is shorter than the banner's, and no character is cut in two. */
+static void long_banner(void)
+{
+	static char text[1202];
+	begin("a long line of a banner");
+	text[0] = 'a';
+	for (size_t i = 1; i + 1 < sizeof text; i += 2)
+		memcpy(text + i, "\303\251", 2);
+	text[sizeof text - 1] = '\0';
+	says(SSH_MSG_USERAUTH_BANNER, "ss", text, "");
+	check(said("\303\251\n") && !said("\303\n"), "is cut between characters");
+	end();
+}
+
 static void goodbyes(void)
 {
 	begin("disconnected: too many failures");
@@ -566,7 +936,7 @@ static void goodbyes(void)
 	says(SSH_MSG_DISCONNECT, "");
 	lost("Received disconnect from server.example port 22:0: ");
 	begin("debug messages");
-	says(SSH_MSG_DEBUG, "b", 1);
+	says(SSH_MSG_DEBUG, "");
 	says(SSH_MSG_DEBUG, "bu", 1, 99);
 	says(SSH_MSG_DEBUG, "bss", 1, "look", "");
 	check(said("3 look\n") && tp_state() == TP_LOGIN, "the whole one is shown");
@@ -694,7 +1064,6 @@ static void askpass(void)
 		{ "one that is none", "" },
 	};
 	setenv("SSH_ASKPASS_REQUIRE", "force", 1);
-	setenv("SSH_ASKPASS", "./askpass", 1);
 	askpass_is("#!/bin/sh\nprintf %s \"$1\"\n");
 	begin_asking("an askpass program", "password");
 	check(requests_password("user@server.example's password: "), "gets the question");
@@ -709,11 +1078,61 @@ static void askpass(void)
 	cancelled("an askpass program that is cancelled");
 }
 
+/* Whether the question about a host has this text. */
+static bool was_asked(const char *text)
+{
+	static char asked[8192];
+	int fd = open("key.pub", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, asked, sizeof asked - 1);
+	if (fd >= 0)
+		close(fd);
+	asked[n > 0 ? n : 0] = '\0';
+	return strstr(asked, text) != NULL;
+}
+
+/* A new host, and a user who answers as the program does; the questions are in key.pub. */
+static bool confirms(const char *name, const char *address, const char *answer)
+{
+	static char script[200];
+	bool taken;
+	snprintf(script, sizeof script, "#!/bin/sh\necho \"$1\" >>key.pub\n%s\n", answer);
+	unlink("key.pub");
+	askpass_is(script);
+	ground.config.address = address;
+	begin_host(name, "none");
+	taken = takes_host(ed25519, BLOB_SIZE);
+	end();
+	return taken;
+}
+
+static void confirmations(void)
+{
+	ground.config.strict = TP_STRICT_ASK;
+	check(confirms("a new host", "", "echo yes") &&
+		was_asked("host 'server.example (<no hostip for proxy command>)' can't"), "yes");
+	check(confirms("one with an address", "[::1]:22", "echo YES") && was_asked("(::1)"), "YES");
+	check(!confirms("one on another port", "10.0.0.1:22", "echo no") &&
+		was_asked("(10.0.0.1)") && because(TP_CAUSE_HOSTKEY, "no ED25519 host key is known"), "no");
+	check(!confirms("a user who says anything else", "", "echo perhaps") &&
+		was_asked("Please type 'yes', 'no' or the fingerprint: ") &&
+		because(TP_CAUSE_HOSTKEY, "no ED25519 host key is known"), "is asked again, not for ever");
+	ground.config.cancel_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	check(!confirms("a user who leaves", "", "exec sleep 600") &&
+		because(TP_CAUSE_CANCELLED, "cancelled"), "ends the login");
+	close(ground.config.cancel_fd);
+	ground.config.cancel_fd = -1;
+	ground.config.strict = TP_STRICT_NO;
+}
+
 static void with_terminal(const char *done)
 {
 	ground.config.batch = false;
 	ground.config.prompts = 3;
 	ground.config.agent = ground.config.password = NULL;
+	setenv("SSH_ASKPASS", "./askpass", 1);
+	setenv("SSH_ASKPASS_REQUIRE", "force", 1);
+	confirmations();	/* before any login succeeds */
+	unsetenv("SSH_ASKPASS_REQUIRE");
 	passwords();
 	asked_questions();
 	stuck_terminal(done);
@@ -725,6 +1144,14 @@ static void with_terminal(const char *done)
 
 static void without_terminal(void)
 {
+	preparation();
+	lists_of_algorithms();
+	not_connected();
+	memory();
+	host_keys();
+	before_login();
+	after_login();
+	key_files();
 	agent_that_signs();
 	agents_without_a_signature();
 	signatures_of_rsa();
@@ -736,6 +1163,7 @@ static void without_terminal(void)
 	servers_out_of_turn();
 	servers_that_want_more();
 	questions();
+	long_banner();
 	banners();
 	goodbyes();
 }

@@ -81,7 +81,7 @@ TP_CPPFLAGS = -D_GNU_SOURCE -DDROPBEAR_CLIENT=1 -DLOCALOPTIONS_H_EXISTS \
 # (Its messages name its files: the same wherever they were compiled.)
 TP_DROPBEAR_CC = $(CC) $(TP_FLAGS) -std=gnu99 -w -fmacro-prefix-map=$(TP_SRC)/= -I$(TP_PORT)/shim $(TP_CPPFLAGS) \
 	-I$(TP_SRC)/src -I$(TP_SRC)/libtomcrypt/src/headers -I$(TP_SRC)/libtommath
-TP_OWN_CC = $(CC) $(TP_FLAGS) $(COVERED) -std=c11 -Wall -Wextra -Werror -DPORT_OWN_FILE \
+TP_OWN_CC = $(CC) $(TP_FLAGS) -std=c11 $(COVERED) -Wall -Wextra -Werror -DPORT_OWN_FILE \
 	$(TP_CPPFLAGS) $(CI_INCLUDES) -isystem $(TP_SRC)/src \
 	-isystem $(TP_SRC)/libtomcrypt/src/headers -isystem $(TP_SRC)/libtommath
 TP_HEADERS := $(TP_PORT)/guard.h $(TP_PORT)/config.h $(TP_PORT)/localoptions.h \

@@ -87,7 +87,7 @@ ssize_t port_read(int fd, void *data, size_t size)
 	return (ssize_t)n + (rest > 0 ? rest : 0);
 }
 
-/* packet.c's writev(), without SIGPIPE if the descriptor is a socket. */
+/* packet.c's writev(), without SIGPIPE. */
 ssize_t port_writev(int fd, const struct iovec *iov, int n)
 {
 	struct msghdr m = { .msg_iov = (struct iovec *)(uintptr_t)iov };
@@ -95,8 +95,6 @@ ssize_t port_writev(int fd, const struct iovec *iov, int n)
 
 	m.msg_iovlen = (unsigned)n;
 	done = sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (done < 0 && errno == ENOTSOCK)
-		done = writev(fd, iov, n);
 	written = done > 0 ? (size_t)done : 0;
 	port.info.bytes_out += written;
 	return done;
