@@ -51,6 +51,8 @@ after() {
 	works "nothing raw in its log" not raw_text "$T/master.log"
 	works "and none to a client" not raw_text "$T/err" "$T/out"
 	works "and no line is forged" not grep -q '^sshmux: forged' "$T/master.log"
+	works "nor did it flood the log ($(lines "$T/master.log") lines, $(lines "$T/attacks") attacks)" \
+		test "$(lines "$T/master.log")" -le $((20 * $(lines "$T/attacks")))
 	# Sessions of an attack may linger a moment.
 	same_fds "its descriptors are what they were" "$before"
 	grown=$(($(memory) - was))
