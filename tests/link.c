@@ -21,6 +21,7 @@
  *   refuse, accept  the port is closed, is open again
  *   target TARGET   where new connections go
  *   rate BITS, delay MS
+ *   damage N        a bit of the Nth byte from now that comes down is changed
  *   status          "open N, accepted N, up BYTES, down BYTES"
  */
 #include <arpa/inet.h>
@@ -70,6 +71,7 @@ static bool frozen, narrow;
 static int64_t rate, delay, now;	/* bits per second; ns; ns */
 static int64_t free_at[2];	/* when the link takes the next piece, up and down */
 static uint64_t moved[2], accepted;
+static int64_t damage;		/* bytes down until one is changed, that one included */
 static volatile sig_atomic_t stop;
 
 static void fail(const char *fmt, ...)
@@ -245,6 +247,10 @@ static bool take(struct pair *p, int k)
 		w->ended = true;
 		return true;
 	}
+	if (k == 1 && damage > 0 && damage <= n)
+		w->bytes[end + (size_t)damage - 1] ^= 1;
+	if (k == 1)
+		damage -= n;
 	int64_t start = now;
 	if (rate && now - free_at[k] < CATCH_UP)
 		start = free_at[k];
@@ -337,6 +343,8 @@ static void command(char *text, char *answer, size_t max)
 		rate = atoll(value);
 	else if (strcmp(word, "delay") == 0 && value)
 		delay = atoll(value) * 1000000;
+	else if (strcmp(word, "damage") == 0 && value)
+		damage = atoll(value);
 	else if (strcmp(word, "status") == 0)
 		snprintf(answer, max, "open %d, accepted %llu, up %llu, down %llu", n_pairs,
 			 (unsigned long long)accepted, (unsigned long long)moved[0],

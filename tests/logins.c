@@ -584,6 +584,46 @@ static void key_of_dropbear(void)
 	end();
 }
 
+/* A key of the agent whose file is not here, only FILE.pub. */
+static void key_by_public_file(void)
+{
+	static const char text[] = "ssh-ed25519 "
+		"AAAAC3NzaC1lZDI1NTE5AAAAIGFiY2RlZmdoaWprbG1ub3BxcnN0dXZ3eHl6MDEyMzQ1 me";
+	unlink("key");
+	ground_file("key.pub", (const uint8_t *)text, sizeof text - 1);
+	ground.config.identities_only = true;
+	listener = ground_listen();
+	begin("IdentitiesOnly: a key named by its public file");
+	says(FAILURE, "sb", ALL, 0);
+	serve();
+	asked_agent(ASKS_KEYS);
+	agent_gives(0, "bunsns", KEYS, 2, (size_t)BLOB_SIZE, other, "other", (size_t)BLOB_SIZE,
+		ed25519, "named");
+	check(requests_key(ed25519, BLOB_SIZE), "is the one that is offered");
+	ground.config.identities_only = false;
+	unlink("key.pub");
+	end();
+}
+
+/* An RSA key of dropbear's format with more bits than any build takes. */
+static void key_too_long(void)
+{
+	static struct bytes key;
+	static char number[1025];
+	memset(number + 1, 0x7f, sizeof number - 1);
+	number[1] = (char)0xff;
+	key.n = 0;
+	for (int i = 0; i < 6; i++) {
+		const char *part = i == 0 ? "ssh-rsa" : i == 1 ? "\1\0\1" : number;
+		size_t n = i == 0 ? 7 : i == 1 ? 3 : sizeof number;
+		add_u32(&key, n);
+		add(&key, part, n);
+	}
+	unlink("key");
+	ground_file("key", key.byte, key.n);
+	offers_none("an RSA key of 8192 bits", "do not fit this build's memory");
+}
+
 static void key_files(void)
 {
 	const char *kept = ground.config.agent;
@@ -606,7 +646,9 @@ static void key_files(void)
 		abort();
 	offers_none("a directory in place of a key", "key not accessible: Is a directory");
 	rmdir("key");
+	key_too_long();
 	key_of_dropbear();
+	key_by_public_file();
 	key_is("ssh-ed25519 nothing", 0600);
 	ground.config.agent = kept;
 }
@@ -733,6 +775,13 @@ static void agents_that_talk_nonsense(void)
 
 static void agents_that_leave(void)
 {
+	listener = ground_listen();
+	begin("an agent that closes without a look at the request");
+	says(FAILURE, "sb", ALL, 0);
+	serve();
+	agent_leaves();
+	serve();
+	without("closed the connection");
 	begin_with_agent("an agent that closes instead of an answer");
 	agent_leaves();
 	serve();

@@ -396,8 +396,6 @@ static bool send_agent_signature(void)
 /* Continues a login that was waiting for the agent: with the next attempt, or its end. */
 void auth_agent_event(enum agent_event event)
 {
-	if (event == AGENT_NOTHING)
-		return;
 	if (event == AGENT_FAILED) {
 		auth.agent_lost = true;
 	} else if (auth.step == STEP_AGENT_LIST) {
@@ -458,8 +456,6 @@ static bool try_password(void)
 {
 	char text[300], answer[SECRET_SIZE];
 
-	if (try_given_password())
-		return true;
 	if (!can_ask() || auth.password_tries >= port.config->prompts)
 		return false;
 	if (auth.password_tries++ > 0)

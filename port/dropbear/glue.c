@@ -215,6 +215,8 @@ static const struct { const char *dropbear, *ours; } known_errors[] = {
 	{ "Bad hostkey signature", "incorrect host key signature" },
 	{ "Bad KEX packet", "bad host key or key exchange message from the server" },
 	{ "Bad packet size", "packet of a bad size from the server (or its MAC is wrong)" },
+	{ "Integrity error", "message damaged on its way from the server (its MAC is wrong)" },
+	{ "Error decrypting", "message damaged on its way from the server (its MAC is wrong)" },
 	{ "Bad curve25519", "the server's part of the key exchange is no valid key" },
 	{ "Bad sntrup", "the server's part of the key exchange is no valid key" },
 	{ "Bad buf_", "a message of the server ends too early, or says wrong lengths" },
