@@ -314,6 +314,31 @@ static void unit_link_exchange(void)
 	check(link_end(), "link: changes of keys: no descriptor leaked");
 }
 
+/* Who waits for a session meanwhile is told that keys are exchanged. */
+static void unit_link_exchange_told(void)
+{
+	struct session s;
+	int fds[3];
+	link_begin();
+	g.op.session_wait = EXCHANGE_MS / 2000;
+	fake.info.exchanging = true;
+	world_wake();
+	memset(&s, 0, sizeof s);
+	session_pipes(&s, fds);
+	bool hello = peer_hello(&s.p);
+	session_request(&s, 0, "run", fds);
+	world_run();
+	bool waits = peer_quiet(&s.p) && !fake.out;
+	world_sleep(g.op.session_wait * 1000 + 1);
+	check(hello && waits && peer_expect(&s.p, MUX_S_FAILURE, "us", 9,
+		"no session in time: exchanging keys"),
+	      "link: who waited for a session is told that keys are exchanged");
+	fake.info.exchanging = false;
+	session_close(&s);
+	world_run();
+	check(link_end(), "link: told of an exchange: no descriptor leaked");
+}
+
 /* So many messages of that type among what the master has sent; takes all. */
 static int link_sent(int type)
 {
@@ -554,5 +579,6 @@ static void unit_link(void)
 	unit_link_kick();
 	unit_link_alive();
 	unit_link_exchange();
+	unit_link_exchange_told();
 	unit_link_login();
 }
