@@ -14,7 +14,7 @@
 # (Cortex-A9 of bcm53xx); nothing here would gain from one.
 
 CROSS_TARGETS := mips-24kc mipsel-24kc mips32 mipsel32 mips64 mips64el armv7 armv5 armv4 armeb aarch64 \
-	x86_64 i386 i586 powerpc riscv64
+	x86_64 i386 i586 powerpc powerpc64 riscv64
 
 CROSS_SOFT := -msoft-float -mno-abicalls -fno-pic
 CROSS_MIPS := -mips32r2 -mtune=24kc $(CROSS_SOFT) -minterlink-mips16
@@ -45,10 +45,13 @@ CROSS_i586 := i686-linux-gnu- i386-linux-musl qemu-i386-static,-cpu,pentium -mar
 # What the 440's successors and the e500 have in common
 CROSS_powerpc := powerpc-linux-gnu- powerpc-linux-muslsf qemu-ppc-static,-cpu,e500v2 \
 	-mcpu=powerpc -msoft-float -mmultiple -mlong-double-64
+# musl's ABI, in which Debian's own libgcc is not.  The e5500 has an FPU, but no vectors.
+CROSS_powerpc64 := powerpc64-linux-gnu- powerpc64-linux-musl qemu-ppc64-static,-cpu,e5500 \
+	-mabi=elfv2 -mcpu=e5500 -mlong-double-64
 CROSS_riscv64 := riscv64-linux-gnu- riscv64-linux-musl qemu-riscv64-static
 
 # Whose libgcc Debian does not have
-CROSS_LIBGCC := mips% powerpc armv4 armeb i586
+CROSS_LIBGCC := mips% powerpc powerpc64 armv4 armeb i586
 
 # Whose unit tests `make check-cross` runs, and who is built twice by it
 CROSS_UNITS := mips-24kc mips64 armv5 powerpc

@@ -302,7 +302,19 @@ DIVMOD(__aeabi_uldivmod, __udivmoddi4);
 DIVMOD(__aeabi_ldivmod, __divmoddi4);
 #endif
 
-#ifdef __powerpc__
+#ifdef __powerpc64__
+/* musl's save the registers of vectors, too, which the e5500 does not have.  From the start
+ * of the buffer: return address, condition, stack, general and floating-point registers
+ * 14 to 31. */
+#define JUMP(name, code) __asm__(".section .text." #name ",\"ax\",@progbits\n" \
+	".global " #name "\n.type " #name ",@function\n" #name ":\n" code "blr\n.previous")
+#define FROM_14 ".irp n,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+JUMP(setjmp, "mflr 0\nstd 0, 0(3)\nmfcr 0\nstd 0, 8(3)\nstd 1, 16(3)\n"
+	FROM_14 "std \\n, (\\n - 11) * 8(3)\nstfd \\n, (\\n + 7) * 8(3)\n.endr\nli 3, 0\n");
+JUMP(longjmp, "ld 0, 0(3)\nmtlr 0\nld 0, 8(3)\nmtcr 0\nld 1, 16(3)\n"
+	FROM_14 "ld \\n, (\\n - 11) * 8(3)\nlfd \\n, (\\n + 7) * 8(3)\n.endr\n"
+	"mr. 3, 4\nbnelr\nli 3, 1\n");
+#elif defined __powerpc__
 /* How functions compiled for size return: registers from n on from below r11, which
  * was the stack pointer, and the return address. */
 __asm__(".section .text._restgpr,\"ax\",@progbits\n"
