@@ -86,7 +86,8 @@ static void refusals(const struct dropbear_cipher_mode *m, const char *way, void
 {
 	unsigned n;
 
-	check(m->aead_getlength(0, buffer_of, &n, 3, state) != CRYPT_OK, "too short for a length", way, 3);
+	check(m->aead_getlength(0, buffer_of, &n, 3, state) != CRYPT_OK,
+		"too short for a length", way, 3);
 	check(m->aead_crypt(0, buffer_of, other, 3, TAG, state, LTC_DECRYPT) != CRYPT_OK,
 		"too short for a packet", way, 3);
 	check(m->aead_crypt(0, buffer_of, other, 16, TAG - 1, state, LTC_DECRYPT) != CRYPT_OK,

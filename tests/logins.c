@@ -276,7 +276,8 @@ static void preparation(void)
 	c = ground.config;
 	c.pin = pins;
 	c.n_pin = 1;
-	check(!tp_init(&c) && strstr(tp_error(), "fingerprint: SHA256:short"), "a pin that is none");
+	check(!tp_init(&c) && strstr(tp_error(), "fingerprint: SHA256:short"),
+		"a pin that is none");
 	c = ground.config;
 	c.ciphers = "nonsense";
 	check(!tp_init(&c) && strstr(tp_error(), "unknown cipher nonsense"), "an unknown cipher");
@@ -398,7 +399,8 @@ static void refused_hosts(void)
 		{ zeros, sizeof zeros, TP_CAUSE_LOST, "bad host key" },
 		{ "\1\0\0\4abcd", 8, TP_CAUSE_LOST, "bad host key" },
 		{ "\0\0\0\100abcd", 8, TP_CAUSE_LOST, "bad host key" },
-		{ "\0\0\0\7ssh-rsa", 11, TP_CAUSE_HOSTKEY, "no RSA host key is known for server.example" },
+		{ "\0\0\0\7ssh-rsa", 11, TP_CAUSE_HOSTKEY,
+			"no RSA host key is known for server.example" },
 		{ "\0\0\0\7ecdsa-x", 11, TP_CAUSE_HOSTKEY, "no ECDSA host key" },
 		{ "\0\0\0\7unheard", 11, TP_CAUSE_HOSTKEY, "no unheard host key" },
 	};
@@ -421,7 +423,8 @@ static void host_keys(void)
 		said("1 Warning: Permanently added 'server.example' (ED25519)"), "is remembered");
 	check(takes_host(ed25519, BLOB_SIZE), "shows its key again");
 	check(!takes_host(other, BLOB_SIZE) &&
-		failed(TP_CAUSE_HOSTKEY, "host key changed during the connection"), "but no other one");
+		failed(TP_CAUSE_HOSTKEY, "host key changed during the connection"),
+		"but no other one");
 	end();
 	begin_host("a known host", "new/hosts");
 	check(takes_host(ed25519, BLOB_SIZE) && !said("added"), "is taken");
@@ -429,13 +432,15 @@ static void host_keys(void)
 	unlink("new/hosts");
 	begin_host("files that are a directory", "new");
 	check(takes_host(ed25519, BLOB_SIZE) && said("1 new: Is a directory"), "are named");
-	check(said("1 Failed to add the host key of server.example to new: Is a directory"), "twice");
+	check(said("1 Failed to add the host key of server.example to new: Is a directory"),
+		"twice");
 	end();
 	rmdir("new");
 	unlink("key");
 	mkfifo("key", 0600);
 	begin_host("files that are a FIFO", "key");
-	check(takes_host(ed25519, BLOB_SIZE) && said("1 key: Invalid argument"), "are not waited for");
+	check(takes_host(ed25519, BLOB_SIZE) && said("1 key: Invalid argument"),
+		"are not waited for");
 	end();
 	unlink("key");
 	begin_host("no files", "none");
@@ -510,7 +515,8 @@ static void after_login(void)
 	begin_up("a server that hangs up later");
 	hang_up();
 	serve();
-	check(failed(TP_CAUSE_LOST, "Connection to server.example closed by remote host."), "is lost");
+	check(failed(TP_CAUSE_LOST, "Connection to server.example closed by remote host."),
+		"is lost");
 	check(tp_poll(p, now, &timeout) == 0 && timeout == 0, "at once");
 	tp_service(p, 0, now);
 	tp_send(1);
@@ -634,7 +640,8 @@ static void key_files(void)
 	offers_none("an encrypted key, PEM", "key is encrypted, ignored; an agent can hold it");
 	key_is("-----BEGIN ENCRYPTED PRIVATE KEY-----\n", 0600);
 	offers_none("an encrypted key, PKCS#8", "key is encrypted, ignored");
-	key_is("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIA\n", 0600);
+	key_is("-----BEGIN OPENSSH PRIVATE KEY-----\n"
+		"b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIA\n", 0600);
 	offers_none("an encrypted key, OpenSSH's", "key is encrypted, ignored");
 	key_is("", 0600);
 	offers_none("an empty key file", "key not accessible: No data available");
@@ -743,7 +750,8 @@ static void agents_of_odd_lists(void)
 	agent_gives(0, "bu", KEYS, 3);
 	without("bad list of keys");
 	begin_with_agent("keys that are none");
-	agent_gives(0, "bussssnsnsns", KEYS, 5, "", "empty", "xx", "short", (size_t)4097, zeros, "long",
+	agent_gives(0, "bussssnsnsns", KEYS, 5, "", "empty", "xx", "short",
+		(size_t)4097, zeros, "long",
 		sizeof long_type - 1, long_type, "type", (size_t)BLOB_SIZE, ed25519, "good");
 	check(requests_key(ed25519, BLOB_SIZE), "are passed over, the good one is offered");
 	end();
@@ -999,7 +1007,8 @@ static bool requests_password(const char *password)
 {
 	size_t n = strlen(password);
 	return requests("password", "") && got.n > n + 4 &&
-		u32(got.byte + got.n - n - 4) == n && memcmp(got.byte + got.n - n, password, n) == 0;
+		u32(got.byte + got.n - n - 4) == n &&
+		memcmp(got.byte + got.n - n, password, n) == 0;
 }
 
 /* A login that has nothing but its user. */
@@ -1161,10 +1170,12 @@ static void confirmations(void)
 		was_asked("host 'server.example (<no hostip for proxy command>)' can't"), "yes");
 	check(confirms("one with an address", "[::1]:22", "echo YES") && was_asked("(::1)"), "YES");
 	check(!confirms("one on another port", "10.0.0.1:22", "echo no") &&
-		was_asked("(10.0.0.1)") && because(TP_CAUSE_HOSTKEY, "no ED25519 host key is known"), "no");
+		was_asked("(10.0.0.1)") &&
+		because(TP_CAUSE_HOSTKEY, "no ED25519 host key is known"), "no");
 	check(!confirms("a user who says anything else", "", "echo perhaps") &&
 		was_asked("Please type 'yes', 'no' or the fingerprint: ") &&
-		because(TP_CAUSE_HOSTKEY, "no ED25519 host key is known"), "is asked again, not for ever");
+		because(TP_CAUSE_HOSTKEY, "no ED25519 host key is known"),
+		"is asked again, not for ever");
 	ground.config.cancel_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	check(!confirms("a user who leaves", "", "exec sleep 600") &&
 		because(TP_CAUSE_CANCELLED, "cancelled"), "ends the login");
