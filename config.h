@@ -244,6 +244,13 @@
 #define QUICK_MS FAST_MS
 #endif
 
+/* After so many milliseconds in which only data moved, fast, the silent ones are watched as
+ * one, and are looked at one by one no more often than that.
+ * Cost: a descriptor. */
+#ifndef SILENT_MS
+#define SILENT_MS 50
+#endif
+
 /* RateLimit: the most that may go at once is what its rate moves in this time.
  * Costs nothing. */
 #ifndef RATE_MS
@@ -538,6 +545,7 @@
 	LIMIT(QUIET_MS, 0, 60000) \
 	LIMIT(QUICK_BYTES, 1, 1048576) \
 	LIMIT(QUICK_MS, 0, 100) \
+	LIMIT(SILENT_MS, 0, 1000) \
 	LIMIT(RATE_MS, 1, 1000) \
 	LIMIT(KNOWN_HOSTS_LINE, 1024, 16384) \
 	LIMIT(REQUEST_MS, 100, 86400000) \

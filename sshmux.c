@@ -166,7 +166,7 @@
 #define PLURAL(n) ((n) == 1 ? "" : "s")
 #define WINDOW_BLOCKS (WINDOW_POOL / WINDOW_BLOCK)
 #define WINDOW_RESERVED (CHANNELS * WINDOW_MIN_BLOCKS)
-#define POLLFDS (5 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
+#define POLLFDS (6 + TP_POLLFDS + CLIENTS + 3 * CHANNELS + FW_SOCKETS * FORWARDS + CONNECTORS)
 /* Descriptors outside the tables: signals, listener, log, link, a login's files. */
 #define FD_OWN 24
 #define FD_LIMIT \
@@ -946,6 +946,8 @@ static struct {
 		int64_t stop_deadline;
 		bool quick;		/* this turn is */
 		int64_t full_at;	/* when the last full one was */
+		int silent;		/* the set of what quick turns leave out, or -1 */
+		int64_t silent_after;	/* when there may be one again */
 		/* bytes that had moved by then, and by the one before */
 		uint64_t moved, moved_before;
 		/* channels that a quick turn looks at, as bits; since when they are collected */
@@ -9736,7 +9738,7 @@ static void hk_reloaded(void)
 
 enum lp_kind {
 	LP_SIGNAL, LP_TRANSPORT, LP_WATCH, LP_NETWORK, LP_LISTENER, LP_UPLINK, LP_CONNECTOR,
-	LP_FORWARD, LP_CLIENT, LP_INPUT, LP_OUTPUT
+	LP_FORWARD, LP_CLIENT, LP_INPUT, LP_OUTPUT, LP_SILENT
 };
 #define LP_PAUSE_MS 100		/* pause after a poll() that failed */
 
@@ -9831,7 +9833,12 @@ static void lp_signals(void)
  * one turn.  So while bytes move fast, only every QUICK_MS a turn is full.  The others
  * are quick: they leave out the clients whose session runs, and the channels that have
  * been silent for QUIET_MS and have no terminal.  A quick turn in which anything happens
- * but that data moves goes on as a full one, and the next is full, too. */
+ * but that data moves goes on as a full one, and the next is full, too.
+ *
+ * poll() of 500 silent sockets takes longer than a quick turn.  So after SILENT_MS in which
+ * only data moved they become a set (epoll), which is one entry of a quick turn's poll():
+ * when one of them speaks the next turn is full, and other full turns are rare.  The set is
+ * never changed: what is no longer true of it ends it. */
 
 static uint64_t lp_moved(void)
 {
@@ -9866,6 +9873,25 @@ static bool lp_is_fast(void)
 	return true;
 }
 
+static void lp_end_silent(int64_t after)
+{
+	fd_close(&g.lp.silent);
+	g.lp.silent_after = after;
+}
+
+/* More happens than that data moves: this turn is a full one. */
+static void lp_more(void)
+{
+	g.lp.quick = false;
+	lp_end_silent(g.now + SILENT_MS);
+}
+
+/* When the next full turn is due. */
+static int64_t lp_full_due(void)
+{
+	return g.lp.full_at + (g.lp.silent < 0 ? QUICK_MS : SILENT_MS);
+}
+
 static void lp_full_turn(void)
 {
 	g.lp.moved_before = g.lp.moved;
@@ -9874,6 +9900,7 @@ static void lp_full_turn(void)
 		return;
 	g.lp.marked_at = g.now;
 	ch_unmark(g.lp.awake);
+	lp_end_silent(0);
 }
 
 /* Whether what poll() has found makes this a full turn. */
@@ -9886,6 +9913,27 @@ static bool lp_is_more_than_data(void)
 			return true;
 	}
 	return false;
+}
+
+/* Whether a quick turn leaves out this entry of a full one. */
+static bool lp_is_silent(const struct lp_owner *o)
+{
+	int i = o->index;
+	if (o->kind == LP_CLIENT)
+		return !(g.lp.asking[i / 32] >> i % 32 & 1);
+	return (o->kind == LP_INPUT || o->kind == LP_OUTPUT) &&
+		!((g.lp.awake[i / 32] | g.ch.busy[i / 32]) >> i % 32 & 1);
+}
+
+/* Makes the set from the poll set of a full turn; none if one of them cannot be in it. */
+static void lp_begin_silent(void)
+{
+	if (g.lp.silent >= 0 || g.now < g.lp.silent_after || tp_room() == 0)
+		return;
+	g.lp.silent = os_new_set();
+	for (int i = 0; i < g.lp.n_poll && g.lp.silent >= 0; i++)
+		if (lp_is_silent(&g.lp.owner[i]) && !os_add_to_set(g.lp.silent, &g.lp.poll[i]))
+			lp_end_silent(g.now + SILENT_MS);
 }
 
 /* What lp_settle() does when only data has moved.  False if there is more to do. */
@@ -10015,7 +10063,9 @@ static void lp_add_channels(int *timeout)
 static void lp_add_awake(int *timeout)
 {
 	bool room = tp_room() > 0;
-	lp_earlier(timeout, g.lp.full_at + QUICK_MS);
+	lp_earlier(timeout, lp_full_due());
+	if (g.lp.silent >= 0)
+		lp_add(LP_SILENT, 0, 0, g.lp.silent, POLLIN);
 	for_each_bit(i, g.lp.awake, CHANNELS)
 		lp_add_channel(&g.ch.slot[i], room, timeout);
 	for_each_bit(i, g.lp.asking, CLIENTS)
@@ -10064,6 +10114,34 @@ static void lp_add_transport(int *timeout)
 		lp_add(LP_TRANSPORT, (int)i, 0, p[i].fd, p[i].events);
 }
 
+/* Of whatever has neither a slot nor a descriptor. */
+static void lp_add_deadlines(int *timeout)
+{
+	if (g.lk.state == LK_LOGIN)
+		lp_earlier(timeout, g.lk.login_deadline);
+	if (g.lk.state == LK_WAITING)
+		lp_earlier(timeout, g.lk.retry_at);
+	if (g.us.bound)
+		lp_earlier(timeout, g.us.look_at ? g.us.look_at : 1);
+	if (g.se.open_after > g.now)
+		lp_earlier(timeout, g.se.open_after);
+	lp_earlier(timeout, g.lk.probe_at);
+	lp_earlier(timeout, g.lk.look_at);
+	lp_earlier(timeout, g.lk.state == LK_UP ? g.lk.exchange_at : 0);
+	if (g.lk.state == LK_UP && g.op.alive_interval > 0)
+		lp_earlier(timeout, g.lk.alive_at);
+	if (g.sd.typed)
+		lp_earlier(timeout, g.lp.resize_at);
+	lp_earlier(timeout, hk_due());
+	lp_earlier(timeout, g.lp.stop_deadline);
+	lp_earlier(timeout, g.lp.idle_at);
+	for_each_program(o)
+		if (o->state == EX_RUNNING)
+			lp_earlier(timeout, o->deadline);
+	if (g.lp.quick && *timeout == 0)
+		g.lp.full_at = 0;	/* it is met in a full turn, the next one */
+}
+
 /* Fills g.lp.poll; returns poll()'s timeout. */
 static int lp_build(void)
 {
@@ -10073,6 +10151,7 @@ static int lp_build(void)
 	if (!g.lp.quick)
 		lp_full_turn();
 	sd_turn_begins(g.lp.quick);
+	lp_add_deadlines(&timeout);
 	lp_add(LP_SIGNAL, 0, 0, g.lp.signal_pipe[0], POLLIN);
 	if (g.lk.state == LK_LOGIN || g.lk.state == LK_UP)
 		lp_add_transport(&timeout);
@@ -10080,29 +10159,8 @@ static int lp_build(void)
 		lp_add(LP_UPLINK, 0, 0, g.lk.uplink.fd, cn_events(&g.lk.uplink));
 		lp_earlier(&timeout, g.lk.uplink.attempt_deadline);
 	}
-	if (g.lk.state == LK_LOGIN)
-		lp_earlier(&timeout, g.lk.login_deadline);
-	if (g.lk.state == LK_WAITING)
-		lp_earlier(&timeout, g.lk.retry_at);
-	if (g.us.bound)
-		lp_earlier(&timeout, g.us.look_at ? g.us.look_at : 1);
-	if (g.se.open_after > g.now)
-		lp_earlier(&timeout, g.se.open_after);
-	lp_earlier(&timeout, g.lk.probe_at);
-	lp_earlier(&timeout, g.lk.look_at);
 	if (g.lk.watch >= 0)
 		lp_add(LP_WATCH, 0, 0, g.lk.watch, POLLIN);
-	lp_earlier(&timeout, g.lk.state == LK_UP ? g.lk.exchange_at : 0);
-	if (g.lk.state == LK_UP && g.op.alive_interval > 0)
-		lp_earlier(&timeout, g.lk.alive_at);
-	if (g.sd.typed)
-		lp_earlier(&timeout, g.lp.resize_at);
-	lp_earlier(&timeout, hk_due());
-	lp_earlier(&timeout, g.lp.stop_deadline);
-	lp_earlier(&timeout, g.lp.idle_at);
-	for_each_program(o)
-		if (o->state == EX_RUNNING)
-			lp_earlier(&timeout, o->deadline);
 	if (!g.lp.quick) {
 		lp_add_clients(&timeout);
 		lp_add_channels(&timeout);
@@ -10135,7 +10193,8 @@ static void lp_serve_transport(void)
 	size_t len;
 	for (int i = 0; i < RX_BATCH && g.lk.state == LK_UP && !g.lk.error[0] &&
 		(p = tp_recv(&len)); i++) {
-		g.lp.quick &= rx_is_data(p[0]);
+		if (!rx_is_data(p[0]))
+			lp_more();
 		rx_message(p, len);
 		lk_moves();
 	}
@@ -10210,6 +10269,7 @@ static void lp_serve(const struct lp_owner *o, const struct pollfd *p)
 	case LP_UPLINK:
 	case LP_TRANSPORT:
 	case LP_NETWORK:
+	case LP_SILENT:
 		break;			/* served already, or only a wake-up */
 	}
 }
@@ -10345,18 +10405,22 @@ static void lp_serve_uplink(void)
 static void lp_turn(void)
 {
 	bool fast = lp_is_fast();
-	g.lp.quick = fast && g.now - g.lp.full_at < QUICK_MS;
+	g.lp.quick = fast && g.now < lp_full_due();
 	int timeout = lp_build();
+	if (fast && !g.lp.quick)
+		lp_begin_silent();
 	lp_poll(fast && !g.lp.quick ? 0 : timeout);	/* only quick turns wait then */
 	g.now = rn_clock();
 	bool more = lp_is_more_than_data();
 	if (!g.lp.quick || more)
 		g.lp.full_at = more ? 0 : g.now;
-	g.lp.quick = g.lp.quick && !more;
+	if (more)
+		lp_more();
 	rl_fill();
 	lp_serve_uplink();
 	lp_serve_transport();
-	g.lp.quick &= lp_is_plain();
+	if (!lp_is_plain())
+		lp_more();
 	if (!g.lp.quick)
 		lk_service();
 	for (int i = 0; i < g.lp.n_poll; i++)
@@ -13811,7 +13875,7 @@ static void main_defaults(void)
 	g.pool.free = NO_BLOCK;
 	g.us.early = g.us.listener = g.lk.uplink.fd = g.lp.signal_pipe[0] = g.lp.signal_pipe[1] =
 		g.lp.cancel_pipe[0] = g.lp.cancel_pipe[1] = -1;
-	g.lk.net_fd = g.sd.fd = g.lk.watch = -1;
+	g.lk.net_fd = g.sd.fd = g.lk.watch = g.lp.silent = -1;
 	g.log.level = TP_INFO;
 	for (const struct op_keyword *k = op_keywords; k < op_keywords + OP_KEYWORDS; k++)
 		if (k->kind <= OP_ESCAPE)

@@ -9,6 +9,7 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -242,6 +243,17 @@ int os_unsent(int fd)
 {
 	int unsent;
 	return ioctl(fd, SIOCOUTQNSD, &unsent) == 0 ? unsent : 0;
+}
+
+int os_new_set(void)
+{
+	return epoll_create1(EPOLL_CLOEXEC);
+}
+
+bool os_add_to_set(int set, const struct pollfd *p)
+{
+	struct epoll_event e = { .events = (uint16_t)p->events };	/* the same bits */
+	return epoll_ctl(set, EPOLL_CTL_ADD, p->fd, &e) == 0;
 }
 
 int os_watch_network(void)

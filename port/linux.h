@@ -10,6 +10,7 @@
 #define SSHMUX_LINUX_H
 
 #include <limits.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -67,6 +68,13 @@ void os_keep_unsent(int fd, int bytes, int buffer);
 
 /* Bytes that the kernel has not sent yet; 0 if unknown. */
 int os_unsent(int fd);
+
+/* A set of descriptors that is one itself: it is readable while poll() would report one of
+ * them; -1 if there is none.  A member leaves it when it is closed here and everywhere. */
+int os_new_set(void);
+
+/* Adds p->fd with p->events; false if it cannot be in a set, as a file. */
+bool os_add_to_set(int set, const struct pollfd *p);
 
 /* A descriptor that becomes readable when addresses or interfaces change; -1 if there is
  * none. */

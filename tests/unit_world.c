@@ -421,6 +421,7 @@ static bool world_end(void)
 	fd_close(&g.lp.signal_pipe[1]);
 	fd_close(&g.lp.cancel_pipe[0]);
 	fd_close(&g.lp.cancel_pipe[1]);
+	fd_close(&g.lp.silent);
 	int fds = world_count_fds();
 	if (fds != world.fds)
 		printf("# %d descriptors open, %d at the start\n", fds, world.fds);
