@@ -5,8 +5,8 @@
 # exactly the instructions of that CPU.  The compilers are Debian's.  Included
 # by the top-level Makefile, which it runs once more with TARGET and CC set.
 #
-#   CROSS_TARGET   compiler's prefix, musl's name for the CPU, qemu's words,
-#                  with commas for blanks, then the flags
+#   CROSS_TARGET   compiler's prefix (or clang-19, see clang), musl's name for the CPU,
+#                  qemu's words, with commas for blanks, then the flags
 #
 # Routers' MIPS and PowerPC CPUs have no FPU, and their kernels do not stand in for one:
 # there nothing may contain a floating-point instruction, libc and libgcc included
@@ -14,7 +14,7 @@
 # (Cortex-A9 of bcm53xx); nothing here would gain from one.
 
 CROSS_TARGETS := mips-24kc mipsel-24kc mips32 mipsel32 mips64 mips64el armv7 armv5 armv4 armeb aarch64 \
-	x86_64 i386 i586 powerpc powerpc64 riscv64
+	x86_64 i386 i586 powerpc powerpc64 riscv64 loongarch64
 
 CROSS_SOFT := -msoft-float -mno-abicalls -fno-pic
 CROSS_MIPS := -mips32r2 -mtune=24kc $(CROSS_SOFT) -minterlink-mips16
@@ -49,9 +49,12 @@ CROSS_powerpc := powerpc-linux-gnu- powerpc-linux-muslsf qemu-ppc-static,-cpu,e5
 CROSS_powerpc64 := powerpc64-linux-gnu- powerpc64-linux-musl qemu-ppc64-static,-cpu,e5500 \
 	-mabi=elfv2 -mcpu=e5500 -mlong-double-64
 CROSS_riscv64 := riscv64-linux-gnu- riscv64-linux-musl qemu-riscv64-static
+# Debian has no gcc; without the vectors, which clang would use
+CROSS_loongarch64 := clang-19 loongarch64-linux-musl qemu-loongarch64-static \
+	-march=loongarch64 -mabi=lp64d -mno-lsx
 
 # Whose libgcc Debian does not have
-CROSS_LIBGCC := mips% powerpc powerpc64 armv4 armeb i586
+CROSS_LIBGCC := mips% powerpc powerpc64 armv4 armeb i586 loongarch64
 
 # Whose unit tests `make check-cross` runs, and who is built twice by it
 CROSS_UNITS := mips-24kc mips64 armv5 powerpc
@@ -64,9 +67,11 @@ DIST := dist/sshmux-$(VERSION)-
 CROSS_PROFILE = $(if $(filter file,$(origin PROFILE)),router,$(PROFILE))
 
 comma := ,
-cross_prefix = $(word 1,$(CROSS_$1))
+cross_set = $(word 1,$(CROSS_$1))
+cross_prefix = $(filter-out clang%,$(cross_set))
 cross_flags = $(wordlist 4,99,$(CROSS_$1))
-cross_cc = $(cross_prefix)gcc $(cross_flags)
+cross_gcc = $(if $(cross_prefix),$(cross_prefix)gcc,$(CURDIR)/port/cross/clang --target=$(word 2,$(CROSS_$1)))
+cross_cc = $(cross_gcc) $(cross_flags)
 
 ifneq ($(filter cross,$(MAKECMDGOALS)),)
 ifneq ($(words $(filter $(CROSS_TARGETS),$(TARGET))).$(words $(TARGET)),1.1)
@@ -74,8 +79,8 @@ $(error TARGET is one of $(CROSS_TARGETS), not "$(TARGET)")
 endif
 endif
 
-# The sets of tests/setup that these targets need: their compilers' prefixes
-cross_sets = cross $(sort $(foreach t,$1,$(call cross_prefix,$t)))
+# The sets of tests/setup that these targets need: their compilers' prefixes, or clang
+cross_sets = cross $(sort $(foreach t,$1,$(call cross_set,$t)))
 
 cross:
 	$(SETUP) build $(call cross_sets,$(TARGET))
@@ -92,7 +97,7 @@ dist:
 # fetched here, once, and not by the make of each target.
 $(CROSS_TARGETS:%=$(DIST)%): $(DIST)%: FORCE | $(TP_SRC)/src/packet.c $(MUSL_SRC)/configure $(CI_SOURCES)
 	@+$(AGAIN) STATIC=1 TARGET=$* PROFILE=$(CROSS_PROFILE) AR=$(call cross_prefix,$*)ar \
-		CC='$(call cross_cc,$*) -specs=build/musl-$*/specs' OWN_FLAGS='$(CROSS_OWN_$*)' LINK_STRIP= \
+		CC='$(call cross_cc,$*) -specs=build/musl-$*/specs' OWN_FLAGS='$(CROSS_OWN_$*)' LINK_STRIP=$(if $(call cross_prefix,$*),,-s) \
 		$(if $(CROSS_TESTS),cross-tests) cross-binary
 
 # The unit tests for that CPU, and what runs binary and tests on this one.  (A
@@ -106,7 +111,7 @@ cross-tests: $(CROSS_UNIT) $(filter %/ciphers,$(WAYS))
 
 cross-binary: $(O)/sshmux
 	@mkdir -p dist
-	@$(call cross_prefix,$(TARGET))strip -o $(DIST)$(TARGET).new $<
+	@$(if $(call cross_prefix,$(TARGET)),$(call cross_prefix,$(TARGET))strip -o $(DIST)$(TARGET).new $<,cp $< $(DIST)$(TARGET).new)
 	@cmp -s $(DIST)$(TARGET).new $(DIST)$(TARGET) || mv $(DIST)$(TARGET).new $(DIST)$(TARGET)
 	@rm -f $(DIST)$(TARGET).new
 

@@ -393,7 +393,7 @@ UNUSED(__fixunsdfsi)
 UNUSED(__floatsidf)
 UNUSED(__floatunsidf)
 #endif
-#ifdef __mips64
+#if defined __mips64 || defined __loongarch64
 UNUSED(__addtf3)
 UNUSED(__subtf3)
 UNUSED(__multf3)
@@ -406,6 +406,7 @@ UNUSED(__gttf2)
 UNUSED(__getf2)
 UNUSED(__unordtf2)
 UNUSED(__fixtfsi)
+UNUSED(__fixtfdi)
 UNUSED(__fixunstfsi)
 UNUSED(__floatsitf)
 UNUSED(__floatunsitf)

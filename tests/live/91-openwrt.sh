@@ -733,11 +733,11 @@ apk() {
 
 targets() {
 	for t in mips-24kc mipsel-24kc mips32 mipsel32 mips64 mips64el armv7 armv5 armv4 armeb aarch64 x86_64 i386 i586 \
-		powerpc powerpc64 riscv64; do
+		powerpc powerpc64 riscv64 loongarch64; do
 		for format in ipk apk; do pack $format $t "$PORT_DIR/sshmux.include" "$T/all" || echo "no $format for $t"; done
 	done >"$T/works" 2>&1
 	like "every target has a package of both kinds" "$(grep -c 'no .* for' "$T/works") $(cd "$T/all" && echo -- *) " \
-		"0 -- *-r1_mips_24kc.apk*-r1_mipsel_24kc.apk*-r1_powerpc64_e5500.apk*-r1_riscv64_generic.apk*_arm_cortex-a7_neon-vfpv4.ipk*_riscv64_riscv64.ipk*"
+		"0 -- *-r1_loongarch64_generic.apk*-r1_mips_24kc.apk*-r1_mipsel_24kc.apk*-r1_powerpc64_e5500.apk*-r1_riscv64_generic.apk*_arm_cortex-a7_neon-vfpv4.ipk*_riscv64_riscv64.ipk*"
 	pack ipk vax "$SSHMUX" "$T/all" >"$T/works" 2>&1
 	is "a target that OpenWrt does not have" "$? $(cat "$T/works")" "1 pack: no architecture of OpenWrt is known for vax"
 }
