@@ -506,6 +506,7 @@ enum px_answer {
 
 struct client {
 	int fd;
+	struct os_peer peer;		/* who connected */
 	uint8_t phase;			/* enum mx_phase */
 	bool split;			/* of the call that this master split from */
 	bool dead;			/* to be reaped */
@@ -1850,7 +1851,7 @@ static bool req_session(struct buf *b, struct req_session *s)
  * moved (> 0), FD_AGAIN for "not now", FD_END for end of file, or FD_ERROR with errno.
  * Calls log_. */
 
-enum { FD_AGAIN = -1, FD_END = 0, FD_ERROR = -2, FD_FULL = -3 };
+enum { FD_AGAIN = -1, FD_END = 0, FD_ERROR = -2, FD_LOST = -3 };
 #define FD_INTERRUPTS 8		/* as many EINTR in a row count as "not now" */
 #define FD_TTY_CHUNK 512	/* what a terminal takes at once after POLLOUT */
 
@@ -1951,6 +1952,16 @@ static bool fd_room(int n)
 }
 #define FD_SESSION (1 + MX_DESCRIPTOR_MAX)	/* a client with a session: others leave room */
 
+/* Whether the kernel gives us another descriptor: the limit may have been lowered. */
+static bool fd_more(void)
+{
+	int fd = fcntl(STDIN_FILENO, F_DUPFD, 0);
+	if (fd < 0)
+		return errno == EBADF;
+	close(fd);
+	return true;
+}
+
 /* At start: raises the limit to what the tables need, or the system allows. */
 static void fd_raise_limit(void)
 {
@@ -1976,22 +1987,25 @@ static int fd_accept(int listener, int64_t *after)
 
 /* Takes over a descriptor that a client passed, so that we never block on it
  * (FDS-nonblock): we use a socket with MSG_DONTWAIT, a pipe or terminal through a
- * description of our own, and anything else with O_NONBLOCK, cleared again later. */
+ * description of our own, and what else may wait with O_NONBLOCK, cleared again later. */
 static void fd_borrow(struct passed *d, int fd)
 {
 	struct stat st;
-	int flags = fcntl(fd, F_GETFL), own = -1;
 	*d = (struct passed){ .fd = fd };
-	if (flags < 0 || fstat(fd, &st) != 0)
+	if (fstat(fd, &st) != 0)
 		return;
 	d->inode = (uint32_t)st.st_ino;
 	d->socket = S_ISSOCK(st.st_mode);
-	d->nonblock = d->socket || S_ISREG(st.st_mode) || (own = os_reopen(fd, flags, &st)) >= 0;
+	d->nonblock = d->socket || os_never_waits(&st);
+	if (d->nonblock)
+		return;
+	int flags = fcntl(fd, F_GETFL), own = flags < 0 ? -1 : os_reopen(fd, flags, &st);
 	if (own >= 0) {
 		close(fd);
 		d->fd = own;
+		d->nonblock = true;
 	}
-	if (d->nonblock)
+	if (flags < 0 || d->nonblock)
 		return;
 	d->tty = isatty(fd);
 	d->nonblock = !d->tty;
@@ -2124,8 +2138,9 @@ static ssize_t fd_send_with(int to, int fd, const void *p, size_t n, int flags)
 	return sent;
 }
 
-/* Receives up to n bytes; *fd becomes the descriptor that came with them, -1 unless it was
- * exactly one.  Returns what recvmsg() does. */
+/* Receives up to n bytes; *fd becomes the descriptor that came with them.  It is FD_ERROR
+ * unless it was exactly one, FD_LOST if no number was free for it: fd_more() asks
+ * for one only.  Returns what recvmsg() does. */
 static ssize_t fd_receive_with(int from, int *fd, void *p, size_t n)
 {
 	union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
@@ -2135,27 +2150,24 @@ static ssize_t fd_receive_with(int from, int *fd, void *p, size_t n)
 	ssize_t got = -1;
 	FD_CALL(got, recvmsg(from, &m, MSG_CMSG_CLOEXEC));
 	const struct cmsghdr *c = got > 0 ? CMSG_FIRSTHDR(&m) : NULL;
-	*fd = -1;
+	*fd = got > 0 && !c && m.msg_flags & MSG_CTRUNC ? FD_LOST : FD_ERROR;
 	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
 		c->cmsg_len == CMSG_LEN(sizeof(int)))
 		memcpy(fd, CMSG_DATA(c), sizeof *fd);
-	if (c && m.msg_flags & MSG_CTRUNC)	/* there were more: the kernel closed them */
+	if (c && m.msg_flags & MSG_CTRUNC) {	/* there were more: the kernel closed them */
 		fd_close(fd);
+		*fd = FD_ERROR;
+	}
 	return got;
 }
 
 /* Receives one byte with one descriptor, as PROTOCOL.mux passes them.  Returns 1 with
- * *fd, FD_AGAIN or FD_END; FD_ERROR unless exactly one descriptor came with the byte;
- * FD_FULL, with nothing read, if we have no descriptor left: the kernel would drop it. */
+ * *fd, FD_AGAIN or FD_END; FD_ERROR or FD_LOST as fd_receive_with() tells. */
 static ssize_t fd_receive(int from, int *fd)
 {
 	uint8_t byte;
-	int another = fcntl(from, F_DUPFD_CLOEXEC, 0);
-	if (another < 0)
-		return FD_FULL;
-	close(another);
 	ssize_t n = fd_receive_with(from, fd, &byte, 1);
-	return n > 0 && *fd < 0 ? FD_ERROR : fd_result(n);
+	return n > 0 && *fd < 0 ? *fd : fd_result(n);
 }
 
 /* ===== sp_ ================================================================
@@ -2875,7 +2887,7 @@ static void tx_keepalive_answered(void)
  * Output goes from the packet straight to the descriptor; only what the descriptor does
  * not take goes into the window pool.  Input is read straight into the outgoing packet.
  * A channel owns its descriptors, blocks and record; ch_free() releases them.
- * Calls log_, ev_, rl_, sl_, buf_, pool_, fd_, cn_, tx_. */
+ * Calls log_, ev_, rl_, sl_, buf_, pool_, fd_, cn_, tx_, fl_. */
 
 #define OF(what) (1u << (what))
 
@@ -3679,7 +3691,7 @@ static bool us_persists(void)
 	return g.op.persist >= 0 && g.us.path;
 }
 
-/* accept() failed for lack of a resource: accept no connection for a while. */
+/* No descriptor is left: accept no connection for a while. */
 static void us_pause(void)
 {
 	g.us.accept_after = g.now + ACCEPT_MS;
@@ -3831,8 +3843,10 @@ static bool ac_is_about(const char *who, int fd)
 /* Whether the peer has the right.  A refusal is reported once for each right. */
 static bool ac_may(int fd, enum ac_right right, struct str text)
 {
+	if (g.op.allow.n == 0)
+		return true;
 	struct os_peer peer = os_peer(fd);
-	if (ac_is_own(peer.uid) || g.op.allow.n == 0)
+	if (ac_is_own(peer.uid))
 		return true;
 	for (size_t i = 0; i < g.op.allow.n; i++) {
 		const char *rule = g.op.allow.at[i], *words = strchr(rule, '\n');
@@ -3856,12 +3870,12 @@ static bool ac_is_crowded(uid_t uid)
 	if (g.op.max_per_user == 0 || ac_is_own(uid))
 		return false;
 	for_each_client(c)
-		n += os_peer(c->fd).uid == uid;
+		n += c->peer.uid == uid;
 	for_each_forward(f)
 		n += f->uid == uid;
 	for_each_channel(c) {
 		bool proxied = c->kind == CH_PROXY && c->client >= 0;
-		if (proxied ? os_peer(sl_client(c->client)->fd).uid == uid : c->forward >= 0 &&
+		if (proxied ? sl_client(c->client)->peer.uid == uid : c->forward >= 0 &&
 			sl_forward(c->forward)->uid == uid)
 			n++;
 	}
@@ -3872,14 +3886,14 @@ static bool ac_is_crowded(uid_t uid)
 	return n >= g.op.max_per_user;
 }
 
-/* Accepts a connection from a user who may use the master; -1 if there is none.  (The
- * kernel enforces ControlGroup, by the socket's mode.) */
-static int ac_accept(int listener)
+/* Accepts a connection from a user who may use the master; -1 if there is none.  *who
+ * becomes that user.  (The kernel enforces ControlGroup, by the socket's mode.) */
+static int ac_accept(int listener, struct os_peer *who)
 {
 	int fd = fd_accept(listener, &g.us.accept_after);
 	if (fd < 0)
 		return -1;
-	struct os_peer peer = os_peer(fd);
+	struct os_peer peer = *who = os_peer(fd);
 	bool may = ac_is_own(peer.uid) || (peer.uid != (uid_t)-1 && g.op.control_group);
 	if (may && !ac_is_crowded(peer.uid))
 		return fd;
@@ -5583,7 +5597,7 @@ static void px_channel_open(struct client *c, UNUSED struct channel *none, struc
 	buf_get_u32(b);
 	buf_get_u32(b);
 	px_check(b, type, px_opens);
-	struct channel *ch = b->bad || ac_is_crowded(os_peer(c->fd).uid) ? NULL :
+	struct channel *ch = b->bad || ac_is_crowded(c->peer.uid) ? NULL :
 		ch_alloc(CH_PROXY, CH_OPENING);
 	if (!ch) {
 		c->verdict = PX_NO_CHANNEL;
@@ -6789,7 +6803,7 @@ struct st_peer {
 
 static struct st_peer st_peer(const struct client *c)
 {
-	struct st_peer p = { .id = os_peer(c->fd) };
+	struct st_peer p = { .id = c->peer };
 	os_program(p.id.pid, p.program, sizeof p.program);
 	return p;
 }
@@ -7454,7 +7468,7 @@ static void mc_put_hello(struct buf *b, bool master)
 	buf_end(b, start);
 }
 
-static struct client *mc_add(int fd)
+static struct client *mc_add(int fd, struct os_peer peer)
 {
 	int i = 0;
 	while (i < CLIENTS && g.mc.slot[i].phase != MX_FREE)
@@ -7464,6 +7478,7 @@ static struct client *mc_add(int fd)
 	struct client *c = &g.mc.slot[i];
 	memset(c, 0, sizeof *c);
 	c->fd = fd;
+	c->peer = peer;
 	c->phase = MX_HEADER;
 	c->channel = c->request = c->forward = c->answer = -1;
 	c->ask = -1;
@@ -7503,11 +7518,10 @@ static bool mc_is_alone(const struct client *c)
 static void mc_tell_closed(const struct client *c, const struct channel *ch, int32_t status)
 {
 	const struct record *r = st_record(c);
-	struct os_peer id = os_peer(c->fd);
 	if (ch->record >= 0)
 		ev_add((struct event){ .kind = EV_SESSION_CLOSED, .in = r->bytes[IN_BYTES],
 			.out = r->bytes[OUT_BYTES] + r->bytes[ERR_BYTES],
-			.n = { sl_channel_index(ch), id.pid, (int32_t)id.uid, status,
+			.n = { sl_channel_index(ch), c->peer.pid, (int32_t)c->peer.uid, status,
 			(int32_t)(ev_seconds() - r->since) } }, r->command);
 }
 
@@ -7600,6 +7614,8 @@ static void mc_later(struct client *c, const char *why)
 	mc_next(c);
 	c->closing = true;
 }
+
+static const char mc_no_descriptors[] = "the master has no file descriptors left";
 
 /* The master takes no more sessions.  Who has the patience waits for the next one. */
 static void mc_drained(struct client *c)
@@ -7788,7 +7804,7 @@ static bool mx_parse_forward(struct client *c, struct buf *b, struct forward *f)
 		mc_drop(c);
 		return false;
 	}
-	f->uid = os_peer(c->fd).uid;
+	f->uid = c->peer.uid;
 	bool dynamic = type == FW_DYNAMIC || (type == FW_REMOTE && connect_port == 0);
 	bool ok = !c->too_long && type >= FW_LOCAL && type <= FW_DYNAMIC &&
 		mx_endpoint(&f->listen, listen, listen_port) &&
@@ -8358,18 +8374,22 @@ static bool fr_read_descriptor(struct client *c)
 {
 	int fd;
 	bool room = c->n_fds > 0 || fd_room(MX_DESCRIPTOR_MAX);
-	ssize_t n = room ? fd_receive(c->fd, &fd) : FD_FULL;
-	if (n == FD_AGAIN)
-		return false;
-	if (n == FD_FULL) {
+	if (!room || (c->n_fds == 0 && !fd_more())) {
 		c->phase = MX_NO_DESCRIPTOR;
 		c->deadline = c->give_up;
 		if (room)
 			us_pause();
-	} else if (n == FD_END)
+		return true;
+	}
+	ssize_t n = fd_receive(c->fd, &fd);
+	if (n == FD_AGAIN)
+		return false;
+	if (n == FD_END)
 		mc_drop(c);
 	else if (n == FD_ERROR)
 		mc_refuse(c, "did not receive file descriptors");
+	else if (n == FD_LOST)
+		mc_later(c, mc_no_descriptors);
 	else {
 		c->fds[c->n_fds++] = fd;
 		if (c->n_fds == mx_handler(c->type)->fds)
@@ -8422,10 +8442,13 @@ static bool fr_wants_read(const struct client *c)
 #define FR_STEPS 16		/* for one client in one turn of the loop */
 #define FR_REPORT_HEAD 16	/* length, type, rid, length of the text */
 
+/* Reads to the end of a frame: most clients wait for an answer then, and poll() tells if
+ * one does not. */
 static void fr_read(struct client *c)
 {
 	for (int i = 0; i < FR_STEPS && fr_wants_read(c) && fr_step(c); i++)
-		;
+		if (c->phase == MX_HEADER && c->got == 0)
+			break;
 }
 
 static void fr_write_answer(struct client *c)
@@ -8554,7 +8577,7 @@ static void se_request(struct client *c, struct channel *ch)
 	ch_name(ch, s.command);
 	ch->escape = s.want_tty ? s.escape : NO_ESCAPE;
 	ch->flags |= CH_LINE_START;
-	bool own = ac_is_own(os_peer(c->fd).uid);	/* no other user gets agent or display */
+	bool own = ac_is_own(c->peer.uid);	/* no other user gets agent or display */
 	if (s.want_x11 && own)
 		xf_request_x11(ch, c->sshmux ? se_display(b) : str_of(""));
 	if (s.want_agent && own && xf_agent()) {
@@ -8601,10 +8624,9 @@ static void se_start(struct client *c, struct channel *ch)
 	mc_reply(c, MUX_S_SESSION_OPENED, c->rid, &sid, NULL);
 	log_at(TP_VERBOSE, "channel %d: session opened", sl_channel_index(ch));
 	g.se.opened += ch->kind == CH_SESSION;
-	struct os_peer id = os_peer(c->fd);
 	if (ch->record >= 0)
 		ev_add((struct event){ .kind = EV_SESSION_OPENED,
-			.n = { sl_channel_index(ch), id.pid, (int32_t)id.uid } },
+			.n = { sl_channel_index(ch), c->peer.pid, (int32_t)c->peer.uid } },
 			st_record(c)->command);
 	mc_next(c);
 }
@@ -8688,7 +8710,8 @@ static bool se_confirmed(struct client *c, struct channel *ch)
 	g.se.open_wait = 0;
 	if (!se_awaits_start(ch)) {
 		se_start(c, ch);
-		rn_again();		/* the session may have ended already */
+		if (ch->rcvd > CH_FLOWS || !ch_empty(ch))
+			rn_again();	/* what the server has sent already */
 	}
 	tp_flush();
 	return ch->state == CH_OPEN;
@@ -8812,6 +8835,16 @@ static void ad_admit(void)
 			ad_tell_place(o);
 }
 
+/* Whether a request waits for something that others hold. */
+static bool ad_is_short(void)
+{
+	for_each_client(c)
+		if (c->phase == MX_QUEUED || c->phase == MX_BODY_WAIT ||
+			c->phase == MX_NO_DESCRIPTOR || c->phase == MX_ASK_WAIT)
+			return true;
+	return false;
+}
+
 /* Whether a request waits for the link. */
 static bool ad_waits(void)
 {
@@ -8830,8 +8863,7 @@ static void ad_expire(struct client *c)
 			 in_state());
 	if (c->phase == MX_QUEUED || c->phase == MX_BODY_WAIT || c->phase == MX_NO_DESCRIPTOR)
 		mc_later(c, c->phase == MX_QUEUED ? why : c->phase == MX_BODY_WAIT ?
-			"no room for the request in time" :
-			"the master has no file descriptors left");
+			"no room for the request in time" : mc_no_descriptors);
 	else if (c->phase == MX_FORWARDING)
 		mx_forward_expired(c);
 	else if (c->phase == MX_PROBING) {
@@ -9337,9 +9369,10 @@ static void lk_connected(void)
 static void lk_admit_early(void)
 {
 	int fd;
+	struct os_peer peer;
 	while (g.us.early >= 0 && g.us.bound && g.mc.end < CLIENTS - 1 &&
-		(fd = ac_accept(g.us.early)) >= 0)
-		mc_add(fd);
+		(fd = ac_accept(g.us.early, &peer)) >= 0)
+		mc_add(fd, peer);
 	fd_close(&g.us.early);
 }
 
@@ -10242,9 +10275,10 @@ static void lp_serve(const struct lp_owner *o, const struct pollfd *p)
 		lk_noticed();
 		break;
 	case LP_LISTENER: {
-		int fd = g.us.listener < 0 ? -1 : ac_accept(g.us.listener);
+		struct os_peer peer;
+		int fd = g.us.listener < 0 ? -1 : ac_accept(g.us.listener, &peer);
 		if (fd >= 0)
-			mc_add(fd);
+			mc_add(fd, peer);
 		break;
 	}
 	case LP_CLIENT:
@@ -10317,18 +10351,24 @@ static void lp_settle(void)
 		tp_flush();
 }
 
+/* Frees what has ended.  If anybody waits for that, or has channels that must be closed,
+ * the loop runs again. */
 static void lp_reap(void)
 {
+	bool freed = false, again = false;
 	for_each_client(c)
 		if (c->dead) {
+			again |= c->channel >= 0 || px_is(c);
 			mc_free(c);
-			rn_again();
+			freed = true;
 		}
 	for_each_channel(c)
 		if (c->state == CH_DEAD) {
 			ch_free(c);
-			rn_again();
+			freed = true;
 		}
+	if (again || (freed && ad_is_short()))
+		rn_again();
 }
 
 /* Begins the master's end: takes no more requests and leaves the server, but still
@@ -10480,7 +10520,7 @@ static void lp_be_master(int own)
 		k->pid = 0;
 	if (own >= 0) {
 		fd_nonblock(own);
-		mc_add(own)->split = true;
+		mc_add(own, os_peer(own))->split = true;
 	}
 	if (detached)
 		setsid();

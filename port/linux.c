@@ -107,6 +107,13 @@ int os_reopen(int fd, int flags, const struct stat *st)
 	return -1;
 }
 
+bool os_never_waits(const struct stat *st)
+{
+	unsigned n = minor(st->st_rdev);
+	return S_ISREG(st->st_mode) || (S_ISCHR(st->st_mode) && major(st->st_rdev) == 1 &&
+		(n == 3 || n == 5 || n == 7 || n == 9));
+}
+
 /* ===== files */
 
 bool os_is_networked(int fd)
