@@ -227,10 +227,28 @@
 #define FAST_QUEUE BY_PROFILE(NET_QUEUE, 256 * 1024)
 #endif
 #ifndef FAST_QUANTUM
-#define FAST_QUANTUM BY_PROFILE(SEND_QUANTUM, 64 * 1024)
+#define FAST_QUANTUM BY_PROFILE(SEND_QUANTUM, 128 * 1024)
 #endif
 #ifndef FAST_MS
 #define FAST_MS 5
+#endif
+
+/* Bytes that a channel may have in flight, sent but not taken by the server's program,
+ * when the connection is new.  The limit doubles, up to FLIGHT_MOST, while a round trip
+ * of FLIGHT_NEAR ms or more is longer than these take, or if the server gives no window for
+ * FLIGHT_MS ms.
+ * Costs nothing. */
+#ifndef FLIGHT
+#define FLIGHT (256 * 1024)
+#endif
+#ifndef FLIGHT_MOST
+#define FLIGHT_MOST (64 * 1024 * 1024)
+#endif
+#ifndef FLIGHT_NEAR
+#define FLIGHT_NEAR 5
+#endif
+#ifndef FLIGHT_MS
+#define FLIGHT_MS 800
 #endif
 
 /* While QUICK_BYTES move within QUICK_MS milliseconds, the loop looks only that often at
@@ -542,6 +560,10 @@
 	LIMIT(FAST_QUEUE, 4096, 524288) \
 	LIMIT(FAST_QUANTUM, 512, 1048576) \
 	LIMIT(FAST_MS, 1, 100) \
+	LIMIT(FLIGHT, 1024, 67108864) \
+	LIMIT(FLIGHT_MOST, 65536, 1073741824) \
+	LIMIT(FLIGHT_NEAR, 0, 10000) \
+	LIMIT(FLIGHT_MS, 10, 60000) \
 	LIMIT(QUIET_MS, 0, 60000) \
 	LIMIT(QUICK_BYTES, 1, 1048576) \
 	LIMIT(QUICK_MS, 0, 100) \

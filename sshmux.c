@@ -23,6 +23,7 @@
  *   cn_        connecting: resolver child, addresses in turn
  *   ex_        short-lived programs that answer a question
  *   tx_        SSH messages we send
+ *   fl_        bytes in flight: how many the server may have to take yet
  *   ch_        channels and their flow control
  *   tt_        terminals: a pty and its size
  *   us_        the control socket
@@ -448,6 +449,8 @@ struct channel {
 	uint32_t remote_id;
 	uint32_t remote_window;		/* bytes we may still send */
 	uint32_t remote_packet;		/* longest data the peer takes */
+	uint32_t flight;		/* fl_: bytes sent that the peer has not given back */
+	uint32_t flight_at;		/* fl_: ms, when it was opened or gave back last */
 	uint32_t window;		/* bytes the peer may still send */
 	uint32_t window_target;		/* what `window` is filled up to */
 	uint32_t consumed;		/* bytes taken since the target last grew */
@@ -807,6 +810,15 @@ static struct {
 		uint32_t rtt, rtt_min, rtt_max, rtt_n;	/* ms */
 		uint64_t rtt_sum;
 	} tx;
+
+	struct {
+		uint32_t most, least;	/* bytes of one channel */
+		uint32_t rtt;		/* ms, the shortest seen */
+		int channel;		/* the round's, plus one; 0 for none */
+		uint32_t left;		/* bytes to be given back before it ends */
+		uint32_t began;		/* ms */
+		uint32_t late_at;	/* ms, when a channel was late; 0 for never */
+	} fl;
 
 	struct {
 		struct channel slot[CHANNELS];
@@ -2882,6 +2894,134 @@ static void tx_keepalive_answered(void)
 	g.tx.rtt_n++;
 }
 
+/* ===== fl_ ====================================================================
+ * Bytes in flight: what a channel has sent and the server has not given back by
+ * WINDOW_ADJUST.  OpenSSH's server holds what its program has not taken in one buffer,
+ * which it copies whenever more comes: an upload that fills the window of 2 MB is several
+ * times slower than one that does not.  So a channel has g.fl.most bytes in flight at
+ * most, whatever the window.
+ *
+ * FLIGHT bytes are enough for a round trip of FLIGHT_NEAR ms.  The limit adapts to a longer
+ * one in rounds: a round begins when a channel at the limit gets something back, and ends
+ * when it gets back the first byte that it sent after that.  If that took less than two
+ * round trips, little waited at the server, and the limit doubles; if it took more than
+ * four, the limit halves.  The round trip is the shortest round, or time from CHANNEL_OPEN
+ * to its confirmation.
+ *
+ * Some servers give nothing back before half of their window is used.  So a channel at
+ * the limit that gets nothing for FLIGHT_MS doubles it too, and if that helped at once,
+ * it stays.
+ * Calls sl_. */
+
+/* Begins with a new connection. */
+static void fl_begin(void)
+{
+	g.fl.most = g.fl.least = FLIGHT;
+	g.fl.rtt = UINT32_MAX / 4;
+	g.fl.channel = 0;
+	g.fl.late_at = 0;
+}
+
+/* A channel is opened by us or by the server. */
+static void fl_opened(struct channel *c)
+{
+	c->flight = 0;
+	c->flight_at = (uint32_t)g.now;
+	if (g.fl.channel == sl_channel_index(c) + 1)
+		g.fl.channel = 0;
+}
+
+static void fl_measured(uint32_t ms)
+{
+	g.fl.rtt = ms < g.fl.rtt ? ms : g.fl.rtt;
+}
+
+/* The server has confirmed a channel that we opened. */
+static void fl_confirmed(struct channel *c)
+{
+	fl_measured((uint32_t)g.now - c->flight_at);
+	c->flight_at = (uint32_t)g.now;
+}
+
+/* Bytes that c may send now. */
+static uint32_t fl_room(const struct channel *c)
+{
+	uint32_t room = g.fl.most > c->flight ? g.fl.most - c->flight : 0;
+	return room < c->remote_window ? room : c->remote_window;
+}
+
+static void fl_sent(struct channel *c, uint32_t n)
+{
+	if (c->flight == 0)
+		c->flight_at = (uint32_t)g.now;
+	c->flight += n;
+	c->remote_window -= n;
+}
+
+static void fl_double(void)
+{
+	g.fl.most = g.fl.most < FLIGHT_MOST / 2 ? g.fl.most * 2 : FLIGHT_MOST;
+}
+
+/* Whether the round's channel sends nothing that could end it. */
+static bool fl_round_idles(void)
+{
+	return g.fl.channel == 0 || g.ch.slot[g.fl.channel - 1].flight == 0;
+}
+
+static void fl_round_ends(void)
+{
+	uint32_t took = (uint32_t)g.now - g.fl.began;
+	g.fl.channel = 0;
+	fl_measured(took);
+	if (took <= 2 * g.fl.rtt && g.fl.rtt >= FLIGHT_NEAR)
+		fl_double();
+	else if (took > 4 * g.fl.rtt + 1)
+		g.fl.most = g.fl.most / 2 > g.fl.least ? g.fl.most / 2 : g.fl.least;
+}
+
+/* The server gives n bytes of window: what it took, or its first window. */
+static void fl_given(struct channel *c, uint32_t n)
+{
+	uint32_t now = (uint32_t)g.now, taken = n < c->flight ? n : c->flight;
+	bool full = c->flight + PACKET_MAX > g.fl.most;
+	if (g.fl.late_at && now - g.fl.late_at <= 2 * g.fl.rtt + FLIGHT_MS / 8)
+		g.fl.least = g.fl.most;		/* more in flight was what it waited for */
+	g.fl.late_at = 0;
+	c->flight -= taken;
+	c->flight_at = now;
+	c->remote_window += n;
+	if (g.fl.channel == sl_channel_index(c) + 1) {
+		g.fl.left -= taken < g.fl.left ? taken : g.fl.left;
+		if (g.fl.left == 0)
+			fl_round_ends();
+	}
+	if (full && fl_round_idles()) {
+		g.fl.channel = sl_channel_index(c) + 1;
+		g.fl.left = c->flight + 1;
+		g.fl.began = now;
+	}
+}
+
+/* Milliseconds until c, which has used up its limit, is late; -1 if it has not. */
+static int fl_patience(const struct channel *c)
+{
+	uint32_t waited = (uint32_t)g.now - c->flight_at;
+	if (c->flight < g.fl.most || c->remote_window == 0)
+		return -1;
+	return waited < FLIGHT_MS ? (int)(FLIGHT_MS - waited) : 0;
+}
+
+/* Looks whether c is late. */
+static void fl_settle(struct channel *c)
+{
+	if (fl_patience(c) != 0)
+		return;
+	fl_double();
+	g.fl.late_at = (uint32_t)g.now | 1;
+	c->flight_at = (uint32_t)g.now;
+}
+
 /* ===== ch_ ================================================================
  * Channels: each connects one SSH channel to the descriptors of one local program.
  * Output goes from the packet straight to the descriptor; only what the descriptor does
@@ -3054,6 +3194,7 @@ static struct channel *ch_alloc(enum ch_kind kind, enum ch_state state)
 		c->end[k].fd = -1;
 	c->window = c->window_target = ch_first_window(c);
 	c->sender.heard = (uint16_t)ev_seconds();
+	fl_opened(c);
 	pool_account(c);
 	if (kind == CH_SESSION)
 		ev_used(TABLE_SESSIONS, (uint32_t)++g.ch.sessions);
@@ -3257,11 +3398,11 @@ static bool ch_wants_write(const struct channel *c, enum stream s)
 	return c->queue[s].len > 0 && fd_of(c, s) >= 0;
 }
 
-/* Bytes that may be read: the server's window, less a byte held back by es_. */
+/* Bytes that may be read: what fl_ allows, less a byte held back by es_. */
 static uint32_t ch_window(const struct channel *c)
 {
-	uint32_t held = (c->flags & CH_ESCAPED) != 0;
-	return c->remote_window > held ? c->remote_window - held : 0;
+	uint32_t held = (c->flags & CH_ESCAPED) != 0, room = fl_room(c);
+	return room > held ? room - held : 0;
 }
 
 /* Whether to poll for input: the server has a window for it.  The caller checks the
@@ -3289,7 +3430,7 @@ static uint32_t ch_most(const struct channel *c, uint32_t max)
 {
 	uint32_t most = (uint32_t)tp_payload_max - SSH_DATA_HEADER;
 	most = max < most ? max : most;
-	most = c->remote_window < most ? c->remote_window : most;
+	most = fl_room(c) < most ? fl_room(c) : most;
 	return c->remote_packet < most ? c->remote_packet : most;
 }
 
@@ -3318,7 +3459,7 @@ static void ch_send(struct channel *c, uint32_t n)
 	buf_set_u32(p + 1, c->remote_id);
 	buf_set_u32(p + 5, n);
 	tp_send(SSH_DATA_HEADER + n);
-	c->remote_window -= n;
+	fl_sent(c, n);
 	ch_count(c, IN_BYTES, n);
 }
 
@@ -3421,6 +3562,8 @@ static void ch_settle(struct channel *c)
 		ch_end_output(c, CH_OUT);
 	if (c->rcvd == CH_CLOSED)
 		ch_end_input(c);
+	if (c->sent == CH_FLOWS)
+		fl_settle(c);
 	if (c->sent < CH_CLOSED) {
 		ch_tell_eow(c);
 		if (fd_of(c, CH_IN) < 0 && c->sent == CH_FLOWS)
@@ -6303,7 +6446,7 @@ static void xf_settle(void)
 /* ===== rx_ ================================================================
  * The SSH messages we receive (RFC 4254), one handler each, and their table.
  * A message that breaks the protocol loses the link (rx_bad()), but not the master.
- * Calls log_, sl_, buf_, pool_, tx_, ch_, ls_, co_, px_, xf_. */
+ * Calls log_, sl_, buf_, pool_, tx_, fl_, ch_, ls_, co_, px_, xf_. */
 
 static void rx_bad(const char *why)
 {
@@ -6374,6 +6517,7 @@ static void rx_channel_open_confirmation(struct buf *b)
 		rx_bad("channel open confirmation");
 		return;
 	}
+	fl_confirmed(c);
 	ch_become(c, ch_is_abandoned(c) ? CH_OPEN : CH_CONFIRMED);
 	if (c->kind == CH_PROXY)
 		c->px.adjust += c->remote_window;	/* px_reopen() */
@@ -6413,7 +6557,7 @@ static void rx_channel_window_adjust(struct buf *b)
 	if (more > UINT32_MAX - c->remote_window)
 		rx_bad("window beyond 2^32-1");
 	else {
-		c->remote_window += more;
+		fl_given(c, more);
 		ch_mark(c);
 		c->px.adjust += c->kind == CH_PROXY ? more : 0;
 	}
@@ -9158,7 +9302,8 @@ static void sd_send(void)
  * decides what that means to clients.  The transport does the cryptography and owns
  * the socket once it is connected.  Every failure ends in lk_lost(), which logs each
  * new reason.  Times are in ms, those of options and `since` in seconds.
- * Calls log_, rn_, ev_, fd_, sp_, cn_, tx_, ch_, tt_, us_, ac_, fw_, ls_, px_, mc_, mx_, sd_. */
+ * Calls log_, rn_, ev_, fd_, sp_, cn_, tx_, fl_, ch_, tt_, us_, ac_, fw_, ls_, px_, mc_,
+ * mx_, sd_. */
 
 /* Whether another try may follow (-o Reconnect). */
 static bool lk_comes_back(void)
@@ -9397,6 +9542,7 @@ static void lk_up(void)
 {
 	const struct tp_info *i = tp_info();
 	g.lk.state = LK_UP;
+	fl_begin();
 	g.lk.connected_at = g.now;
 	g.lk.used = lk_uses();
 	g.lk.alive_at = g.now + g.op.alive_interval * 1000;
@@ -9766,7 +9912,7 @@ static void hk_reloaded(void)
  * polls, serves the transport, the clients and the channels, settles what follows and
  * frees what is dead.  Times are in ms.  It also takes the signals, and splits the
  * process after the login.
- * Calls log_, rn_, ev_, rl_, sl_, fd_, sp_, cn_, ex_, ch_, tt_, us_, ac_, fw_, ls_, co_, px_,
+ * Calls log_, rn_, ev_, rl_, sl_, fd_, sp_, cn_, ex_, fl_, ch_, tt_, us_, ac_, fw_, ls_, co_, px_,
  * xf_, rx_, mc_, mx_, fr_, se_, ad_, sd_, lk_, hk_. */
 
 enum lp_kind {
@@ -10072,6 +10218,8 @@ static void lp_add_channel(const struct channel *c, bool room, int *timeout)
 		sd_wait(&c->sender, timeout);
 	else if (room && ch_wants_read(c))
 		in = POLLIN;
+	if (room && c->sent == CH_FLOWS && fl_patience(c) >= 0)
+		lp_earlier(timeout, g.now + 1 + fl_patience(c));
 	if (in || (one && out))
 		lp_add(LP_INPUT, i, 0, input, (short)(in | (one ? out : 0)));
 	if (out && !one)

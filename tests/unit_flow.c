@@ -192,7 +192,7 @@ static void unit_flow_rate(void)
 static void unit_flow_upload(void)
 {
 	struct session s;
-	enum { SIZE = 300000 };
+	enum { SIZE = FLIGHT - 1000 };
 	static uint8_t data[SIZE], got[SIZE];
 	int fds[3];
 	size_t n = 0;
@@ -230,6 +230,95 @@ static void flow_endless_input(struct session *s)
 	struct channel *c = &g.ch.slot[s->id];
 	fd_return(&c->end[CH_IN]);
 	fd_borrow(&c->end[CH_IN], open("/dev/zero", O_RDONLY | O_CLOEXEC));
+}
+
+/* ----- bytes in flight ----- */
+
+/* Takes all that was sent; returns the bytes of data. */
+static uint32_t flight_taken(void)
+{
+	uint32_t n = 0;
+	for (const struct fake_message *m; (m = fake_take());)
+		if (m->bytes[0] == SSH_CHANNEL_DATA)
+			n += (uint32_t)m->len - SSH_DATA_HEADER;
+	return n;
+}
+
+/* A session with endless input, on a network with that round trip; what it sends. */
+static uint32_t flight_begin(struct session *s, int64_t rtt)
+{
+	world_begin();
+	session_ask(s, "run");
+	world_sleep(rtt);
+	session_confirm(s, 0x7fffffff, 32768);
+	fake_put(SSH_CHANNEL_SUCCESS, "u", (uint32_t)s->id);
+	flow_endless_input(s);
+	world_run();
+	return flight_taken();
+}
+
+/* The server gives n bytes back; what is sent then. */
+static uint32_t flight_give(const struct session *s, uint32_t n)
+{
+	fake_put(SSH_CHANNEL_WINDOW_ADJUST, "uu", (uint32_t)s->id, n);
+	world_run();
+	return flight_taken();
+}
+
+/* After that many ms all that is in flight comes back, which ends a round and begins the
+ * next.  What is sent then. */
+static uint32_t flight_round(const struct session *s, int64_t ms)
+{
+	world_sleep(ms);
+	return flight_give(s, g.ch.slot[s->id].flight);
+}
+
+static void flight_end(struct session *s)
+{
+	session_close(s);
+	check_clean("flow: in flight");
+}
+
+static void unit_flow_flight(void)
+{
+	struct session s;
+	uint32_t sent = flight_begin(&s, 20);
+	check(sent == FLIGHT, "flow: no more than FLIGHT bytes in flight (%u)", sent);
+	check(flight_give(&s, 1000) == 1000, "flow: what the server takes goes on");
+	check(flight_round(&s, 40) == 2 * FLIGHT, "flow: a round of two round trips doubles it");
+	check(flight_round(&s, 70) == 2 * FLIGHT, "flow: one of up to four leaves it");
+	check(flight_round(&s, 90) == FLIGHT, "flow: a longer one halves it");
+	check(flight_round(&s, 700) == FLIGHT, "flow: FLIGHT is the least");
+	flight_end(&s);
+	flight_begin(&s, FLIGHT_NEAR - 1);
+	flight_give(&s, 1);
+	check(flight_round(&s, 1) == FLIGHT, "flow: near, FLIGHT is enough");
+	flight_end(&s);
+}
+
+/* A server that gives nothing back before more is in flight. */
+static void unit_flow_late(void)
+{
+	struct session s;
+	flight_begin(&s, 20);
+	world_sleep(FLIGHT_MS - 1);
+	check(flight_taken() == 0, "flow: the server may take FLIGHT_MS");
+	world_sleep(1);
+	world_sleep(1);
+	check(flight_taken() == FLIGHT, "flow: then twice as much is in flight");
+	flight_give(&s, FLIGHT);
+	check(flight_round(&s, 500) == 2 * FLIGHT, "flow: that helped: it stays");
+	flight_end(&s);
+	flight_begin(&s, 20);
+	world_sleep(FLIGHT_MS + 1);
+	world_sleep(FLIGHT_MS / 2);
+	flight_taken();
+	flight_give(&s, FLIGHT);
+	check(flight_round(&s, 500) == FLIGHT, "flow: it did not: the reader was slow");
+	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
+	world_run();
+	check(g.ch.end == 0, "flow: a channel ends in the middle of a round");
+	flight_end(&s);
 }
 
 /* What the transport must have room for so that n bytes of data may go: a part
@@ -904,6 +993,8 @@ static void unit_flow(void)
 	unit_flow_streams();
 	unit_flow_window_grows();
 	unit_flow_upload();
+	unit_flow_flight();
+	unit_flow_late();
 	flow_fair(32768, 32768, 4000);
 	flow_fair(32768, 500, 4000);
 	flow_fair(500, 32768, 4000);
