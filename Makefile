@@ -175,7 +175,7 @@ bench:
 	@+$(AGAIN) STATIC=1 sshmux-static
 	@+$(AGAIN) STATIC=1 PROFILE=router build/$(DROPBEAR_VERSION)-musl-gcc-static-router/sshmux
 	@+$(AGAIN) $(HOMELIB) $(TOOLS) $(O)/herd
-	@for b in run flat memory flow reports; do $(RUN) SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" \
+	@for b in run flat memory flow reports mips; do $(RUN) SSHMUX="$(if $(SSHMUX),$(SSHMUX),./sshmux-static)" \
 		tests/bench/$$b || exit; done
 	@$(O)/herd
 
