@@ -234,9 +234,9 @@
 #endif
 
 /* Bytes that a channel may have in flight, sent but not taken by the server's program,
- * when the connection is new.  The limit doubles, up to FLIGHT_MOST, while a round trip
+ * when the connection is new and the server OpenSSH.  The limit doubles while a round trip
  * of FLIGHT_NEAR ms or more is longer than these take, or if the server gives no window for
- * FLIGHT_MS ms.
+ * FLIGHT_MS ms; at FLIGHT_MOST there is none.
  * Costs nothing. */
 #ifndef FLIGHT
 #define FLIGHT (256 * 1024)
@@ -620,6 +620,7 @@ _Static_assert(ARENA_SIZE >= 2 * (PAYLOAD_MAX + PACKET_MAX) + FAST_QUEUE,
 	"ARENA_SIZE is too small for PAYLOAD_MAX, PACKET_MAX and FAST_QUEUE");
 _Static_assert(RSA_BITS_MAX <= 2048 || ARENA_SIZE >= 172 * 1024,
 	"ARENA_SIZE is too small for RSA_BITS_MAX");
+_Static_assert(FLIGHT < FLIGHT_MOST, "FLIGHT is a part of FLIGHT_MOST");
 _Static_assert(BULK_QUEUE <= NET_QUEUE, "BULK_QUEUE is a part of NET_QUEUE");
 _Static_assert(NET_QUEUE <= FAST_QUEUE, "NET_QUEUE is a part of FAST_QUEUE");
 _Static_assert(BULK_PACKET <= BULK_QUEUE, "BULK_PACKET does not fit in BULK_QUEUE");

@@ -814,10 +814,9 @@ static struct {
 	struct {
 		uint32_t most, least;	/* bytes of one channel */
 		uint32_t rtt;		/* ms, the shortest seen */
-		int channel;		/* the round's, plus one; 0 for none */
+		int channel, late;	/* the round's, the one that was late last, plus one */
 		uint32_t left;		/* bytes to be given back before it ends */
 		uint32_t began;		/* ms */
-		uint32_t late_at;	/* ms, when a channel was late; 0 for never */
 	} fl;
 
 	struct {
@@ -2911,15 +2910,14 @@ static void tx_keepalive_answered(void)
  * Some servers give nothing back before half of their window is used.  So a channel at
  * the limit that gets nothing for FLIGHT_MS doubles it too, and if that helped at once,
  * it stays.
- * Calls sl_. */
+ * Calls sl_, tx_. */
 
-/* Begins with a new connection. */
+/* Begins with a new connection.  Only OpenSSH's server is meant. */
 static void fl_begin(void)
 {
-	g.fl.most = g.fl.least = FLIGHT;
+	g.fl.most = g.fl.least = tx_peer_is("OpenSSH") ? FLIGHT : FLIGHT_MOST;
 	g.fl.rtt = UINT32_MAX / 4;
-	g.fl.channel = 0;
-	g.fl.late_at = 0;
+	g.fl.channel = g.fl.late = 0;
 }
 
 /* A channel is opened by us or by the server. */
@@ -2929,6 +2927,8 @@ static void fl_opened(struct channel *c)
 	c->flight_at = (uint32_t)g.now;
 	if (g.fl.channel == sl_channel_index(c) + 1)
 		g.fl.channel = 0;
+	if (g.fl.late == sl_channel_index(c) + 1)
+		g.fl.late = 0;
 }
 
 static void fl_measured(uint32_t ms)
@@ -2943,10 +2943,17 @@ static void fl_confirmed(struct channel *c)
 	c->flight_at = (uint32_t)g.now;
 }
 
+/* Whether c has used up its limit.  FLIGHT_MOST is none. */
+static bool fl_is_full(const struct channel *c, uint32_t spare)
+{
+	return g.fl.most < FLIGHT_MOST && c->flight + spare >= g.fl.most;
+}
+
 /* Bytes that c may send now. */
 static uint32_t fl_room(const struct channel *c)
 {
-	uint32_t room = g.fl.most > c->flight ? g.fl.most - c->flight : 0;
+	uint32_t room = g.fl.most >= FLIGHT_MOST ? UINT32_MAX :
+		g.fl.most > c->flight ? g.fl.most - c->flight : 0;
 	return room < c->remote_window ? room : c->remote_window;
 }
 
@@ -2963,10 +2970,13 @@ static void fl_double(void)
 	g.fl.most = g.fl.most < FLIGHT_MOST / 2 ? g.fl.most * 2 : FLIGHT_MOST;
 }
 
-/* Whether the round's channel sends nothing that could end it. */
-static bool fl_round_idles(void)
+/* Ends a round whose channel gets nothing back any more: it has nothing to send, or is
+ * gone. */
+static void fl_give_up_round(void)
 {
-	return g.fl.channel == 0 || g.ch.slot[g.fl.channel - 1].flight == 0;
+	if (g.fl.channel &&
+		(uint32_t)g.now - g.ch.slot[g.fl.channel - 1].flight_at > FLIGHT_MS)
+		g.fl.channel = 0;
 }
 
 static void fl_round_ends(void)
@@ -2984,10 +2994,13 @@ static void fl_round_ends(void)
 static void fl_given(struct channel *c, uint32_t n)
 {
 	uint32_t now = (uint32_t)g.now, taken = n < c->flight ? n : c->flight;
-	bool full = c->flight + PACKET_MAX > g.fl.most;
-	if (g.fl.late_at && now - g.fl.late_at <= 2 * g.fl.rtt + FLIGHT_MS / 8)
-		g.fl.least = g.fl.most;		/* more in flight was what it waited for */
-	g.fl.late_at = 0;
+	bool full = fl_is_full(c, PACKET_MAX);
+	if (g.fl.late == sl_channel_index(c) + 1) {
+		if (now - c->flight_at <= 2 * g.fl.rtt + FLIGHT_MS / 8)
+			g.fl.least = g.fl.most;	/* more in flight was what it waited for */
+		g.fl.late = 0;
+	}
+	fl_give_up_round();
 	c->flight -= taken;
 	c->flight_at = now;
 	c->remote_window += n;
@@ -2996,7 +3009,7 @@ static void fl_given(struct channel *c, uint32_t n)
 		if (g.fl.left == 0)
 			fl_round_ends();
 	}
-	if (full && fl_round_idles()) {
+	if (full && g.fl.channel == 0) {
 		g.fl.channel = sl_channel_index(c) + 1;
 		g.fl.left = c->flight + 1;
 		g.fl.began = now;
@@ -3007,7 +3020,7 @@ static void fl_given(struct channel *c, uint32_t n)
 static int fl_patience(const struct channel *c)
 {
 	uint32_t waited = (uint32_t)g.now - c->flight_at;
-	if (c->flight < g.fl.most || c->remote_window == 0)
+	if (!fl_is_full(c, 1) || c->remote_window == 0)
 		return -1;
 	return waited < FLIGHT_MS ? (int)(FLIGHT_MS - waited) : 0;
 }
@@ -3018,7 +3031,7 @@ static void fl_settle(struct channel *c)
 	if (fl_patience(c) != 0)
 		return;
 	fl_double();
-	g.fl.late_at = (uint32_t)g.now | 1;
+	g.fl.late = sl_channel_index(c) + 1;
 	c->flight_at = (uint32_t)g.now;
 }
 
@@ -6095,13 +6108,9 @@ static void px_settle_channels(void)
  * the master does not read does not count. */
 static void px_settle(struct client *c)
 {
-	bool fresh = c->phase == MX_PROXY_WAIT &&
-		(c->request = (int16_t)req_alloc(c->body_len)) >= 0;
-	if (fresh)
-		c->phase = MX_PROXY_BODY;
 	if (c->phase == MX_PROXY_HEAD && g.lk.state == LK_UP && !c->closing)
 		c->deadline = 0;	/* set by px_begin() */
-	if (fresh || (c->request >= 0 && g.lk.state == LK_UP && tp_room() == 0))
+	if (c->request >= 0 && g.lk.state == LK_UP && tp_room() == 0)
 		c->deadline = g.now + REQUEST_MS;
 	px_pump(c);
 	if (c->closing && c->out_len == 0 && c->tail == 0)
@@ -8530,10 +8539,10 @@ static bool fr_read_descriptor(struct client *c)
 		return false;
 	if (n == FD_END)
 		mc_drop(c);
-	else if (n == FD_ERROR)
-		mc_refuse(c, "did not receive file descriptors");
-	else if (n == FD_LOST)
+	else if (n == FD_LOST && !fd_more())
 		mc_later(c, mc_no_descriptors);
+	else if (n == FD_ERROR || n == FD_LOST)		/* the system may forbid it */
+		mc_refuse(c, "did not receive file descriptors");
 	else {
 		c->fds[c->n_fds++] = fd;
 		if (c->n_fds == mx_handler(c->type)->fds)
@@ -8854,8 +8863,8 @@ static bool se_confirmed(struct client *c, struct channel *ch)
 	g.se.open_wait = 0;
 	if (!se_awaits_start(ch)) {
 		se_start(c, ch);
-		if (ch->rcvd > CH_FLOWS || !ch_empty(ch))
-			rn_again();	/* what the server has sent already */
+		if (ch->rcvd > CH_FLOWS || ch->flags & CH_FAILED || !ch_empty(ch))
+			rn_again();	/* for what the server has sent already */
 	}
 	tp_flush();
 	return ch->state == CH_OPEN;
@@ -8948,16 +8957,24 @@ static void ad_tell_place(struct client *c)
 	mc_reply(c, MUX_X_S_PLACE, c->rid, &place, NULL);
 }
 
+/* Gives memory to those that wait for it with a body, the oldest first. */
+static void ad_give_memory(enum mx_phase waits, enum mx_phase reads)
+{
+	struct client *c;
+	while ((c = ad_oldest(waits, false)) &&
+		(c->request = (int16_t)req_alloc(c->body_len)) >= 0) {
+		c->phase = (uint8_t)reads;
+		c->deadline = g.now + REQUEST_MS;
+	}
+}
+
 /* Gives free memory, descriptors and channels to waiting clients, first come, first
  * served. */
 static void ad_admit(void)
 {
 	struct client *c;
-	while ((c = ad_oldest(MX_BODY_WAIT, false)) &&
-		(c->request = (int16_t)req_alloc(c->body_len)) >= 0) {
-		c->phase = MX_BODY;
-		c->deadline = g.now + REQUEST_MS;
-	}
+	ad_give_memory(MX_BODY_WAIT, MX_BODY);
+	ad_give_memory(MX_PROXY_WAIT, MX_PROXY_BODY);
 	while (g.now >= g.us.accept_after && fd_room(MX_DESCRIPTOR_MAX) &&
 		(c = ad_oldest(MX_NO_DESCRIPTOR, false))) {
 		c->phase = MX_DESCRIPTORS;
@@ -8984,7 +9001,8 @@ static bool ad_is_short(void)
 {
 	for_each_client(c)
 		if (c->phase == MX_QUEUED || c->phase == MX_BODY_WAIT ||
-			c->phase == MX_NO_DESCRIPTOR || c->phase == MX_ASK_WAIT)
+			c->phase == MX_NO_DESCRIPTOR || c->phase == MX_ASK_WAIT ||
+			c->phase == MX_PROXY_WAIT)
 			return true;
 	return false;
 }
@@ -10515,7 +10533,7 @@ static void lp_reap(void)
 			ch_free(c);
 			freed = true;
 		}
-	if (again || (freed && ad_is_short()))
+	if (again || (freed && (ad_is_short() || g.rn.stop != RN_RUN)))
 		rn_again();
 }
 

@@ -315,9 +315,58 @@ static void unit_flow_late(void)
 	flight_taken();
 	flight_give(&s, FLIGHT);
 	check(flight_round(&s, 500) == FLIGHT, "flow: it did not: the reader was slow");
-	fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
+	flight_end(&s);
+	struct channel c = { .flight = 2 * (uint32_t)FLIGHT_MOST, .remote_window = 5 };
+	g.fl.most = FLIGHT_MOST;
+	check(fl_room(&c) == 5 && fl_patience(&c) < 0, "flow: FLIGHT_MOST is no limit");
+	fake.info.peer_version = "SSH-2.0-mod_sftp";	/* gives nothing back for 4 GB */
+	fl_begin();
+	check(fl_room(&c) == 5, "flow: a server that is not OpenSSH has no limit");
+}
+
+/* A round whose channel goes silent or ends does not keep others from theirs. */
+static void unit_flow_rounds(void)
+{
+	for (int ends = 0; ends < 2; ends++) {
+		struct session s, other;
+		flight_begin(&s, 20);
+		flight_give(&s, 1000);
+		session_open(&other, 0x7fffffff, 32768);
+		g.fl.rtt = 20;			/* the other was confirmed at once */
+		fd_return(&g.ch.slot[s.id].end[CH_IN]);
+		if (ends)
+			fake_put(SSH_CHANNEL_CLOSE, "u", (uint32_t)s.id);
+		world_run();
+		flow_endless_input(&other);
+		world_run();
+		flight_taken();
+		world_sleep(FLIGHT_MS - 100);
+		flight_give(&other, 1);
+		world_sleep(101);
+		flight_give(&other, 1);
+		check(flight_round(&other, 40) == 2 * FLIGHT, "flow: one goes %s: the other's rounds",
+			ends ? "away" : "silent");
+		session_close(&other);
+		flight_end(&s);
+	}
+}
+
+/* Only the channel that was late shows whether more in flight has helped. */
+static void unit_flow_whose(void)
+{
+	struct session s, other;
+	flight_begin(&s, 20);
+	session_open(&other, 0x7fffffff, 32768);
+	world_sleep(FLIGHT_MS);
+	world_sleep(1);
+	flight_taken();
+	flow_endless_input(&other);
 	world_run();
-	check(g.ch.end == 0, "flow: a channel ends in the middle of a round");
+	flight_taken();
+	flight_give(&other, FLIGHT);
+	check(g.fl.most == 2 * FLIGHT && g.fl.least == FLIGHT,
+		"flow: what another gets back shows nothing");
+	session_close(&other);
 	flight_end(&s);
 }
 
@@ -995,6 +1044,8 @@ static void unit_flow(void)
 	unit_flow_upload();
 	unit_flow_flight();
 	unit_flow_late();
+	unit_flow_rounds();
+	unit_flow_whose();
 	flow_fair(32768, 32768, 4000);
 	flow_fair(32768, 500, 4000);
 	flow_fair(500, 32768, 4000);
