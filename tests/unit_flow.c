@@ -344,8 +344,8 @@ static void unit_flow_rounds(void)
 		flight_give(&other, 1);
 		world_sleep(101);
 		flight_give(&other, 1);
-		check(flight_round(&other, 40) == 2 * FLIGHT, "flow: one goes %s: the other's rounds",
-			ends ? "away" : "silent");
+		check(flight_round(&other, 40) == 2 * FLIGHT,
+			"flow: one goes %s: the other's rounds", ends ? "away" : "silent");
 		session_close(&other);
 		flight_end(&s);
 	}
