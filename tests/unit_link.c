@@ -501,6 +501,34 @@ static void unit_link_descriptors(void)
 	}
 }
 
+/* One number is free, and a request passes three descriptors: the kernel drops the second
+ * one, and the client hears why. */
+static void unit_link_lost_descriptor(void)
+{
+	struct rlimit was, one;
+	struct session s;
+	int fds[3];
+	link_begin();
+	memset(&s, 0, sizeof s);
+	session_pipes(&s, fds);
+	bool hello = peer_hello(&s.p);
+	session_request(&s, 0, "run", fds);
+	getrlimit(RLIMIT_NOFILE, &was);
+	one = was;
+	int next = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0);
+	close(next);
+	one.rlim_cur = (rlim_t)next + 1;
+	setrlimit(RLIMIT_NOFILE, &one);
+	world_run();
+	setrlimit(RLIMIT_NOFILE, &was);
+	check(hello && peer_expect(&s.p, MUX_S_FAILURE, "us", 9,
+		"the master has no file descriptors left") && peer_gone(&s.p),
+		"link: a descriptor that the kernel drops is told as what it is");
+	session_close(&s);
+	world_run();
+	check(link_end(), "link: no descriptor leaked");
+}
+
 /* The control socket, then its directory, goes away under the master. */
 static void unit_link_path(void)
 {
@@ -570,6 +598,7 @@ static void unit_link(void)
 	unit_link_poll();
 	unit_link_accept();
 	unit_link_descriptors();
+	unit_link_lost_descriptor();
 	unit_link_few();
 	unit_link_path();
 	unit_link_cycles();
