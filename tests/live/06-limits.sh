@@ -47,6 +47,8 @@ beside() {
 	NET_UNSENT_SHARED1048576) echo -DNET_UNSENT=1048576 ;;
 	NET_QUEUE4096) echo -DBULK_PACKET=1024 ;;
 	NET_QUEUE262144) echo -DARENA_SIZE=1048576 ;;
+	FLIGHT67108864) echo -DFLIGHT_MOST=134217728 ;;
+	FLIGHT_MOST65536) echo -DFLIGHT=1024 ;;
 	REPLY_MAX128) echo -DPROXY_STORE=48 ;;
 	esac
 }
@@ -93,6 +95,7 @@ contradicts 'multiple of 8' -DARENA_SIZE=200001
 contradicts 'too small for PAYLOAD_MAX, PACKET_MAX and FAST_QUEUE' -DFAST_QUEUE=524288
 contradicts 'NET_QUEUE is a part of FAST_QUEUE' -DFAST_QUEUE=16384
 contradicts 'too small for RSA_BITS_MAX' -DARENA_SIZE=160000
+contradicts 'part of FLIGHT_MOST' -DFLIGHT=67108864
 contradicts 'part of NET_QUEUE' -DBULK_QUEUE=40000
 contradicts 'does not fit in BULK_QUEUE' -DBULK_QUEUE=2048
 contradicts 'in one SEND_QUANTUM' -DSHORT_INPUT=9000
