@@ -385,6 +385,7 @@ enum px_owed {
 	PX_ERR_NEXT = 1 << 4,	/* stderr is next: stdout and stderr alternate */
 	PX_FRESH = 1 << 5,	/* dropbear: it has seen only the open of this session */
 	PX_REOPENED = 1 << 6,	/* we open it again; the client does not know that */
+	PX_STATUS = 1 << 7,	/* it knows the exit status, but output may still come */
 };
 #define PX_VERDICTS 32
 
@@ -5226,6 +5227,12 @@ static bool px_is(const struct client *c)
 	return c->phase >= MX_PROXY_HEAD;
 }
 
+/* Whether the link is lost and px_settle() will drop c, when all is written. */
+static bool px_is_closing(const struct client *c)
+{
+	return px_is(c) && c->closing && !c->dead;
+}
+
 static void px_drop(struct client *c, const char *why)
 {
 	if (!c->dead)
@@ -5376,6 +5383,9 @@ static void px_tell_request(struct client *c, struct channel *ch)
 {
 	struct proxied *px = &ch->px;
 	uint8_t len = px->store[0];
+	struct buf request = buf_over(px->store + 1, len);
+	if (str_is(buf_get_str(&request), "exit-status"))
+		px->owed |= PX_STATUS;
 	struct buf b = px_frame(c, SSH_CHANNEL_REQUEST);
 	buf_put_u32(&b, px->id);
 	buf_put_bytes(&b, px->store + 1, len);
@@ -5388,9 +5398,22 @@ static void px_tell_end(struct client *c, struct channel *ch)
 {
 	bool eof = ch->px.owed & PX_EOF;
 	px_tell_word(c, ch, eof ? SSH_CHANNEL_EOF : SSH_CHANNEL_CLOSE, NULL);
-	ch->px.owed &= (uint8_t)~(eof ? PX_EOF : PX_CLOSE);
+	ch->px.owed &= (uint8_t)~((eof ? PX_EOF : PX_CLOSE) | PX_STATUS);
 	if (!eof)
 		ch->px.owed |= PX_CLOSED;
+}
+
+/* The link is lost between the exit status and the end of the output, so ssh would return
+ * that status over a part of the output.  Another one takes its place. */
+static void px_tell_lost(struct client *c, struct channel *ch)
+{
+	struct buf b = px_frame(c, SSH_CHANNEL_REQUEST);
+	buf_put_u32(&b, ch->px.id);
+	buf_put_text(&b, "exit-status");
+	buf_put_u8(&b, false);		/* want_reply */
+	buf_put_u32(&b, EXIT_SSH);
+	px_frame_end(c, &b, 0);
+	ch->px.owed &= (uint8_t)~PX_STATUS;
 }
 
 /* Whether dropbear closed a new session because another one ended (SES-stillborn).  At most,
@@ -5462,6 +5485,8 @@ static void px_tell(struct client *c, struct channel *ch)
 	else if (px->owed & (PX_EOF | PX_CLOSE) &&
 		(!(px->owed & PX_FRESH) || ch->rcvd == CH_CLOSED))
 		px_tell_end(c, ch);
+	else if (px->owed & PX_STATUS && c->closing)
+		px_tell_lost(c, ch);
 }
 
 /* Fills c->out with due frames, one channel after another. */
@@ -8592,7 +8617,7 @@ static bool fr_wants_read(const struct client *c)
 		c->phase == MX_DESCRIPTORS);
 }
 
-#define FR_STEPS 16		/* for one client in one turn of the loop */
+#define FR_STEPS 16		/* for one client at a time */
 #define FR_REPORT_HEAD 16	/* length, type, rid, length of the text */
 
 /* Reads to the end of a frame: most clients wait for an answer then, and poll() tells if
@@ -10566,7 +10591,7 @@ static bool lp_stopped(void)
 	if (g.lp.stop_deadline == 0)
 		lp_begin_stop();
 	for_each_client(c)	/* drop those that wait for neither output nor an answer */
-		if (c->channel < 0 && !fr_wants_write(c) && c->tail == 0) {
+		if (c->channel < 0 && !fr_wants_write(c) && c->tail == 0 && !px_is_closing(c)) {
 			mc_drop(c);
 			rn_again();
 		}

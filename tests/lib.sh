@@ -300,7 +300,10 @@ connection_processes() {
 		children_of "$pid"
 	done
 }
-children_of() { cat "/proc/$1/task/$1/children" 2>/dev/null; }
+# Not from the kernel's own list of children: that leaves out some while others end.
+children_of() {
+	cat /proc/[0-9]*/stat 2>/dev/null | sed -n "s/^\([0-9]*\) (.*) [A-Z] $1 .*/\1/p"
+}
 
 # --- masters -----------------------------------------------------------------
 

@@ -132,7 +132,7 @@ $(TP_DROPBEAR_OBJS): $(TP_O)/dropbear/%.o: $(TP_HEADERS) $(TP_GUARD)
 	$(TP_AT)f=$(TP_SRC)/src/$*.c; test -f $$f || f='-x c /dev/null'; \
 		$(TP_DROPBEAR_CC) $(TP_FILE) -c $$f -o $@
 
-# The two loops where -O3 pays; everywhere else it costs size or even time.
+# The two loops where -O3 pays.
 $(TP_O)/tomcrypt/stream/chacha/chacha_crypt.o \
 $(TP_O)/tomcrypt/mac/poly1305/poly1305.o: TP_FILE = -O3
 

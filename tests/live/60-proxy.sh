@@ -241,6 +241,20 @@ globals() {
 		)\\0\\0\\0\\034\\0\\120\\0\\0\\0\\025keepalive@openssh.com\\1" 0000000600510000000000000006005200000000
 }
 
+# A proxy client that has an exit status, while output may still come: ssh alone returns 7.
+half_done() {
+	(exec 9>&-; exec_proxy x 'while kill -0 $PPID; do sleep 1; done 2>/dev/null & echo up; exit 7') \
+		</dev/null >"$T/left" 2>"$T/err" &
+	left=$!
+	wait_for 20 has "$T/left" up
+	sx true
+}
+half_told() {
+	wait $left
+	is "$1" $? 255
+	is "$1: the output is there" "$(cat "$T/left")" up
+}
+
 head -c 16777216 /dev/urandom >"$T/data"
 mkfifo "$T/hold"
 for server in sshd dropbear; do
@@ -261,12 +275,20 @@ for server in sshd dropbear; do
 	exec 9<>"$T/hold"
 	(exec 9>&-; exec_proxy x "echo up; exec cat") <"$T/hold" >"$T/up" 2>/dev/null &
 	pid=$!
-	wait_for 20 has "$T/up" up
+	[ $SERVER != sshd ] || half_done
 	for p in $(connection_processes); do kill -9 "$p"; done
 	wait $pid
 	is "the connection is cut: status" $? 255
+	[ $SERVER != sshd ] || half_told "the connection is cut after an exit status"
 	exec 9>&-
 	stop_master
+	if [ $SERVER = sshd ]; then
+		need_master
+		half_done
+		kill $MASTER_PID
+		half_told "the master is ended after an exit status"
+		stop_master
+	fi
 	stop_server
 done
 # What was running there has ended, too: each takes three seconds.
