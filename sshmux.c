@@ -1999,18 +1999,19 @@ static int fd_accept(int listener, int64_t *after)
 
 /* Takes over a descriptor that a client passed, so that we never block on it
  * (FDS-nonblock): we use a socket with MSG_DONTWAIT, a pipe or terminal through a
- * description of our own, and what else may wait with O_NONBLOCK, cleared again later. */
-static void fd_borrow(struct passed *d, int fd)
+ * description of our own, and what else may wait with O_NONBLOCK, cleared again later.
+ * True if nothing can be read from it: /dev/null. */
+static bool fd_borrow(struct passed *d, int fd)
 {
 	struct stat st;
 	*d = (struct passed){ .fd = fd };
 	if (fstat(fd, &st) != 0)
-		return;
+		return false;
 	d->inode = (uint32_t)st.st_ino;
 	d->socket = S_ISSOCK(st.st_mode);
 	d->nonblock = d->socket || os_never_waits(&st);
 	if (d->nonblock)
-		return;
+		return os_is_null(&st);
 	int flags = fcntl(fd, F_GETFL), own = flags < 0 ? -1 : os_reopen(fd, flags, &st);
 	if (own >= 0) {
 		close(fd);
@@ -2018,11 +2019,12 @@ static void fd_borrow(struct passed *d, int fd)
 		d->nonblock = true;
 	}
 	if (flags < 0 || d->nonblock)
-		return;
+		return false;
 	d->tty = isatty(fd);
 	d->nonblock = !d->tty;
 	if (!d->tty && !(flags & O_NONBLOCK))
 		d->restore = fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
+	return false;
 }
 
 /* Read and write a descriptor that fd_borrow() took over, or a socket of ours. */
@@ -8620,12 +8622,12 @@ static bool fr_wants_read(const struct client *c)
 #define FR_STEPS 16		/* for one client at a time */
 #define FR_REPORT_HEAD 16	/* length, type, rid, length of the text */
 
-/* Reads to the end of a frame: most clients wait for an answer then, and poll() tells if
- * one does not. */
+/* Reads to the end of a request: most clients wait for an answer then, and poll() tells if
+ * one does not.  HELLO has none. */
 static void fr_read(struct client *c)
 {
 	for (int i = 0; i < FR_STEPS && fr_wants_read(c) && fr_step(c); i++)
-		if (c->phase == MX_HEADER && c->got == 0)
+		if (c->phase == MX_HEADER && c->got == 0 && c->type != MUX_MSG_HELLO)
 			break;
 }
 
@@ -8791,13 +8793,13 @@ static void se_request(struct client *c, struct channel *ch)
 static void se_start(struct client *c, struct channel *ch)
 {
 	uint32_t sid = (uint32_t)sl_channel_index(ch);
-	fd_borrow(&ch->end[CH_IN], c->fds[0]);
+	bool empty = fd_borrow(&ch->end[CH_IN], c->fds[0]);
 	fd_borrow(&ch->end[CH_OUT], c->fds[1]);
 	if (ch->kind == CH_SESSION)
 		fd_borrow(&ch->end[CH_ERR], c->fds[2]);
 	c->n_fds = 0;
 	ch_become(ch, CH_OPEN);
-	if (ch->flags & CH_FAILED)	/* the other end will not read it */
+	if (ch->flags & CH_FAILED || empty)	/* nobody reads it, or nothing comes */
 		ch_end_input(ch);
 	mc_reply(c, MUX_S_SESSION_OPENED, c->rid, &sid, NULL);
 	log_at(TP_VERBOSE, "channel %d: session opened", sl_channel_index(ch));
@@ -8890,6 +8892,8 @@ static bool se_confirmed(struct client *c, struct channel *ch)
 		se_start(c, ch);
 		if (ch->rcvd > CH_FLOWS || ch->flags & CH_FAILED || !ch_empty(ch))
 			rn_again();	/* for what the server has sent already */
+		else if (!tp_info()->exchanging)
+			ch_settle(ch);	/* if there is no input, its end goes with the request */
 	}
 	tp_flush();
 	return ch->state == CH_OPEN;
@@ -8934,7 +8938,7 @@ static void se_events(struct client *c)
 /* ===== ad_ ====================================================================
  * Admission: gives free memory, descriptors and channels to waiting clients, first come,
  * first served, and ends waits at their deadlines.
- * Calls rn_, sl_, req_, fd_, tx_, ch_, co_, in_, as_, st_, mc_, mx_. */
+ * Calls rn_, sl_, req_, fd_, tx_, ch_, co_, in_, as_, st_, mc_, mx_, fr_. */
 
 /* The client that has waited longest in this phase, or NULL.  `others`: leaves out those
  * that wait for a session. */
@@ -8982,7 +8986,9 @@ static void ad_tell_place(struct client *c)
 	mc_reply(c, MUX_X_S_PLACE, c->rid, &place, NULL);
 }
 
-/* Gives memory to those that wait for it with a body, the oldest first. */
+/* Gives memory to those that wait for it with a body, the oldest first.  Most bodies are
+ * there already; a session's channel is opened in this turn, other requests go on in the
+ * next. */
 static void ad_give_memory(enum mx_phase waits, enum mx_phase reads)
 {
 	struct client *c;
@@ -8990,6 +8996,9 @@ static void ad_give_memory(enum mx_phase waits, enum mx_phase reads)
 		(c->request = (int16_t)req_alloc(c->body_len)) >= 0) {
 		c->phase = (uint8_t)reads;
 		c->deadline = g.now + REQUEST_MS;
+		fr_read(c);
+		if (c->phase != MX_QUEUED)
+			rn_again();
 	}
 }
 
@@ -10441,6 +10450,18 @@ static void lp_serve_client(struct client *c, short revents)
 		mc_drop(c);
 }
 
+/* Most clients have said all when they are accepted: that needs no turn of the loop. */
+static void lp_accept(void)
+{
+	struct os_peer peer;
+	int fd = g.us.listener < 0 ? -1 : ac_accept(g.us.listener, &peer);
+	if (fd < 0)
+		return;
+	struct client *c = mc_add(fd, peer);
+	fr_write(c);
+	fr_read(c);
+}
+
 static void lp_serve_input(struct channel *c, short events, short revents)
 {
 	if (events & POLLIN && revents & ~POLLOUT) {
@@ -10465,13 +10486,9 @@ static void lp_serve(const struct lp_owner *o, const struct pollfd *p)
 	case LP_WATCH:
 		lk_noticed();
 		break;
-	case LP_LISTENER: {
-		struct os_peer peer;
-		int fd = g.us.listener < 0 ? -1 : ac_accept(g.us.listener, &peer);
-		if (fd >= 0)
-			mc_add(fd, peer);
+	case LP_LISTENER:
+		lp_accept();
 		break;
-	}
 	case LP_CLIENT:
 		lp_serve_client(&g.mc.slot[o->index], revents);
 		break;

@@ -107,6 +107,11 @@ int os_reopen(int fd, int flags, const struct stat *st)
 	return -1;
 }
 
+bool os_is_null(const struct stat *st)
+{
+	return S_ISCHR(st->st_mode) && st->st_rdev == makedev(1, 3);
+}
+
 bool os_never_waits(const struct stat *st)
 {
 	unsigned n = minor(st->st_rdev);

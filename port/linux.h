@@ -47,6 +47,9 @@ void os_close_from(unsigned first);
  * pty's master. */
 int os_reopen(int fd, int flags, const struct stat *st);
 
+/* Whether it is /dev/null. */
+bool os_is_null(const struct stat *st);
+
 /* Whether reading and writing it never waits: a file, /dev/null, /dev/zero, /dev/full,
  * /dev/urandom. */
 bool os_never_waits(const struct stat *st);

@@ -325,6 +325,33 @@ static void unit_ssh_stillborn_asked(bool lost)
 	check_clean("ssh: asked again");
 }
 
+/* The end of an input that is /dev/null goes with the request, window or not. */
+static void unit_ssh_no_input(void)
+{
+	struct session s = { 0 };
+	int fds[3];
+	world_begin();
+	session_pipes(&s, fds);
+	close(fds[0]);
+	fds[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	check(peer_hello(&s.p), "ssh: no input: hello");
+	session_request(&s, 0, "run", fds);
+	world_run();
+	check(fake_take() && g.mc.slot[0].phase == MX_OPENING, "ssh: no input: asked");
+	s.id = g.mc.slot[0].channel;
+	s.remote = 100;
+	session_confirm(&s, 0, 1000);
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", s.remote, "exec", 1, "run") &&
+		fake_expect(SSH_CHANNEL_EOF, "u", s.remote), "ssh: no input: its end comes at once");
+	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id),
+		"ssh: no input: it runs");
+	fake_put(SSH_CHANNEL_SUCCESS, "u", (uint32_t)s.id);
+	session_finish(&s, 4);
+	check(session_ended(&s, 4), "ssh: no input: its status comes");
+	session_close(&s);
+	check_clean("ssh: no input");
+}
+
 static void unit_ssh_exec_refused(bool crowded, bool dropbear)
 {
 	struct session s, other[2];
@@ -767,6 +794,7 @@ static void unit_ssh(void)
 	unit_ssh_stillborn();
 	unit_ssh_stillborn_asked(false);
 	unit_ssh_stillborn_asked(true);
+	unit_ssh_no_input();
 	unit_ssh_exec_refused(false, false);
 	unit_ssh_exec_refused(false, true);
 	unit_ssh_exec_refused(true, false);
