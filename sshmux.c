@@ -802,6 +802,7 @@ static struct {
 
 	struct {
 		struct connector slot[CONNECTORS];
+		int end;		/* no slot from here on was ever used */
 	} cn;
 
 	struct {
@@ -849,6 +850,7 @@ static struct {
 
 	struct {
 		struct forward slot[FORWARDS];
+		int end;		/* all slots from here on are free */
 		/* forwards and connections of forwards that the server or we have set up */
 		uint32_t accepted;
 	} fw;
@@ -1369,10 +1371,10 @@ static int64_t rl_due(void)
 	for (struct client *c = g.mc.slot; c < g.mc.slot + g.mc.end; c++) \
 		if (c->phase == MX_FREE) { } else
 #define for_each_forward(f) \
-	for (struct forward *f = g.fw.slot; f < g.fw.slot + FORWARDS; f++) \
+	for (struct forward *f = g.fw.slot; f < g.fw.slot + g.fw.end; f++) \
 		if (f->state == FW_FREE) { } else
 #define for_each_connector(k) \
-	for (struct connector *k = g.cn.slot; k < g.cn.slot + CONNECTORS; k++) \
+	for (struct connector *k = g.cn.slot; k < g.cn.slot + g.cn.end; k++) \
 		if (k->state == CN_IDLE) { } else
 #define for_each_program(p) \
 	for (struct program *p = g.ex.slot; p < g.ex.slot + PROGRAMS; p++) \
@@ -2658,6 +2660,8 @@ static int cn_take(void)
 	for (int i = 0; i < CONNECTORS; i++)
 		if (g.cn.slot[i].state == CN_IDLE) {
 			ev_used(TABLE_CONNECTORS, (uint32_t)i + 1);
+			if (i >= g.cn.end)
+				g.cn.end = i + 1;
 			return i;
 		}
 	ev_full(TABLE_CONNECTORS, "CONNECTORS");
@@ -4115,6 +4119,8 @@ static struct forward *fw_add(const struct forward *like)
 		f->client = f->connector = -1;
 		f->since = ev_seconds();
 		ev_used(TABLE_FORWARDS, (uint32_t)i + 1);
+		if (i >= g.fw.end)
+			g.fw.end = i + 1;
 		for (int k = 0; k < FW_SOCKETS; k++)
 			f->socket[k] = -1;
 		return f;
@@ -4271,6 +4277,8 @@ static void fw_free(struct forward *f)
 	fw_close(f);
 	cn_release(&f->connector);
 	f->state = FW_FREE;
+	while (g.fw.end > 0 && g.fw.slot[g.fw.end - 1].state == FW_FREE)
+		g.fw.end--;
 }
 
 /* ===== ls_ ====================================================================
@@ -7080,8 +7088,8 @@ static int st_proxied(int client)
 	}
 ST_COUNT(st_clients, g.mc.end, g.mc.slot[i].phase != MX_FREE)
 ST_COUNT(st_channels, g.ch.end, g.ch.slot[i].state != CH_FREE)
-ST_COUNT(st_forwards, FORWARDS, g.fw.slot[i].state != FW_FREE)
-ST_COUNT(st_connectors, CONNECTORS, g.cn.slot[i].state != CN_IDLE)
+ST_COUNT(st_forwards, g.fw.end, g.fw.slot[i].state != FW_FREE)
+ST_COUNT(st_connectors, g.cn.end, g.cn.slot[i].state != CN_IDLE)
 ST_COUNT(st_requests, REQUESTS, g.req.slot[i].len > 0)
 ST_COUNT(st_askers, PROGRAMS, i >= EX_ASKERS && g.ex.slot[i].state != EX_IDLE)
 static uint32_t st_sessions(void) { return (uint32_t)g.ch.sessions; }

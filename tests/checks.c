@@ -146,10 +146,15 @@ static const char *mx_wrong(void)
 static const char *fw_wrong(void)
 {
 	int owners[CONNECTORS] = { 0 };
+	for (int i = g.cn.end; i < CONNECTORS; i++)
+		if (g.cn.slot[i].state != CN_IDLE)
+			return "a connector beyond the end of those used";
 	for (int i = 0; i < FORWARDS; i++) {
 		const struct forward *f = &g.fw.slot[i];
 		if (f->state == FW_FREE)
 			continue;
+		if (i >= g.fw.end)
+			return "a forward beyond the end of those in use";
 		if (!check_index(f->client, CLIENTS) || !check_index(f->connector, CONNECTORS))
 			return "a forward's link beyond its table";
 		if (f->client >= 0 && g.mc.slot[f->client].phase == MX_FREE)

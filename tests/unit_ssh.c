@@ -342,7 +342,8 @@ static void unit_ssh_no_input(void)
 	s.remote = 100;
 	session_confirm(&s, 0, 1000);
 	check(fake_expect(SSH_CHANNEL_REQUEST, "usbs", s.remote, "exec", 1, "run") &&
-		fake_expect(SSH_CHANNEL_EOF, "u", s.remote), "ssh: no input: its end comes at once");
+		fake_expect(SSH_CHANNEL_EOF, "u", s.remote),
+		"ssh: no input: its end comes at once");
 	check(peer_expect(&s.p, MUX_S_SESSION_OPENED, "uu", 9, (uint32_t)s.id),
 		"ssh: no input: it runs");
 	fake_put(SSH_CHANNEL_SUCCESS, "u", (uint32_t)s.id);
