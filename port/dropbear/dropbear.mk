@@ -136,6 +136,11 @@ $(TP_DROPBEAR_OBJS): $(TP_O)/dropbear/%.o: $(TP_HEADERS) $(TP_GUARD)
 $(TP_O)/tomcrypt/stream/chacha/chacha_crypt.o \
 $(TP_O)/tomcrypt/mac/poly1305/poly1305.o: TP_FILE = -O3
 
+# A third of the time, for 11 KB: 20 ms less of a login with sntrup761x25519-sha512.
+ifeq ($(findstring PROFILE_ROUTER,$(PROFILE_CPPFLAGS)),)
+$(TP_O)/dropbear/sntrup761.o: TP_FILE = -O2 -ftree-vectorize
+endif
+
 # Its word-wise loops read unaligned words, which sanitizers refuse.
 ifneq ($(SANITIZE),)
 $(TP_TOMCRYPT_OBJS): TP_CPPFLAGS += -DLTC_NO_FAST
