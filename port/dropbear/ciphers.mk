@@ -44,6 +44,12 @@ $(filter %avx2.o %ssse3.o %poly1305_sse2.o,$(CI_SODIUM_OBJS)): CI_OPT = -O2
 $(filter %chacha20_ct.o,$(CI_BEARSSL_OBJS)): CI_OPT = -O3
 $(filter %ghash_pclmul.o %aes_x86ni_ctr.o,$(CI_BEARSSL_OBJS)): CI_OPT = -O2
 
+# MIPS: Poly1305 as fast in 3 KB less, which pay for ChaCha20's rounds without their loop.
+ifneq ($(filter mips-24kc mipsel-24kc mips32 mipsel32,$(TARGET)),)
+$(filter %poly1305_donna.o,$(CI_SODIUM_OBJS)): CI_OPT = -O2 -fno-schedule-insns
+$(filter %chacha20_ct.o,$(CI_BEARSSL_OBJS)): CI_OPT = -O3 --param max-completely-peeled-insns=800
+endif
+
 $(CI_SODIUM_OBJS): $(O)/transport/sodium/%.o: $(TP_PORT)/sodium.h $(O)/transport/flags $(CI_SOURCES)
 	@mkdir -p $(@D)
 	@echo '  CC sodium/$*.c'
