@@ -46,7 +46,33 @@ rekeys() {
 	esac
 }
 
+# What a program that does not read has in flight: the file's position tells it, which the
+# master shares.  Later there is more: a server may only be slow.
+in_flight() {
+	if [ "$MASTER" = stock ]; then
+		skip "a program that does not read: in flight" "OpenSSH fills the server's window"
+		return
+	fi
+	exec 8<"$T/data"
+	(sx "read -r line <$T/go; exec cksum") <&8 >"$T/sum" &
+	pid=$!
+	wait_for 20 position -ge 262144
+	most=$(position)
+	works "a program that does not read: 256 KB in flight, no window of 2 MB ($most)" \
+		test "$most" -lt 2000000
+	exec 8<&-
+	echo go >"$T/go"
+	wait $pid
+	is "then it reads all" "$(cat "$T/sum")" "$(cksum <"$T/data")"
+}
+# position [TEST VALUE]
+position() {
+	at=$(sed -n 's/^pos:[^0-9]*//p' "/proc/$$/fdinfo/8")
+	if [ $# = 0 ]; then echo "$at"; else test "$at" "$@"; fi
+}
+
 head -c $BYTES /dev/urandom >"$T/data"
+mkfifo "$T/go"
 for server in sshd dropbear; do
 	LABEL="$server: "
 	start_server $server
@@ -56,6 +82,7 @@ for server in sshd dropbear; do
 	n=$(rekeys)
 	n=${n:-0}
 	works "at least three re-keys in the middle ($n)" test "$n" -ge 3
+	[ $SERVER != sshd ] || in_flight
 	alive "the master goes on"
 	same_fds "no descriptor left" "$before"
 	stop_master
