@@ -55,7 +55,8 @@ int main(int argc, char **argv)
 		char c = 'x';
 		struct pollfd p = { .fd = from[0], .events = POLLIN };
 		int64_t began = microseconds();
-		if (write(to[1], &c, 1) != 1 || poll(&p, 1, 60000) != 1 || read(from[0], &c, 1) != 1) {
+		if (write(to[1], &c, 1) != 1 || poll(&p, 1, 60000) != 1 ||
+			read(from[0], &c, 1) != 1) {
 			fprintf(stderr, "echo: nothing came back after byte %d\n", i);
 			kill(pid, SIGTERM);
 			return 1;
@@ -64,7 +65,8 @@ int main(int argc, char **argv)
 		if (i >= 0)
 			took[i] = microseconds() - began;
 		if (left > 0)
-			nanosleep(&(struct timespec){ left / 1000000, left % 1000000 * 1000 }, NULL);
+			nanosleep(&(struct timespec){ left / 1000000, left % 1000000 * 1000 },
+				NULL);
 	}
 	kill(pid, SIGTERM);		/* a raw terminal knows no end of input */
 	waitpid(pid, NULL, 0);

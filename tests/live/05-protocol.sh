@@ -38,7 +38,7 @@ if [ -r "$TESTDIR/../sshmux.c" ]; then
 	works "house: a banner is seen" grep -q 'the banner of buf_ does not name ch_' "$T/said"
 	cd "$TESTDIR/.." || exit 1
 	is "house: no line of any C file has more than 100 columns" "$(
-		for f in ./*.[ch] port/*.[ch] port/*/*.[ch] tests/*.[ch]; do
+		for f in ./*.[ch] port/*.[ch] port/*/*.[ch] tests/*.[ch] tests/*/*.[ch]; do
 			expand "$f" | awk -v f="$f" 'length > 100 { print f ":" NR }'
 		done)" ''
 fi
