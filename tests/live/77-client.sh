@@ -91,7 +91,9 @@ script() {
 	does "CLIENT-session: a forward that fails" -R $PORT:127.0.0.1:9 x 'echo not this'
 	does "CLIENT-session: -T" -T x 'tty; exit 5'
 	does "CLIENT-session: -t without a terminal" -t x 'tty; exit 6'
+	INPUT=$T/hold			# input would be echoed, or not, before stty
 	! terminals || does "CLIENT-session: -tt" -tt x 'stty -echo; echo up; exit 7'
+	INPUT=$T/word
 	echo 'echo a shell; exit 8' >"$T/word"
 	does "CLIENT-shell: -N is a shell's session" -N x
 	does "CLIENT-shell: no command" x
