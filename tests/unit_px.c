@@ -268,6 +268,62 @@ static void unit_px_given_up(bool refused)
 	check_clean("px: given up");
 }
 
+/* The link is lost after the exit status: unless the end of the output was told, ssh must not
+ * return that status. */
+static void unit_px_lost(bool whole)
+{
+	struct peer p;
+	world_begin();
+	px_session(&p);
+	px_say(&p, SSH_CHANNEL_REQUEST, "usbs", 0, "exec", 0, "run");
+	fake_put(SSH_CHANNEL_DATA, "us", 0, "part");
+	fake_put(SSH_CHANNEL_REQUEST, "usbu", 0, "exit-status", 0, 7);
+	if (whole)
+		fake_put(SSH_CHANNEL_EOF, "u", 0);
+	world_run();
+	check(px_hears(&p, SSH_CHANNEL_DATA, "us", 3, "part") &&
+		px_hears(&p, SSH_CHANNEL_REQUEST, "usbu", 3, "exit-status", 0, 7) &&
+		(!whole || px_hears(&p, SSH_CHANNEL_EOF, "u", 3)), "px: output and its status");
+	g.op.reconnect = LK_ALWAYS;
+	fake_fail("gone");
+	world_run();
+	if (!whole)
+		check(px_hears(&p, SSH_CHANNEL_REQUEST, "usbu", 3, "exit-status", 0, EXIT_SSH),
+			"px: lost before the end of the output: another status");
+	check(p.got == 0 && peer_gone(&p), "px: lost %s the end: nothing else, and closed",
+		whole ? "after" : "before");
+	peer_close(&p);
+	check_clean("px: lost");
+}
+
+/* A long message waits for memory.  That is freed at the end of a turn, and no event comes
+ * after it. */
+static void unit_px_memory(void)
+{
+	static char big[REQUEST_MAX - 600];
+	struct peer p, slow[2];
+	memset(big, 'v', sizeof big);
+	world_begin();
+	px_session(&p);
+	for (int i = 0; i < 2; i++) {
+		uint8_t head[MX_HEADER_SIZE];
+		peer_hello(&slow[i]);
+		buf_set_u32(head, REQUEST_MAX);
+		buf_set_u32(head + 4, MUX_C_NEW_SESSION);
+		buf_set_u32(head + 8, 1);
+		peer_bytes(&slow[i], head, sizeof head);
+	}
+	px_say(&p, SSH_CHANNEL_REQUEST, "usbsS", 0, "env", 0, "A", big, sizeof big);
+	check(world_requests() == 2 && !fake_take(), "px: a long message waits for memory");
+	peer_close(&slow[0]);
+	world_run();
+	check(fake_expect(SSH_CHANNEL_REQUEST, "usbsS", 55, "env", 0, "A", big, sizeof big),
+		"px: it goes on as another client leaves");
+	peer_close(&slow[1]);
+	peer_close(&p);
+	check_clean("px: memory");
+}
+
 static void unit_px(void)
 {
 	unit_px_good();
@@ -277,4 +333,7 @@ static void unit_px(void)
 	unit_px_stillborn(true, true);
 	unit_px_given_up(false);
 	unit_px_given_up(true);
+	unit_px_lost(false);
+	unit_px_lost(true);
+	unit_px_memory();
 }
