@@ -243,6 +243,7 @@ globals() {
 
 # A proxy client that has an exit status, while output may still come: ssh alone returns 7.
 half_done() {
+	rm -f "$T/left"
 	(exec 9>&-; exec_proxy x 'while kill -0 $PPID; do sleep 1; done 2>/dev/null & echo up; exit 7') \
 		</dev/null >"$T/left" 2>"$T/err" &
 	left=$!
@@ -273,8 +274,10 @@ for server in sshd dropbear; do
 	[ $SERVER != sshd ] || fuzzed	# (a dropbear of 2022 ends by itself: "sent_close")
 	same_fds "nothing is left of all that" "$before"
 	exec 9<>"$T/hold"
+	rm -f "$T/up"			# the last server's
 	(exec 9>&-; exec_proxy x "echo up; exec cat") <"$T/hold" >"$T/up" 2>/dev/null &
 	pid=$!
+	wait_for 20 has "$T/up" up
 	[ $SERVER != sshd ] || half_done
 	for p in $(connection_processes); do kill -9 "$p"; done
 	wait $pid
