@@ -212,6 +212,12 @@
 #define SHORT_INPUT 512
 #endif
 
+/* Bytes of those that wait for a reader which one write offers; a pipe has room for no
+ * more.  Costs nothing. */
+#ifndef WRITE_MOST
+#define WRITE_MOST 65536
+#endif
+
 /* Bytes that a channel may send before the others get their turns.
  * Costs nothing. */
 #ifndef SEND_QUANTUM
@@ -236,10 +242,14 @@
 /* Bytes that a channel may have in flight, sent but not taken by the server's program,
  * when the connection is new and the server OpenSSH.  The limit doubles while a round trip
  * of FLIGHT_NEAR ms or more is longer than these take, or if the server gives no window for
- * FLIGHT_MS ms; at FLIGHT_MOST there is none.
+ * FLIGHT_MS ms; at FLIGHT_MOST there is none.  It is FLIGHT_FAST at most where the server
+ * takes what is in flight in less than FLIGHT_NEAR ms.
  * Costs nothing. */
 #ifndef FLIGHT
 #define FLIGHT (256 * 1024)
+#endif
+#ifndef FLIGHT_FAST
+#define FLIGHT_FAST (512 * 1024)
 #endif
 #ifndef FLIGHT_MOST
 #define FLIGHT_MOST (64 * 1024 * 1024)
@@ -553,6 +563,7 @@
 	LIMIT(BULK_QUEUE, 1024, 262144) \
 	LIMIT(BULK_PACKET, 512, 32768) \
 	LIMIT(SHORT_INPUT, 1, 1048576) \
+	LIMIT(WRITE_MOST, 4096, 16777216) \
 	LIMIT(SEND_QUANTUM, 512, 1048576) \
 	LIMIT(NET_UNSENT, 2048, 1048576) \
 	LIMIT(NET_UNSENT_SHARED, 1024, 1048576) \
@@ -561,6 +572,7 @@
 	LIMIT(FAST_QUANTUM, 512, 1048576) \
 	LIMIT(FAST_MS, 1, 100) \
 	LIMIT(FLIGHT, 1024, 67108864) \
+	LIMIT(FLIGHT_FAST, 1024, 67108864) \
 	LIMIT(FLIGHT_MOST, 65536, 1073741824) \
 	LIMIT(FLIGHT_NEAR, 0, 10000) \
 	LIMIT(FLIGHT_MS, 10, 60000) \

@@ -1746,11 +1746,12 @@ static void pool_put(struct queue *q, const uint8_t *p, size_t n)
 	}
 }
 
-/* Points iov at the oldest bytes, at most `max` pieces; returns their number. */
+/* Points iov at the oldest bytes, at most WRITE_MOST of them in at most `max` pieces;
+ * returns the number of pieces. */
 static int pool_iov(const struct queue *q, struct iovec *iov, int max)
 {
 	int n = 0;
-	uint32_t left = q->len;
+	uint32_t left = q->len < WRITE_MOST ? q->len : WRITE_MOST;
 	uint16_t b = q->head, off = q->off;
 	for (; left > 0 && n < max; off = 0) {
 		uint32_t part = WINDOW_BLOCK - off;
@@ -2912,7 +2913,8 @@ static void tx_keepalive_answered(void)
  * when it gets back the first byte that it sent after that.  If that took less than two
  * round trips, little waited at the server, and the limit doubles; if it took more than
  * four, the limit halves.  The round trip is the shortest round, or time from CHANNEL_OPEN
- * to its confirmation.
+ * to its confirmation.  A round shorter than FLIGHT_NEAR ms doubles the limit up to
+ * FLIGHT_FAST: half as many wakes for WINDOW_ADJUST, and nobody waits long behind that.
  *
  * Some servers give nothing back before half of their window is used.  So a channel at
  * the limit that gets nothing for FLIGHT_MS doubles it too, and if that helped at once,
@@ -2991,9 +2993,10 @@ static void fl_round_ends(void)
 	uint32_t took = (uint32_t)g.now - g.fl.began;
 	g.fl.channel = 0;
 	fl_measured(took);
-	if (took <= 2 * g.fl.rtt && g.fl.rtt >= FLIGHT_NEAR)
+	if (took < FLIGHT_NEAR ? g.fl.most < FLIGHT_FAST :
+			g.fl.rtt >= FLIGHT_NEAR && took <= 2 * g.fl.rtt)
 		fl_double();
-	else if (took > 4 * g.fl.rtt + 1)
+	else if (took > 4 * g.fl.rtt + FLIGHT_NEAR)
 		g.fl.most = g.fl.most / 2 > g.fl.least ? g.fl.most / 2 : g.fl.least;
 }
 

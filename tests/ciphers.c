@@ -232,7 +232,7 @@ static void gcm_raws(size_t key_len)
 #endif
 }
 
-#ifdef WITH_ARM
+#ifdef SODIUM_GCM
 static void sodium_raw(void)
 {
 	unsigned char text[60], tag[TAG];

@@ -292,7 +292,11 @@ static void unit_flow_flight(void)
 	flight_end(&s);
 	flight_begin(&s, FLIGHT_NEAR - 1);
 	flight_give(&s, 1);
-	check(flight_round(&s, 1) == FLIGHT, "flow: near, FLIGHT is enough");
+	check(flight_round(&s, FLIGHT_NEAR) == FLIGHT, "flow: near, FLIGHT is enough");
+	check(flight_round(&s, FLIGHT_NEAR - 1) == FLIGHT_FAST,
+		"flow: where a round is short FLIGHT_FAST");
+	check(flight_round(&s, 1) == FLIGHT_FAST, "flow: and no more");
+	check(flight_round(&s, 30) == FLIGHT, "flow: FLIGHT again when it takes long");
 	flight_end(&s);
 }
 

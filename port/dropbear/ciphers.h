@@ -2,8 +2,8 @@
  * GCM is for algorithms.c.
  *
  * Each has several ways; when keys are set, it takes the best one that the CPU has.
- * Those of chacha20-poly1305 are avx2, ssse3 and plain; those of GCM are aesni,
- * armv8 and plain.
+ * Those of chacha20-poly1305 are avx2, ssse3 and plain; those of GCM are aesni-avx
+ * and armv8 (256 bits), aesni, and plain.
  */
 #ifndef SSHMUX_DROPBEAR_CIPHERS_H
 #define SSHMUX_DROPBEAR_CIPHERS_H

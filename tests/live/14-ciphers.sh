@@ -71,11 +71,11 @@ PORT=$kept
 cp "$T/kept" "$T/known_hosts"
 if [ -x "$ways" ]; then
 	SSHMUX=$ways
-	for way in $(sed -n 's/^ok [0-9]* - chosen, \([a-z0-9]*\), 0$/\1/p' "$T/answers"); do
+	for way in $(sed -n 's/^ok [0-9]* - chosen, \([a-z0-9-]*\), 0$/\1/p' "$T/answers"); do
 		export CIPHER_WAYS=$way
 		both_ways "sshd, chacha20-poly1305 by $way" chacha20-poly1305@openssh.com
 	done
-	for way in $(sed -n 's/^ok [0-9]* - chosen, \([a-z0-9]*\), 32$/\1/p' "$T/answers"); do
+	for way in $(sed -n 's/^ok [0-9]* - chosen, \([a-z0-9-]*\), 32$/\1/p' "$T/answers"); do
 		export CIPHER_WAYS=$way
 		for bits in 128 256; do
 			both_ways "sshd, aes$bits-gcm by $way" aes$bits-gcm@openssh.com
