@@ -272,6 +272,17 @@
 #define QUICK_MS FAST_MS
 #endif
 
+/* While only downloads move, fast, the loop is woken when GATHER bytes have come, or a
+ * quarter of the window, and GATHER_MS milliseconds later at the latest: a wake costs as much
+ * as some KB.
+ * Cost: that much of the kernel's memory. */
+#ifndef GATHER
+#define GATHER (64 * 1024)
+#endif
+#ifndef GATHER_MS
+#define GATHER_MS 1
+#endif
+
 /* After so many milliseconds in which only data moved, fast, the silent ones are watched as
  * one, and are looked at one by one no more often than that.
  * Cost: a descriptor. */
@@ -579,6 +590,8 @@
 	LIMIT(QUIET_MS, 0, 60000) \
 	LIMIT(QUICK_BYTES, 1, 1048576) \
 	LIMIT(QUICK_MS, 0, 100) \
+	LIMIT(GATHER, 1, 1048576) \
+	LIMIT(GATHER_MS, 0, 100) \
 	LIMIT(SILENT_MS, 0, 1000) \
 	LIMIT(RATE_MS, 1, 1000) \
 	LIMIT(KNOWN_HOSTS_LINE, 1024, 16384) \

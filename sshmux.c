@@ -889,6 +889,7 @@ static struct {
 		int next;		/* the sender whose turn it is */
 		int fd;			/* the transport's socket; not ours to close */
 		int unsent;		/* its TCP_NOTSENT_LOWAT */
+		int gather;		/* its SO_RCVLOWAT */
 		enum sd_mode mode;
 		/* bytes of any kind that may wait for the network now */
 		uint32_t room;
@@ -9116,6 +9117,20 @@ static void sd_set_unsent(int bytes)
 	os_keep_unsent(g.sd.fd, bytes, NET_UNSENT * 4);
 }
 
+/* Lets so many bytes come before poll() wakes us. */
+static void sd_gather(int bytes)
+{
+	if (bytes == g.sd.gather || g.sd.fd < 0)
+		return;
+	g.sd.gather = bytes;
+	os_gather(g.sd.fd, bytes);
+}
+
+static bool sd_gathers(void)
+{
+	return g.sd.fd >= 0 && g.sd.gather > 1;
+}
+
 /* Sets how many bytes may wait: in our queue, how many of them bulk, and unsent in
  * the kernel's. */
 static void sd_set_mode(enum sd_mode mode, uint32_t room, uint32_t queue, uint32_t unsent)
@@ -9136,6 +9151,7 @@ static void sd_begin(int fd)
 {
 	g.sd.fd = fd;
 	g.sd.unsent = 0;
+	g.sd.gather = 1;
 	g.sd.pace = 0;
 	g.sd.pace_bytes = 0;
 	g.sd.pace_at = g.now;
@@ -10080,7 +10096,9 @@ static void lp_signals(void)
  * poll() of 500 silent sockets takes longer than a quick turn.  So after SILENT_MS in which
  * only data moved they become a set (epoll), which is one entry of a quick turn's poll():
  * when one of them speaks the next turn is full, and other full turns are rare.  The set is
- * never changed: what is no longer true of it ends it. */
+ * never changed: what is no longer true of it ends it.
+ *
+ * Where only downloads move, a quick turn waits until more has come (lp_gather()). */
 
 static uint64_t lp_moved(void)
 {
@@ -10176,6 +10194,23 @@ static void lp_begin_silent(void)
 	for (int i = 0; i < g.lp.n_poll && g.lp.silent >= 0; i++)
 		if (lp_is_silent(&g.lp.owner[i]) && !os_add_to_set(g.lp.silent, &g.lp.poll[i]))
 			lp_end_silent(g.now + SILENT_MS);
+}
+
+/* How many bytes may come before they are looked at: a part of the largest window, so that
+ * its server need not wait for us; one while others may, or while we send. */
+static int lp_gather(void)
+{
+	uint32_t most = 4;
+	if (g.sd.typed)
+		return 1;
+	for_each_bit(i, g.lp.awake, CHANNELS) {
+		const struct channel *c = &g.ch.slot[i];
+		if (c->state != CH_FREE && c->flight > 0)
+			return 1;
+		if (c->state != CH_FREE && c->window_target > most)
+			most = c->window_target;
+	}
+	return most / 4 < GATHER ? (int)(most / 4) : GATHER;
 }
 
 /* What lp_settle() does when only data has moved.  False if there is more to do. */
@@ -10308,6 +10343,9 @@ static void lp_add_awake(int *timeout)
 {
 	bool room = tp_room() > 0;
 	lp_earlier(timeout, lp_full_due());
+	sd_gather(lp_gather());
+	if (sd_gathers())
+		lp_earlier(timeout, g.now + GATHER_MS);
 	if (g.lp.silent >= 0)
 		lp_add(LP_SILENT, 0, 0, g.lp.silent, POLLIN);
 	for_each_bit(i, g.lp.awake, CHANNELS)
@@ -10626,11 +10664,22 @@ static bool lp_stopped(void)
 	return (g.mc.end == 0 && g.ch.end == 0) || g.now >= g.lp.stop_deadline;
 }
 
+/* What has come is looked at after GATHER_MS, even if it is not much. */
+static void lp_end_gathering(void)
+{
+	for (int i = 0; i < g.lp.n_poll; i++)
+		if (g.lp.owner[i].kind == LP_TRANSPORT)
+			g.lp.poll[i].revents = (short)(g.lp.poll[i].events & POLLIN);
+}
+
 /* If poll() fails (no memory, or a lowered limit of descriptors), we still serve
  * signals, and poll again after a pause. */
 static void lp_poll(int timeout)
 {
-	if (poll(g.lp.poll, (nfds_t)g.lp.n_poll, timeout) >= 0)
+	int n = poll(g.lp.poll, (nfds_t)g.lp.n_poll, timeout);
+	if (n == 0 && sd_gathers())
+		lp_end_gathering();
+	if (n >= 0)
 		return;
 	int error = errno;
 	for (int i = 0; i < g.lp.n_poll; i++)
@@ -10664,6 +10713,8 @@ static void lp_serve_uplink(void)
 static void lp_turn(void)
 {
 	bool fast = lp_is_fast();
+	if (!fast)
+		sd_gather(1);
 	g.lp.quick = fast && g.now < lp_full_due();
 	int timeout = lp_build();
 	if (fast && !g.lp.quick)

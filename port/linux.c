@@ -257,6 +257,11 @@ int os_unsent(int fd)
 	return ioctl(fd, SIOCOUTQNSD, &unsent) == 0 ? unsent : 0;
 }
 
+void os_gather(int fd, int bytes)
+{
+	setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof bytes);
+}
+
 int os_new_set(void)
 {
 	return epoll_create1(EPOLL_CLOEXEC);

@@ -76,6 +76,10 @@ void os_keep_unsent(int fd, int bytes, int buffer);
 /* Bytes that the kernel has not sent yet; 0 if unknown. */
 int os_unsent(int fd);
 
+/* Has poll() report the socket as readable when that many bytes have come; its end and errors
+ * always. */
+void os_gather(int fd, int bytes);
+
 /* A set of descriptors that is one itself: it is readable while poll() would report one of
  * them; -1 if there is none.  A member leaves it when it is closed here and everywhere. */
 int os_new_set(void);

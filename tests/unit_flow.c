@@ -569,6 +569,46 @@ static int flow_worst_without_set(struct session *busy, struct session *s)
 	return most;
 }
 
+static int flow_gathers(int fd)
+{
+	int bytes = 0;
+	getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, &(socklen_t){ sizeof bytes });
+	return bytes;
+}
+
+/* While only a download moves, poll() waits for a part of its window. */
+static void unit_flow_gather(void)
+{
+	struct session s;
+	int ends[2];
+	world_begin();
+	session_open(&s, 0x7fffffff, 32768);
+	struct channel *c = &g.ch.slot[s.id];
+	check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0, "flow: a network");
+	g.sd.fd = ends[0];
+	check(flow_gathers(ends[0]) == 1, "flow: each byte is seen at once");
+	for (int i = 0; i < 4 * QUICK_MS; i++)
+		flow_turn(&s);
+	int most = c->window_target / 4 < GATHER ? (int)c->window_target / 4 : GATHER;
+	check(most > 1 && flow_gathers(ends[0]) == most,
+		"flow: only a download moves: when %d bytes have come", most);
+	c->flight = 1;
+	for (int i = 0; i < 2 * QUICK_MS; i++)
+		flow_turn(&s);
+	check(flow_gathers(ends[0]) == 1, "flow: not while we send");
+	c->flight = 0;
+	for (int i = 0; i < 2 * QUICK_MS; i++)
+		flow_turn(&s);
+	check(flow_gathers(ends[0]) == most, "flow: when all is taken, again");
+	world_sleep(2 * QUICK_MS);
+	check(flow_gathers(ends[0]) == 1, "flow: not when nothing more comes");
+	g.sd.fd = -1;
+	close(ends[0]);
+	close(ends[1]);
+	session_close(&s);
+	check_clean("flow: gathering");
+}
+
 /* Beside a fast stream most turns look at those who are silent as one entry, or leave them
  * out; nobody is heard later than QUICK_MS. */
 static void unit_flow_quick(void)
@@ -1059,6 +1099,7 @@ static void unit_flow(void)
 	unit_flow_terminal_first();
 	unit_flow_fast();
 	unit_flow_quick();
+	unit_flow_gather();
 	unit_flow_terminal();
 	unit_flow_escapes();
 	flow_terminal_shared();
