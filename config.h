@@ -272,15 +272,23 @@
 #define QUICK_MS FAST_MS
 #endif
 
-/* While only downloads move, fast, the loop is woken when GATHER bytes have come, or a
- * quarter of the window, and GATHER_MS milliseconds later at the latest: a wake costs as much
- * as some KB.
- * Cost: that much of the kernel's memory. */
+/* Nothing of a packet can be used before its last byte.  So the loop is not woken before the
+ * rest of one has come, if that is GATHER_LEAST bytes or more, or PACKET_MS milliseconds have
+ * passed.  While only downloads come, each turn's bytes within GATHER_MS after the last one's,
+ * it waits for GATHER bytes or a quarter of the window, but no longer than for another
+ * GATHER_MS; 1: never.
+ * Cost: as much of the kernel's memory. */
 #ifndef GATHER
-#define GATHER (64 * 1024)
+#define GATHER BY_PROFILE(1, 64 * 1024)
+#endif
+#ifndef GATHER_LEAST
+#define GATHER_LEAST 4096
 #endif
 #ifndef GATHER_MS
 #define GATHER_MS 1
+#endif
+#ifndef PACKET_MS
+#define PACKET_MS 50
 #endif
 
 /* After so many milliseconds in which only data moved, fast, the silent ones are watched as
@@ -591,7 +599,9 @@
 	LIMIT(QUICK_BYTES, 1, 1048576) \
 	LIMIT(QUICK_MS, 0, 100) \
 	LIMIT(GATHER, 1, 1048576) \
-	LIMIT(GATHER_MS, 0, 100) \
+	LIMIT(GATHER_LEAST, 1, 1048576) \
+	LIMIT(GATHER_MS, 1, 100) \
+	LIMIT(PACKET_MS, 1, 10000) \
 	LIMIT(SILENT_MS, 0, 1000) \
 	LIMIT(RATE_MS, 1, 1000) \
 	LIMIT(KNOWN_HOSTS_LINE, 1024, 16384) \

@@ -973,6 +973,9 @@ static struct {
 		 * more may connect to us, and to forwards */
 		uint32_t asking[(CLIENTS + 31) / 32];
 		bool open, accepts;
+		uint64_t came;		/* bytes from the server when lp_gather() looked */
+		int64_t came_at;	/* when some had come */
+		bool at_once;		/* soon after those before */
 		int n_poll;
 		struct pollfd poll[POLLFDS];
 		struct lp_owner { uint8_t kind; uint8_t stream; uint16_t index; } owner[POLLFDS];
@@ -2912,10 +2915,11 @@ static void tx_keepalive_answered(void)
  * FLIGHT bytes are enough for a round trip of FLIGHT_NEAR ms.  The limit adapts to a longer
  * one in rounds: a round begins when a channel at the limit gets something back, and ends
  * when it gets back the first byte that it sent after that.  If that took less than two
- * round trips, little waited at the server, and the limit doubles; if it took more than
- * four, the limit halves.  The round trip is the shortest round, or time from CHANNEL_OPEN
- * to its confirmation.  A round shorter than FLIGHT_NEAR ms doubles the limit up to
- * FLIGHT_FAST: half as many wakes for WINDOW_ADJUST, and nobody waits long behind that.
+ * round trips, little waited at the server, and the limit doubles; if it took longer than
+ * four and FLIGHT_NEAR ms, the limit halves.  The round trip is the shortest round, or time
+ * from CHANNEL_OPEN to its confirmation.  A round shorter than FLIGHT_NEAR ms brings the
+ * limit to FLIGHT_FAST: half as many wakes for WINDOW_ADJUST, and nobody waits long behind
+ * that.
  *
  * Some servers give nothing back before half of their window is used.  So a channel at
  * the limit that gets nothing for FLIGHT_MS doubles it too, and if that helped at once,
@@ -2994,10 +2998,10 @@ static void fl_round_ends(void)
 	uint32_t took = (uint32_t)g.now - g.fl.began;
 	g.fl.channel = 0;
 	fl_measured(took);
-	if (took < FLIGHT_NEAR ? g.fl.most < FLIGHT_FAST :
-			g.fl.rtt >= FLIGHT_NEAR && took <= 2 * g.fl.rtt)
+	bool near = took < FLIGHT_NEAR;
+	if (near ? g.fl.most <= FLIGHT_FAST / 2 : g.fl.rtt >= FLIGHT_NEAR && took <= 2 * g.fl.rtt)
 		fl_double();
-	else if (took > 4 * g.fl.rtt + FLIGHT_NEAR)
+	else if (near ? g.fl.most > FLIGHT_FAST : took > 4 * g.fl.rtt + FLIGHT_NEAR)
 		g.fl.most = g.fl.most / 2 > g.fl.least ? g.fl.most / 2 : g.fl.least;
 }
 
@@ -9120,15 +9124,8 @@ static void sd_set_unsent(int bytes)
 /* Lets so many bytes come before poll() wakes us. */
 static void sd_gather(int bytes)
 {
-	if (bytes == g.sd.gather || g.sd.fd < 0)
-		return;
-	g.sd.gather = bytes;
-	os_gather(g.sd.fd, bytes);
-}
-
-static bool sd_gathers(void)
-{
-	return g.sd.fd >= 0 && g.sd.gather > 1;
+	if (bytes != g.sd.gather)
+		os_gather(g.sd.fd, g.sd.gather = bytes);
 }
 
 /* Sets how many bytes may wait: in our queue, how many of them bulk, and unsent in
@@ -10096,9 +10093,7 @@ static void lp_signals(void)
  * poll() of 500 silent sockets takes longer than a quick turn.  So after SILENT_MS in which
  * only data moved they become a set (epoll), which is one entry of a quick turn's poll():
  * when one of them speaks the next turn is full, and other full turns are rare.  The set is
- * never changed: what is no longer true of it ends it.
- *
- * Where only downloads move, a quick turn waits until more has come (lp_gather()). */
+ * never changed: what is no longer true of it ends it. */
 
 static uint64_t lp_moved(void)
 {
@@ -10194,23 +10189,6 @@ static void lp_begin_silent(void)
 	for (int i = 0; i < g.lp.n_poll && g.lp.silent >= 0; i++)
 		if (lp_is_silent(&g.lp.owner[i]) && !os_add_to_set(g.lp.silent, &g.lp.poll[i]))
 			lp_end_silent(g.now + SILENT_MS);
-}
-
-/* How many bytes may come before they are looked at: a part of the largest window, so that
- * its server need not wait for us; one while others may, or while we send. */
-static int lp_gather(void)
-{
-	uint32_t most = 4;
-	if (g.sd.typed)
-		return 1;
-	for_each_bit(i, g.lp.awake, CHANNELS) {
-		const struct channel *c = &g.ch.slot[i];
-		if (c->state != CH_FREE && c->flight > 0)
-			return 1;
-		if (c->state != CH_FREE && c->window_target > most)
-			most = c->window_target;
-	}
-	return most / 4 < GATHER ? (int)(most / 4) : GATHER;
 }
 
 /* What lp_settle() does when only data has moved.  False if there is more to do. */
@@ -10343,9 +10321,6 @@ static void lp_add_awake(int *timeout)
 {
 	bool room = tp_room() > 0;
 	lp_earlier(timeout, lp_full_due());
-	sd_gather(lp_gather());
-	if (sd_gathers())
-		lp_earlier(timeout, g.now + GATHER_MS);
 	if (g.lp.silent >= 0)
 		lp_add(LP_SILENT, 0, 0, g.lp.silent, POLLIN);
 	for_each_bit(i, g.lp.awake, CHANNELS)
@@ -10388,8 +10363,50 @@ static void lp_add_forwards(int *timeout)
 	}
 }
 
+/* A part of the largest window, so that its server need not wait for us; 0 where a terminal
+ * is open, or the server has not taken all that we sent. */
+static uint32_t lp_gather_downloads(void)
+{
+	uint32_t most = 0;
+	for_each_bit(i, g.lp.awake, CHANNELS) {
+		const struct channel *c = &g.ch.slot[i];
+		if (c->state != CH_FREE && c->flight > 0)
+			return 0;
+		if (c->state != CH_FREE && c->window_target / 4 > most)
+			most = c->window_target / 4;
+	}
+	return g.sd.typed ? 0 : most < GATHER ? most : GATHER;
+}
+
+/* How much is to come before poll() wakes us: the rest of a packet, which is of no use
+ * before; more where only downloads come, and one turn's bytes after the other's at once. */
+static void lp_gather(int *timeout)
+{
+	const struct tp_info *t = tp_info();
+	uint32_t bytes = t->lacking < GATHER_LEAST ? 1 : t->lacking, more = 0;
+	int limit = PACKET_MS;
+	if (t->bytes_in != g.lp.came) {
+		g.lp.at_once = g.now - g.lp.came_at <= GATHER_MS;
+		g.lp.came_at = g.now;
+		g.lp.came = t->bytes_in;
+	}
+	int64_t silence = g.now - g.lp.came_at;
+	if (GATHER > 1 && g.lp.quick && g.lp.at_once && silence <= GATHER_MS)
+		more = lp_gather_downloads();
+	if (more > bytes) {
+		bytes = more;
+		limit = GATHER_MS + 1;
+	}
+	if (silence >= limit)
+		bytes = 1;
+	if (bytes > 1)
+		lp_earlier(timeout, g.lp.came_at + limit);
+	sd_gather((int)bytes);
+}
+
 static void lp_add_transport(int *timeout)
 {
+	lp_gather(timeout);
 	struct pollfd p[TP_POLLFDS];
 	size_t n = tp_poll(p, g.now, timeout);
 	for (size_t i = 0; i < n; i++)
@@ -10664,22 +10681,11 @@ static bool lp_stopped(void)
 	return (g.mc.end == 0 && g.ch.end == 0) || g.now >= g.lp.stop_deadline;
 }
 
-/* What has come is looked at after GATHER_MS, even if it is not much. */
-static void lp_end_gathering(void)
-{
-	for (int i = 0; i < g.lp.n_poll; i++)
-		if (g.lp.owner[i].kind == LP_TRANSPORT)
-			g.lp.poll[i].revents = (short)(g.lp.poll[i].events & POLLIN);
-}
-
 /* If poll() fails (no memory, or a lowered limit of descriptors), we still serve
  * signals, and poll again after a pause. */
 static void lp_poll(int timeout)
 {
-	int n = poll(g.lp.poll, (nfds_t)g.lp.n_poll, timeout);
-	if (n == 0 && sd_gathers())
-		lp_end_gathering();
-	if (n >= 0)
+	if (poll(g.lp.poll, (nfds_t)g.lp.n_poll, timeout) >= 0)
 		return;
 	int error = errno;
 	for (int i = 0; i < g.lp.n_poll; i++)
@@ -10713,8 +10719,6 @@ static void lp_serve_uplink(void)
 static void lp_turn(void)
 {
 	bool fast = lp_is_fast();
-	if (!fast)
-		sd_gather(1);
 	g.lp.quick = fast && g.now < lp_full_due();
 	int timeout = lp_build();
 	if (fast && !g.lp.quick)

@@ -76,8 +76,8 @@ void os_keep_unsent(int fd, int bytes, int buffer);
 /* Bytes that the kernel has not sent yet; 0 if unknown. */
 int os_unsent(int fd);
 
-/* Has poll() report the socket as readable when that many bytes have come; its end and errors
- * always. */
+/* Has poll() report a TCP socket as readable only when that many bytes have come; its end and
+ * errors always.  Other sockets report each byte. */
 void os_gather(int fd, int bytes);
 
 /* A set of descriptors that is one itself: it is readable while poll() would report one of

@@ -92,6 +92,7 @@ struct tp_info {
 	uint64_t packets_in, packets_out, bytes_in, bytes_out;
 	uint32_t key_exchanges;
 	bool exchanging;		/* a key exchange is running: messages wait */
+	uint32_t lacking;		/* bytes until a packet that has begun is whole, or 0 */
 };
 
 /* Most descriptors that tp_poll() asks for: the socket and the agent. */

@@ -235,7 +235,8 @@ static void gcm_raws(size_t key_len)
 #ifdef SODIUM_GCM
 static void sodium_raw(void)
 {
-	unsigned char text[60], tag[TAG];
+	unsigned char text[60], tag[TAG], left = 0;
+	size_t i;
 
 	if (!allowed("", crypto_aead_aes256gcm_is_available))
 		return;
@@ -244,6 +245,10 @@ static void sodium_raw(void)
 		(const unsigned char *)gcm_text, sizeof(text), (const unsigned char *)gcm_more, 20,
 		NULL, gcm_iv, &aligned);
 	check(memcmp(tag, gcm_tags[1], TAG) == 0, "McGrew and Viega's test case", "libsodium", 16);
+	ciphers_forget();
+	for (i = 0; i < sizeof(aligned); i++)
+		left |= ((unsigned char *)&aligned)[i];
+	check(left == 0, "the copy of the keys is wiped", "libsodium", i);
 }
 #else
 static void sodium_raw(void) { }

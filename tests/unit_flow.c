@@ -576,7 +576,16 @@ static int flow_gathers(int fd)
 	return bytes;
 }
 
-/* While only a download moves, poll() waits for a part of its window. */
+/* n milliseconds in which something comes each time; how many bytes poll() waits for then. */
+static int flow_comes(struct session *s, int fd, int n)
+{
+	for (int i = 0; i < n; i++)
+		flow_turn(s);
+	return flow_gathers(fd);
+}
+
+/* poll() waits for the rest of a packet, and while only a download moves, for a part of its
+ * window. */
 static void unit_flow_gather(void)
 {
 	struct session s;
@@ -587,21 +596,28 @@ static void unit_flow_gather(void)
 	check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0, "flow: a network");
 	g.sd.fd = ends[0];
 	check(flow_gathers(ends[0]) == 1, "flow: each byte is seen at once");
-	for (int i = 0; i < 4 * QUICK_MS; i++)
-		flow_turn(&s);
-	int most = c->window_target / 4 < GATHER ? (int)c->window_target / 4 : GATHER;
-	check(most > 1 && flow_gathers(ends[0]) == most,
+	int most = flow_comes(&s, ends[0], 4 * QUICK_MS);
+	check(most == (c->window_target / 4 < GATHER ? (int)c->window_target / 4 : GATHER),
 		"flow: only a download moves: when %d bytes have come", most);
 	c->flight = 1;
-	for (int i = 0; i < 2 * QUICK_MS; i++)
-		flow_turn(&s);
-	check(flow_gathers(ends[0]) == 1, "flow: not while we send");
+	check(flow_comes(&s, ends[0], 3) == 1, "flow: not while we send");
 	c->flight = 0;
-	for (int i = 0; i < 2 * QUICK_MS; i++)
-		flow_turn(&s);
-	check(flow_gathers(ends[0]) == most, "flow: when all is taken, again");
-	world_sleep(2 * QUICK_MS);
+	check(flow_comes(&s, ends[0], 3) == most, "flow: when all is taken, again");
+	world_sleep(GATHER_MS + 1);
 	check(flow_gathers(ends[0]) == 1, "flow: not when nothing more comes");
+	c->flight = 1;
+	fake.info.lacking = GATHER_LEAST - 1;
+	check(flow_comes(&s, ends[0], 3) == 1, "flow: the end of a packet comes soon");
+	fake.info.lacking = GATHER_LEAST;
+	world_sleep(QUIET_MS);
+	fake_put(SSH_CHANNEL_DATA, "us", (uint32_t)s.id, "x");
+	world_run();
+	check(flow_gathers(ends[0]) == GATHER_LEAST, "flow: else the loop waits for it");
+	world_sleep(PACKET_MS / 2);
+	check(flow_gathers(ends[0]) == GATHER_LEAST, "flow: for PACKET_MS");
+	world_sleep(PACKET_MS);
+	check(flow_gathers(ends[0]) == 1, "flow: and no longer");
+	fake.info.lacking = c->flight = 0;
 	g.sd.fd = -1;
 	close(ends[0]);
 	close(ends[1]);

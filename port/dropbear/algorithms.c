@@ -95,7 +95,7 @@ static const char mac_gone[] = "hmac-sha1-96,hmac-md5,hmac-md5-96,hmac-sha1-96-e
 #ifdef CIPHERS
 /* The default where the CPU has instructions for AES, and where it has none.  There GCM is
  * slow and comes last, for servers that have nothing else. */
-static const char cipher_aes_first[] = "aes256-gcm@openssh.com,aes128-gcm@openssh.com,"
+static const char cipher_aes_first[] = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,"
 	"chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr";
 static const char cipher_aes256_first[] = "aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,"
 	"aes128-ctr,aes192-ctr,aes256-ctr,aes128-gcm@openssh.com";
@@ -163,7 +163,9 @@ static const char *usual(const struct table *t)
 #ifdef CIPHERS
 	if (t->live != sshciphers || strcmp(ciphers_gcm_way(32), "plain") == 0)
 		return t->usual;
-	return strcmp(ciphers_gcm_way(16), "plain") == 0 ? cipher_aes256_first : cipher_aes_first;
+	/* the same code is faster with the shorter key */
+	return strcmp(ciphers_gcm_way(16), ciphers_gcm_way(32)) == 0 ? cipher_aes_first :
+		cipher_aes256_first;
 #else
 	return t->usual;
 #endif

@@ -360,6 +360,13 @@ static int gcm_length(unsigned seq, const unsigned char *in, unsigned *out,
 	return CRYPT_OK;
 }
 
+void ciphers_forget(void)
+{
+#ifdef SODIUM_GCM
+	explicit_bzero(&aligned, sizeof(aligned));
+#endif
+}
+
 static const struct dropbear_hash gcm_mac = { NULL, 0, TAG };
 
 const struct dropbear_cipher_mode mode_gcm = {

@@ -12,6 +12,9 @@
 
 extern const struct dropbear_cipher_mode mode_gcm;
 
+/* Wipes copies of keys. */
+void ciphers_forget(void);
+
 /* For tests: the only ways allowed besides plain, as names separated by commas; NULL
  * allows all. */
 extern const char *ciphers_only;

@@ -122,6 +122,7 @@ void session_pump(void);
 void session_goodbye(void);
 void session_flush(void);
 bool session_pending(void);
+uint32_t session_lacking(void);
 uint64_t session_sent(void);
 uint8_t *session_message(size_t *len);
 void session_end(void);

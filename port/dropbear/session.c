@@ -14,6 +14,7 @@
 #include "ssh.h"
 #include "dbutil.h"
 #include "runopts.h"
+#include "ciphers.h"
 
 #define PACKETS 32		/* per call; the caller has other work too */
 #define IDENT_MAX 255		/* RFC 4253 4.2, with the line end */
@@ -444,6 +445,14 @@ bool session_pending(void)
 	return more || net_pos < net_len;
 }
 
+/* Bytes that a packet lacks whose length is known; 0 if there is none. */
+uint32_t session_lacking(void)
+{
+	const buffer *b = ses.readbuf;
+
+	return b != NULL && b->len >= ses.keys->recv.algo_crypt->blocksize ? b->len - b->pos : 0;
+}
+
 /* SSH_MSG_DISCONNECT, RFC 4253 11.1, one attempt.  It is allowed during a key exchange, so
  * it does not use dropbear's queue of deferred messages. */
 void session_goodbye(void)
@@ -464,6 +473,9 @@ void session_end(void)
 	explicit_bzero(&ses, sizeof(ses));
 	explicit_bzero(&cli_ses, sizeof(cli_ses));
 	explicit_bzero(net, sizeof(net));
+#ifdef CIPHERS
+	ciphers_forget();
+#endif
 	net_pos = net_len = ident_len = preamble = 0;
 	failure = 0;
 	sent_before = 0;

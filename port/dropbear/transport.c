@@ -178,6 +178,7 @@ const struct tp_info *tp_info(void)
 		clear_info();
 	if (active())
 		port.info.packets_out = session_sent();
+	port.info.lacking = active() ? session_lacking() : 0;
 	port.info.exchanging = port.state == TP_UP && !ses.dataallowed;
 	return &port.info;
 }

@@ -44,5 +44,5 @@ stop_master
 start_link -rate 100000000
 need_master
 few() { mx 'head -c 8M /dev/zero' </dev/null >"$T/copy"; }
-works "down, 100 Mbit/s: no more than 250 wakes a MiB" fewest wakes $((250 * 8)) few
+works "down, 100 Mbit/s: no more than 100 wakes a MiB" fewest wakes $((100 * 8)) few
 finish
