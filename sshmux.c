@@ -10393,7 +10393,7 @@ static void lp_gather(int *timeout)
 	int64_t silence = g.now - g.lp.came_at;
 	if (GATHER > 1 && g.lp.quick && g.lp.at_once && silence <= GATHER_MS)
 		more = lp_gather_downloads();
-	if (more > bytes) {
+	if (more > 1) {
 		bytes = more;
 		limit = GATHER_MS + 1;
 	}
@@ -10406,7 +10406,6 @@ static void lp_gather(int *timeout)
 
 static void lp_add_transport(int *timeout)
 {
-	lp_gather(timeout);
 	struct pollfd p[TP_POLLFDS];
 	size_t n = tp_poll(p, g.now, timeout);
 	for (size_t i = 0; i < n; i++)
@@ -10723,6 +10722,8 @@ static void lp_turn(void)
 	int timeout = lp_build();
 	if (fast && !g.lp.quick)
 		lp_begin_silent();
+	else
+		lp_gather(&timeout);
 	lp_poll(fast && !g.lp.quick ? 0 : timeout);	/* only quick turns wait then */
 	g.now = rn_clock();
 	bool more = lp_is_more_than_data();
