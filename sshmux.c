@@ -973,7 +973,7 @@ static struct {
 		 * more may connect to us, and to forwards */
 		uint32_t asking[(CLIENTS + 31) / 32];
 		bool open, accepts;
-		uint64_t came;		/* bytes from the server when lp_gather() looked */
+		uint64_t came;		/* bytes from the server so far */
 		int64_t came_at;	/* when some had come */
 		bool at_once;		/* soon after those before */
 		int n_poll;
@@ -10378,22 +10378,28 @@ static uint32_t lp_gather_downloads(void)
 	return g.sd.typed ? 0 : most < GATHER ? most : GATHER;
 }
 
+/* Notices when something has come, and whether it was soon after what came before. */
+static void lp_notice(void)
+{
+	uint64_t came = tp_info()->bytes_in;
+	if (came == g.lp.came)
+		return;
+	g.lp.at_once = g.now - g.lp.came_at <= GATHER_MS;
+	g.lp.came_at = g.now;
+	g.lp.came = came;
+}
+
 /* How much is to come before poll() wakes us: the rest of a packet, which is of no use
  * before; more where only downloads come, and one turn's bytes after the other's at once. */
 static void lp_gather(int *timeout)
 {
-	const struct tp_info *t = tp_info();
-	uint32_t bytes = t->lacking < GATHER_LEAST ? 1 : t->lacking, more = 0;
+	uint32_t lacking = tp_info()->lacking, bytes = lacking < GATHER_LEAST ? 1 : lacking,
+		more = 0;
 	int limit = PACKET_MS;
-	if (t->bytes_in != g.lp.came) {
-		g.lp.at_once = g.now - g.lp.came_at <= GATHER_MS;
-		g.lp.came_at = g.now;
-		g.lp.came = t->bytes_in;
-	}
 	int64_t silence = g.now - g.lp.came_at;
 	if (GATHER > 1 && g.lp.quick && g.lp.at_once && silence <= GATHER_MS)
 		more = lp_gather_downloads();
-	if (more > 1) {
+	if (more > 1 && more >= lacking) {
 		bytes = more;
 		limit = GATHER_MS + 1;
 	}
@@ -10734,6 +10740,7 @@ static void lp_turn(void)
 	rl_fill();
 	lp_serve_uplink();
 	lp_serve_transport();
+	lp_notice();
 	if (!lp_is_plain())
 		lp_more();
 	if (!g.lp.quick)
