@@ -288,7 +288,7 @@
 #define GATHER_MS 1
 #endif
 #ifndef PACKET_MS
-#define PACKET_MS 50
+#define PACKET_MS 20
 #endif
 
 /* After so many milliseconds in which only data moved, fast, the silent ones are watched as
