@@ -66,11 +66,11 @@
  * has a window for it (ch_wants_read); poll() finds it readable and sd_announce()
  * notes its channel; sd_send() gives that channel its turn; ch_read() reads the byte
  * straight into the message being built; ch_send() adds the header, tp_send()
- * encrypts the message, tp_flush() writes it.  A byte from the server: tp_service()
- * reads it, tp_recv() returns a message, rx_message() finds the handler; rx_data()
- * subtracts the byte from the window; ch_deliver() writes it at once, or pool_put()
- * keeps it until poll() says that the reader takes more (ch_write); ch_credit() then
- * reopens the window.
+ * encrypts the message, tp_flush() writes it.  A byte from the server: poll() wakes us
+ * when its packet is whole (lp_gather); tp_service() reads it, tp_recv() returns a
+ * message, rx_message() finds the handler; rx_data() subtracts the byte from the
+ * window; ch_deliver() writes it at once, or pool_put() keeps it until poll() says
+ * that the reader takes more (ch_write); ch_credit() then reopens the window.
  *
  * A session: ac_accept() accepts the connection, mc_add() sends HELLO; fr_read()
  * collects frame and descriptors; mx_dispatch() calls mx_new_session(), mx_queue()

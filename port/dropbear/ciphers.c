@@ -5,9 +5,9 @@
  * (RFC 5647, with the length as additional data): a nonce of 12 bytes; the last
  * eight count the packets.
  *
- * The library for each CPU, chosen by measuring (README.md):
- *   x86_64   libsodium, AVX2 or SSSE3; aes256-gcm: libsodium with AES-NI and AVX,
- *            which is 1.6 times as fast as BearSSL with AES-NI, aes128-gcm
+ * The library for each CPU, chosen by measuring (sshmux.1):
+ *   x86_64   libsodium, AVX2 or SSSE3; aes256-gcm: libsodium with AES-NI and AVX, about
+ *            1.5 times as fast as BearSSL with AES-NI; aes128-gcm: that
  *   aarch64  aes256-gcm: libsodium, with the AES instructions of ARMv8
  *   others   BearSSL's chacha20 and GCM in constant time, libsodium's Poly1305
  *
@@ -38,8 +38,6 @@
 
 #if defined(__x86_64__) && !defined(CIPHERS_SMALL)
 #define WITH_X86 1
-#endif
-#ifdef WITH_X86
 #define SODIUM_GCM "aesni-avx"	/* its code takes both */
 #elif defined(HAVE_ARMCRYPTO)
 #define SODIUM_GCM "armv8"

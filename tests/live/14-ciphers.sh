@@ -75,9 +75,9 @@ if [ -x "$ways" ]; then
 		export CIPHER_WAYS=$way
 		both_ways "sshd, chacha20-poly1305 by $way" chacha20-poly1305@openssh.com
 	done
-	for way in $(sed -n 's/^ok [0-9]* - chosen, \([a-z0-9-]*\), 32$/\1/p' "$T/answers"); do
-		export CIPHER_WAYS=$way
-		for bits in 128 256; do
+	for bits in 128 256; do
+		for way in $(sed -n "s/^ok [0-9]* - chosen, \([a-z0-9-]*\), $((bits / 8))\$/\1/p" "$T/answers"); do
+			export CIPHER_WAYS=$way
 			both_ways "sshd, aes$bits-gcm by $way" aes$bits-gcm@openssh.com
 		done
 	done
